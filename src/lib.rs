@@ -1,1 +1,6 @@
+//! Puts PER, the projected error function regulariser, into ONNX training graphs that already exist.
+#![deny(unsafe_code)]
+
 pub mod onnx;
+pub mod patch;
+pub mod wire;

@@ -1,0 +1,98 @@
+//! An edit as data.
+//!
+//! A pass looks at a [`Model`](crate::wire::Model) and returns a `Patch`; dry run, report, diff, apply and strip all read it.
+//! [`wire::splice`](crate::wire::splice) turns it into bytes, and what it does not name stays byte for byte as it came.
+
+use crate::onnx::{NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, ValueInfoProto};
+
+/// Everything that one pass wants changed, in the order in which it should be read.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Patch {
+    /// Independent groups of changes, each with its reason. No two of them name the same place.
+    pub changes: Vec<Change>,
+}
+
+/// Changes that belong together.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Change {
+    /// Why, as a sentence for the report.
+    pub reason: String,
+    /// Nodes to add, in topological order among themselves.
+    pub nodes: Vec<NodeProto>,
+    /// Where the nodes go.
+    pub at: Anchor,
+    /// Initializers to add.
+    pub initializers: Vec<TensorProto>,
+    /// Declared types to add.
+    pub value_info: Vec<ValueInfoProto>,
+    /// Graph inputs to add, after the existing ones.
+    pub inputs: Vec<ValueInfoProto>,
+    /// Graph outputs to add, after the existing ones.
+    pub outputs: Vec<ValueInfoProto>,
+    /// Operator sets to import.
+    pub opset_imports: Vec<OperatorSetIdProto>,
+    /// Model metadata to add.
+    pub metadata: Vec<StringStringEntryProto>,
+    /// Names to replace, in place.
+    pub renames: Vec<Rename>,
+    /// Parts to take out.
+    pub removals: Vec<Part>,
+}
+
+/// Where added nodes go in the main graph's node list.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Anchor {
+    /// Right after the node at this position.
+    After(usize),
+    /// Behind all nodes.
+    #[default]
+    End,
+}
+
+/// One string of the main graph that becomes another: a node's input or output, or a name inside a body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rename {
+    /// Where the string stands.
+    pub place: Place,
+    /// What stands there now; the edit is refused when it is something else.
+    pub from: String,
+    /// What shall stand there.
+    pub to: String,
+}
+
+/// A path from the main graph to one of its fields: (field number, occurrence) at each level.
+///
+/// `[(1, 12), (1, 0)]` is the first input of node 12; `[(1, 12), (5, 0), (6, 0), (1, 3), (1, 1)]` the second input of node 3 in
+/// the graph that is node 12's first attribute. Field numbers are those of `schemas/onnx.proto`.
+pub type Place = Vec<(u32, usize)>;
+
+/// A part of the model, by its position in its list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Part {
+    /// A node of the main graph.
+    Node(usize),
+    /// An initializer of the main graph.
+    Initializer(usize),
+    /// A value_info of the main graph.
+    ValueInfo(usize),
+    /// An input of the main graph.
+    Input(usize),
+    /// An output of the main graph.
+    Output(usize),
+    /// An operator set import of the model.
+    OpsetImport(usize),
+    /// A metadata entry of the model.
+    Metadata(usize),
+}
+
+impl Patch {
+    /// Whether applying it would change nothing.
+    pub fn is_empty(&self) -> bool {
+        self.changes.iter().all(|c| Change { reason: String::new(), at: Anchor::End, ..c.clone() } == Change::default())
+    }
+
+    /// How many nodes it adds.
+    pub fn added_nodes(&self) -> usize {
+        self.changes.iter().map(|c| c.nodes.len()).sum()
+    }
+}

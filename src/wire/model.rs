@@ -1,0 +1,275 @@
+//! A model: its structure decoded, its weights untouched, and the position of every part in the file.
+
+use std::ops::Range;
+use std::path::Path;
+
+use bytes::Bytes;
+use prost::Message;
+use rayon::prelude::*;
+
+use super::error::{WireError, WireResult};
+use super::fields::{graph, model};
+use super::file::{ModelFile, recognise_other_format};
+use super::record::{Record, read_varint, records};
+use super::tensor::Initializer;
+use crate::onnx::{
+    FunctionProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TrainingInfoProto, ValueInfoProto,
+};
+
+/// A model as read from a file. Never modified: an edit is a [`Patch`](crate::patch::Patch).
+#[derive(Debug)]
+pub struct Model {
+    /// The bytes it was decoded from.
+    pub file: ModelFile,
+    /// `ir_version`; 0 when the file has none.
+    pub ir_version: i64,
+    /// Producer name and version as the file has them.
+    pub producer: String,
+    /// Operator sets, in file order.
+    pub opset_imports: Vec<OperatorSetIdProto>,
+    /// Model-level metadata, in file order.
+    pub metadata: Vec<StringStringEntryProto>,
+    /// Local functions.
+    pub functions: Vec<FunctionProto>,
+    /// Byte ranges of the `training_info` messages (their payloads).
+    pub training_info: Vec<Range<usize>>,
+    /// The main graph.
+    pub graph: MainGraph,
+    pub(super) layout: Layout,
+}
+
+/// The main graph's parts, each list in file order.
+#[derive(Debug, Default)]
+pub struct MainGraph {
+    /// `GraphProto.name`.
+    pub name: String,
+    /// Nodes. Bodies of If, Loop and Scan are decoded with them.
+    pub nodes: Vec<NodeProto>,
+    /// Initializers without their elements.
+    pub initializers: Vec<Initializer>,
+    /// Names of sparse initializers.
+    pub sparse_initializers: Vec<String>,
+    /// Inputs (with initializers among them where ir_version < 4).
+    pub inputs: Vec<ValueInfoProto>,
+    /// Outputs.
+    pub outputs: Vec<ValueInfoProto>,
+    /// Declared types of inner values.
+    pub value_info: Vec<ValueInfoProto>,
+}
+
+/// Where each part lies.
+#[derive(Debug, Default)]
+pub(super) struct Layout {
+    /// Every record of the model message.
+    pub model: Vec<Record>,
+    /// Every record of the main graph, over all `graph` fields of the model (protobuf merges repeated ones).
+    pub graph: Vec<Record>,
+    /// For each part of the graph, by field number, indices into `graph` in file order.
+    pub nodes: Vec<u32>,
+    pub initializers: Vec<u32>,
+    pub inputs: Vec<u32>,
+    pub outputs: Vec<u32>,
+    pub value_info: Vec<u32>,
+    pub opset_imports: Vec<u32>,
+    pub metadata: Vec<u32>,
+}
+
+impl Model {
+    /// Opens and decodes a model file; `-` is standard input.
+    pub fn open(path: impl AsRef<Path>) -> WireResult<Self> {
+        Self::decode(ModelFile::open(path.as_ref())?)
+    }
+
+    /// Decodes a model that is in memory.
+    pub fn from_bytes(bytes: impl Into<Bytes>) -> WireResult<Self> {
+        Self::decode(ModelFile::from_bytes(bytes))
+    }
+
+    /// The version of the default operator set (`""` or `ai.onnx`).
+    ///
+    /// A file without any import means version 1, as the IR specification says.
+    pub fn opset(&self) -> i64 {
+        let is_default = |o: &&OperatorSetIdProto| matches!(o.domain(), "" | "ai.onnx");
+        self.opset_imports.iter().find(is_default).map_or(1, |o| o.version())
+    }
+
+    /// Decodes one `training_info` message.
+    pub fn decode_training_info(&self, index: usize) -> WireResult<TrainingInfoProto> {
+        let range = self
+            .training_info
+            .get(index)
+            .cloned()
+            .ok_or_else(|| WireError::NoSuchPlace { what: format!("training_info {index}") })?;
+        decode(&self.file.bytes, &range, || format!("training_info {index}"))
+    }
+
+    fn decode(file: ModelFile) -> WireResult<Self> {
+        let not_onnx = |found: String| WireError::NotOnnx { path: file.display_name(), found };
+        if let Some(found) = recognise_other_format(&file.bytes) {
+            return Err(not_onnx(found.to_owned()));
+        }
+        let bytes = &file.bytes;
+        let layout = match Layout::scan(bytes) {
+            Ok(layout) => layout,
+            Err(error) if !looks_like_a_model(bytes) => {
+                return Err(not_onnx(format!("its bytes are not those of a model ({error})")));
+            }
+            Err(error) => return Err(error),
+        };
+        if !layout.model.iter().any(|r| r.field == model::GRAPH && r.is_length_delimited()) {
+            return Err(not_onnx("it holds no graph".into()));
+        }
+
+        let mut decoded = Model {
+            ir_version: 0,
+            producer: String::new(),
+            opset_imports: Vec::new(),
+            metadata: Vec::new(),
+            functions: Vec::new(),
+            training_info: Vec::new(),
+            graph: MainGraph::default(),
+            layout: Layout::default(),
+            file: ModelFile::from_bytes(Bytes::new()),
+        };
+        for record in &layout.model {
+            match (record.field, record.wire_type) {
+                (1, 0) => {
+                    decoded.ir_version = read_varint(bytes, record.payload.start, record.payload.end)?.0.cast_signed();
+                }
+                (2 | 3, 2) => {
+                    if !decoded.producer.is_empty() {
+                        decoded.producer.push(' ');
+                    }
+                    decoded.producer.push_str(&String::from_utf8_lossy(&bytes[record.payload.clone()]));
+                }
+                (model::OPSET_IMPORT, 2) => {
+                    decoded.opset_imports.push(decode(bytes, &record.payload, || "an opset import".into())?);
+                }
+                (model::METADATA_PROPS, 2) => {
+                    decoded.metadata.push(decode(bytes, &record.payload, || "a metadata entry".into())?);
+                }
+                (model::FUNCTIONS, 2) => {
+                    let index = decoded.functions.len();
+                    decoded.functions.push(decode(bytes, &record.payload, || format!("function {index}"))?);
+                }
+                (model::TRAINING_INFO, 2) => decoded.training_info.push(record.payload.clone()),
+                _ => {}
+            }
+        }
+        decoded.graph = decode_graph(bytes, &layout)?;
+        decoded.layout = layout;
+        decoded.file = file;
+        Ok(decoded)
+    }
+}
+
+fn decode_graph(bytes: &Bytes, layout: &Layout) -> WireResult<MainGraph> {
+    let mut decoded = MainGraph {
+        nodes: decode_all(bytes, layout, &layout.nodes, "node")?,
+        inputs: decode_all(bytes, layout, &layout.inputs, "graph input")?,
+        outputs: decode_all(bytes, layout, &layout.outputs, "graph output")?,
+        value_info: decode_all(bytes, layout, &layout.value_info, "value_info")?,
+        initializers: layout
+            .initializers
+            .par_iter()
+            .map(|r| Initializer::read(bytes, layout.graph[*r as usize].payload.clone()))
+            .collect::<WireResult<_>>()?,
+        ..MainGraph::default()
+    };
+    for record in layout.graph.iter().filter(|r| r.is_length_delimited()) {
+        match record.field {
+            graph::NAME => decoded.name = String::from_utf8_lossy(&bytes[record.payload.clone()]).into_owned(),
+            graph::SPARSE_INITIALIZER => {
+                // SparseTensorProto.values = 1; the name is that of the values tensor.
+                for part in records(bytes, record.payload.clone()) {
+                    let part = part?;
+                    if part.field == 1 && part.is_length_delimited() {
+                        decoded.sparse_initializers.push(Initializer::read(bytes, part.payload)?.name);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(decoded)
+}
+
+fn decode_all<M: Message + Default>(bytes: &Bytes, layout: &Layout, which: &[u32], part: &str) -> WireResult<Vec<M>> {
+    which
+        .par_iter()
+        .enumerate()
+        .map(|(i, r)| decode(bytes, &layout.graph[*r as usize].payload, || format!("{part} {i}")))
+        .collect()
+}
+
+fn decode<M: Message + Default>(bytes: &Bytes, range: &Range<usize>, part: impl Fn() -> String) -> WireResult<M> {
+    M::decode(bytes.slice(range.clone())).map_err(|source| WireError::Decode {
+        part: part(),
+        offset: range.start,
+        source,
+    })
+}
+
+/// Whether the first record could be the first of a `ModelProto`: decides which error a broken file gets.
+fn looks_like_a_model(bytes: &[u8]) -> bool {
+    matches!(records(bytes, 0..bytes.len()).next(), Some(Ok(r)) if matches!((r.field, r.wire_type), (1, 0) | (2..=4 | 6..=8, 2)))
+}
+
+impl Layout {
+    fn scan(bytes: &[u8]) -> WireResult<Self> {
+        let mut layout =
+            Layout { model: records(bytes, 0..bytes.len()).collect::<WireResult<_>>()?, ..Layout::default() };
+        for record in layout.model.iter().filter(|r| r.field == model::GRAPH && r.is_length_delimited()) {
+            for part in records(bytes, record.payload.clone()) {
+                layout.graph.push(part?);
+            }
+        }
+        let position = |i: usize| u32::try_from(i).map_err(|_| WireError::TooLarge { size: bytes.len() as u64 });
+        for (i, record) in layout.graph.iter().enumerate().filter(|(_, r)| r.is_length_delimited()) {
+            match record.field {
+                graph::NODE => layout.nodes.push(position(i)?),
+                graph::INITIALIZER => layout.initializers.push(position(i)?),
+                graph::INPUT => layout.inputs.push(position(i)?),
+                graph::OUTPUT => layout.outputs.push(position(i)?),
+                graph::VALUE_INFO => layout.value_info.push(position(i)?),
+                _ => {}
+            }
+        }
+        for (i, record) in layout.model.iter().enumerate().filter(|(_, r)| r.is_length_delimited()) {
+            match record.field {
+                model::OPSET_IMPORT => layout.opset_imports.push(position(i)?),
+                model::METADATA_PROPS => layout.metadata.push(position(i)?),
+                _ => {}
+            }
+        }
+        Ok(layout)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_formats_are_named() {
+        for (bytes, word) in [
+            (&b""[..], "empty"),
+            (b"PK\x03\x04rest of a zip", "zip"),
+            (b"\x1c\0\0\0TFL3....", "Lite"),
+            (b"\x1c\0\0\0ORTM....", ".ort"),
+            (b"graph (float x) => (float y) {}\n", "text"),
+            (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", "not those of a model"),
+        ] {
+            let message = Model::from_bytes(Bytes::from_static(bytes)).unwrap_err().to_string();
+            assert!(message.contains(word), "{message}");
+        }
+    }
+
+    #[test]
+    fn every_truncation_of_a_model_is_an_error_or_a_smaller_model() {
+        let bytes = std::fs::read("models/mlp_relu.ts13.onnx").unwrap();
+        for cut in (0..bytes.len()).step_by(97).chain(0..400) {
+            let _ = Model::from_bytes(bytes[..cut].to_vec());
+        }
+    }
+}

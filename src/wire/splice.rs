@@ -1,0 +1,431 @@
+//! A patch and a model → the bytes of the patched model, as pieces of the original and new bytes in between.
+//!
+//! The length prefix of every message around an edit is rewritten. A prefix that was wider than needed stays exactly as much wider,
+//! so that taking the edit back gives the original bytes, non-canonical ones included.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use prost::Message;
+
+use super::error::{WireError, WireResult};
+use super::fields::{graph, model};
+use super::model::Model;
+use super::record::{Record, put_varint, read_varint, records, varint_width};
+use crate::patch::{Anchor, Change, Part, Patch, Place};
+
+/// Largest serialised message that protobuf implementations read.
+const PROTOBUF_LIMIT: u64 = i32::MAX as u64;
+
+/// The bytes of a file to be written, as a sequence of pieces.
+#[derive(Debug, Default)]
+pub struct Rope {
+    /// The pieces, in order.
+    pub pieces: Vec<Piece>,
+}
+
+/// A part of a [`Rope`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// A range of the original file.
+    Original(Range<usize>),
+    /// New bytes.
+    New(Vec<u8>),
+}
+
+impl Rope {
+    /// Total size in bytes.
+    pub fn len(&self) -> u64 {
+        self.pieces.iter().map(|p| p.len() as u64).sum()
+    }
+
+    /// Whether nothing would be written.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All bytes in memory; for pipes, library callers and tests.
+    pub fn to_vec(&self, original: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(usize::try_from(self.len()).unwrap_or_default());
+        for piece in &self.pieces {
+            match piece {
+                Piece::Original(range) => out.extend_from_slice(&original[range.clone()]),
+                Piece::New(bytes) => out.extend_from_slice(bytes),
+            }
+        }
+        out
+    }
+}
+
+impl Piece {
+    fn len(&self) -> usize {
+        match self {
+            Piece::Original(range) => range.len(),
+            Piece::New(bytes) => bytes.len(),
+        }
+    }
+}
+
+/// Applies a patch. Fails when it names a place that the model lacks, and when the result would pass protobuf's 2 GiB.
+pub fn splice(model: &Model, patch: &Patch) -> WireResult<Rope> {
+    let mut edits = Edits { model, list: Vec::new(), frames: BTreeMap::new() };
+    for change in &patch.changes {
+        edits.add_change(change)?;
+    }
+    let rope = edits.finish()?;
+    let size = rope.len();
+    if size > PROTOBUF_LIMIT { Err(WireError::TooLarge { size }) } else { Ok(rope) }
+}
+
+struct Edit {
+    range: Range<usize>,
+    bytes: Vec<u8>,
+    /// Position of the length prefix of the innermost message around it; `None` in the model itself.
+    owner: Option<usize>,
+    /// Field number of what is inserted: at the same place, lower numbers come first.
+    field: u32,
+}
+
+/// A length-delimited message around an edit.
+struct Frame {
+    payload: Range<usize>,
+    depth: usize,
+    /// The frame around it, by the position of its length prefix.
+    parent: Option<usize>,
+    /// Bytes that the edits inside it add.
+    grown: i64,
+}
+
+struct Edits<'m> {
+    model: &'m Model,
+    list: Vec<Edit>,
+    /// By the position of the length prefix.
+    frames: BTreeMap<usize, Frame>,
+}
+
+impl Edits<'_> {
+    fn add_change(&mut self, change: &Change) -> WireResult<()> {
+        self.insert_nodes(change)?;
+        self.insert(graph::INITIALIZER, &change.initializers, true);
+        self.insert(graph::VALUE_INFO, &change.value_info, true);
+        self.insert(graph::INPUT, &change.inputs, true);
+        self.insert(graph::OUTPUT, &change.outputs, true);
+        self.insert(model::OPSET_IMPORT, &change.opset_imports, false);
+        self.insert(model::METADATA_PROPS, &change.metadata, false);
+        for rename in &change.renames {
+            self.rename(&rename.place, &rename.from, &rename.to)?;
+        }
+        for part in &change.removals {
+            self.remove(*part)?;
+        }
+        Ok(())
+    }
+
+    fn insert_nodes(&mut self, change: &Change) -> WireResult<()> {
+        if change.nodes.is_empty() {
+            return Ok(());
+        }
+        match change.at {
+            Anchor::End => self.insert(graph::NODE, &change.nodes, true),
+            Anchor::After(node) => {
+                let record = self.graph_record(&self.model.layout.nodes, node, "node")?;
+                let (start, at) = (record.start, record.end);
+                let owner = self.frame_around_graph(start);
+                let bytes = encode(graph::NODE, &change.nodes);
+                self.list.push(Edit { range: at..at, bytes, owner, field: graph::NODE });
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts records behind the last one whose field number is not greater: canonical files stay canonical.
+    fn insert<M: Message>(&mut self, field: u32, messages: &[M], in_graph: bool) {
+        if messages.is_empty() {
+            return;
+        }
+        let bytes = encode(field, messages);
+        let layout = &self.model.layout;
+        let (at, owner) = if in_graph {
+            // Everything goes into the last `graph` record; nearly every file has just one.
+            let graph = layout.model.iter().rfind(|r| r.field == model::GRAPH && r.is_length_delimited());
+            let (payload, length_at) = graph.map_or((0..0, 0), |r| (r.payload.clone(), r.length_at));
+            let at = after_last(&layout.graph, field, payload.start);
+            (at, Some(self.frame(payload, length_at, None)))
+        } else {
+            (after_last(&layout.model, field, 0), None)
+        };
+        self.list.push(Edit { range: at..at, bytes, owner, field });
+    }
+
+    fn rename(&mut self, place: &Place, from: &str, to: &str) -> WireResult<()> {
+        let missing = || WireError::NoSuchPlace { what: format!("{from:?} at {place:?}") };
+        let bytes = &self.model.file.bytes;
+        let Some(((first_field, first), rest)) = place.split_first() else { return Err(missing()) };
+        let layout = &self.model.layout;
+        let list = match *first_field {
+            graph::NODE => &layout.nodes,
+            graph::INPUT => &layout.inputs,
+            graph::OUTPUT => &layout.outputs,
+            graph::VALUE_INFO => &layout.value_info,
+            _ => return Err(missing()),
+        };
+        let mut record = self.graph_record(list, *first, "part")?.clone();
+        let mut owner = self.frame_around_graph(record.start);
+        for (field, occurrence) in rest {
+            owner = Some(self.frame(record.payload.clone(), record.length_at, owner));
+            let mut parts = records(bytes, record.payload.clone())
+                .filter(|r| r.as_ref().map_or(true, |r| r.field == *field && r.is_length_delimited()));
+            record = parts.nth(*occurrence).ok_or_else(missing)??;
+        }
+        if bytes[record.payload.clone()] != *from.as_bytes() {
+            return Err(missing());
+        }
+        let owner = Some(self.frame(record.payload.clone(), record.length_at, owner));
+        self.list.push(Edit { range: record.payload, bytes: to.as_bytes().to_vec(), owner, field: 0 });
+        Ok(())
+    }
+
+    fn remove(&mut self, part: Part) -> WireResult<()> {
+        let layout = &self.model.layout;
+        let in_graph = |list: &[u32], i| self.graph_record(list, i, "part");
+        let in_model = |list: &[u32], i: usize| {
+            let missing = || WireError::NoSuchPlace { what: format!("{part:?}") };
+            list.get(i).and_then(|r| layout.model.get(*r as usize)).ok_or_else(missing)
+        };
+        let span = match part {
+            Part::Node(i) => in_graph(&layout.nodes, i)?,
+            Part::Initializer(i) => in_graph(&layout.initializers, i)?,
+            Part::ValueInfo(i) => in_graph(&layout.value_info, i)?,
+            Part::Input(i) => in_graph(&layout.inputs, i)?,
+            Part::Output(i) => in_graph(&layout.outputs, i)?,
+            Part::OpsetImport(i) => in_model(&layout.opset_imports, i)?,
+            Part::Metadata(i) => in_model(&layout.metadata, i)?,
+        }
+        .span();
+        let owner = match part {
+            Part::OpsetImport(_) | Part::Metadata(_) => None,
+            _ => self.frame_around_graph(span.start),
+        };
+        self.list.push(Edit { range: span, bytes: Vec::new(), owner, field: 0 });
+        Ok(())
+    }
+
+    fn graph_record(&self, list: &[u32], index: usize, part: &str) -> WireResult<&Record> {
+        list.get(index)
+            .and_then(|r| self.model.layout.graph.get(*r as usize))
+            .ok_or_else(|| WireError::NoSuchPlace { what: format!("{part} {index}") })
+    }
+
+    /// Notes a message around an edit; returns its key.
+    fn frame(&mut self, payload: Range<usize>, length_at: usize, parent: Option<usize>) -> usize {
+        let depth = parent.and_then(|p| self.frames.get(&p)).map_or(0, |p| p.depth + 1);
+        self.frames.entry(length_at).or_insert(Frame { payload, depth, parent, grown: 0 });
+        length_at
+    }
+
+    /// Notes the `graph` record of the model that holds the byte at `at`.
+    fn frame_around_graph(&mut self, at: usize) -> Option<usize> {
+        let holds = |r: &&Record| r.field == model::GRAPH && r.payload.contains(&at);
+        let r = self.model.layout.model.iter().find(holds)?;
+        Some(self.frame(r.payload.clone(), r.length_at, None))
+    }
+
+    fn finish(mut self) -> WireResult<Rope> {
+        let bytes = &self.model.file.bytes;
+        for edit in &self.list {
+            if let Some(frame) = edit.owner.and_then(|o| self.frames.get_mut(&o)) {
+                frame.grown += edit.bytes.len() as i64 - edit.range.len() as i64;
+            }
+        }
+        let mut inner_first: Vec<usize> = self.frames.keys().copied().collect();
+        inner_first.sort_by_key(|k| std::cmp::Reverse(self.frames[k].depth));
+        for key in inner_first {
+            let frame = &self.frames[&key];
+            let (parent, grown) = (frame.parent, frame.grown);
+            let edit = new_length(bytes, key, &frame.payload, grown, parent)?;
+            let grown = grown + edit.bytes.len() as i64 - edit.range.len() as i64;
+            if let Some(parent) = parent.and_then(|p| self.frames.get_mut(&p)) {
+                parent.grown += grown;
+            }
+            self.list.push(edit);
+        }
+        // At the end of a message its own insertions come before those of the message around it.
+        let depth = |e: &Edit| e.owner.and_then(|o| self.frames.get(&o)).map_or(0, |f| f.depth + 1);
+        self.list.sort_by_key(|e| (e.range.start, e.range.end, std::cmp::Reverse(depth(e)), e.field));
+        let mut pieces = Vec::with_capacity(2 * self.list.len() + 1);
+        let mut at = 0;
+        for edit in self.list {
+            if edit.range.start < at {
+                return Err(WireError::NoSuchPlace { what: format!("byte {} twice", edit.range.start) });
+            }
+            push_original(&mut pieces, at..edit.range.start);
+            at = edit.range.end;
+            match pieces.last_mut() {
+                _ if edit.bytes.is_empty() => {}
+                Some(Piece::New(last)) => last.extend_from_slice(&edit.bytes),
+                _ => pieces.push(Piece::New(edit.bytes)),
+            }
+        }
+        push_original(&mut pieces, at..bytes.len());
+        Ok(Rope { pieces })
+    }
+}
+
+fn push_original(pieces: &mut Vec<Piece>, range: Range<usize>) {
+    if range.is_empty() {
+        return;
+    }
+    match pieces.last_mut() {
+        Some(Piece::Original(last)) if last.end == range.start => last.end = range.end,
+        _ => pieces.push(Piece::Original(range)),
+    }
+}
+
+/// The end of the last record whose field number is at most `field`; `start` when there is none.
+fn after_last(records: &[Record], field: u32, start: usize) -> usize {
+    records.iter().rfind(|r| r.field <= field && r.start >= start).map_or(start, |r| r.end)
+}
+
+/// The edit that gives a message its new length, exactly as padded as the old one was.
+fn new_length(
+    bytes: &[u8],
+    length_at: usize,
+    payload: &Range<usize>,
+    grown: i64,
+    owner: Option<usize>,
+) -> WireResult<Edit> {
+    let (old, _) = read_varint(bytes, length_at, payload.start)?;
+    let padding = payload.start - length_at - varint_width(old);
+    let new = old.checked_add_signed(grown).ok_or_else(|| WireError::NoSuchPlace {
+        what: format!("more bytes to remove than the message at {length_at} has"),
+    })?;
+    let mut out = Vec::with_capacity(5);
+    put_varint(&mut out, new, varint_width(new) + padding);
+    Ok(Edit { range: length_at..payload.start, bytes: out, owner, field: 0 })
+}
+
+/// Records of one field, encoded.
+fn encode<M: Message>(field: u32, messages: &[M]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for message in messages {
+        put_varint(&mut out, u64::from(field) << 3 | 2, 1);
+        put_varint(&mut out, message.encoded_len() as u64, 1);
+        message.encode_raw(&mut out);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::onnx::{GraphProto, ModelProto, NodeProto, StringStringEntryProto, ValueInfoProto};
+    use crate::patch::Rename;
+    use proptest::prelude::*;
+
+    fn node(name: &str) -> NodeProto {
+        NodeProto {
+            name: Some(name.into()),
+            op_type: Some("Neg".into()),
+            input: vec![format!("{name}_in")],
+            output: vec![format!("{name}_out")],
+            ..Default::default()
+        }
+    }
+
+    fn model(nodes: usize) -> ModelProto {
+        ModelProto {
+            ir_version: Some(8),
+            graph: Some(GraphProto { node: (0..nodes).map(|i| node(&i.to_string())).collect(), ..Default::default() }),
+            ..Default::default()
+        }
+    }
+
+    fn apply(bytes: &[u8], patch: &Patch) -> Vec<u8> {
+        let model = Model::from_bytes(bytes.to_vec()).unwrap();
+        splice(&model, patch).unwrap().to_vec(bytes)
+    }
+
+    /// The same records with every length prefix of the model message widened by `padding` bytes.
+    fn pad_lengths(bytes: &[u8], padding: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        for record in records(bytes, 0..bytes.len()).map(Result::unwrap) {
+            out.extend_from_slice(&bytes[record.start..record.length_at]);
+            if record.is_length_delimited() {
+                let length = record.payload.len() as u64;
+                put_varint(&mut out, length, varint_width(length) + padding);
+            }
+            out.extend_from_slice(&bytes[record.payload]);
+        }
+        out
+    }
+
+    #[test]
+    fn a_patched_canonical_model_is_what_prost_would_have_written() {
+        let mut proto = model(3);
+        let bytes = proto.encode_to_vec();
+        let output = ValueInfoProto { name: Some("out".into()), ..Default::default() };
+        let entry = StringStringEntryProto { key: Some("k".into()), value: Some("v".into()) };
+        let patch = Patch {
+            changes: vec![
+                Change { nodes: vec![node("new")], outputs: vec![output.clone()], ..Default::default() },
+                Change {
+                    nodes: vec![node("early")],
+                    at: Anchor::After(0),
+                    metadata: vec![entry.clone()],
+                    ..Default::default()
+                },
+                Change {
+                    renames: vec![Rename {
+                        place: vec![(1, 1), (2, 0)],
+                        from: "1_out".into(),
+                        to: "renamed_to_something_long".into(),
+                    }],
+                    removals: vec![Part::Node(2)],
+                    ..Default::default()
+                },
+            ],
+        };
+        let graph = proto.graph.as_mut().unwrap();
+        graph.node[1].output[0] = "renamed_to_something_long".into();
+        graph.node.remove(2);
+        graph.node.insert(1, node("early"));
+        graph.node.push(node("new"));
+        graph.output.push(output);
+        proto.metadata_props.push(entry);
+        assert_eq!(ModelProto::decode(&*apply(&bytes, &patch)).unwrap(), proto);
+        assert_eq!(apply(&bytes, &patch), proto.encode_to_vec());
+    }
+
+    #[test]
+    fn an_edit_of_a_string_that_is_not_there_is_refused() {
+        let bytes = model(1).encode_to_vec();
+        let rename = Rename { place: vec![(1, 0), (2, 0)], from: "other".into(), to: "x".into() };
+        let patch = Patch { changes: vec![Change { renames: vec![rename], ..Default::default() }] };
+        assert!(splice(&Model::from_bytes(bytes).unwrap(), &patch).is_err());
+    }
+
+    proptest! {
+        /// Insert, rename and undo: the original bytes, padded length prefixes included.
+        #[test]
+        fn undoing_a_patch_gives_the_same_bytes(
+            nodes in 1usize..40, added in 1usize..40, renamed in 0usize..40, padding in 0usize..3, long in 0usize..300,
+        ) {
+            let bytes = pad_lengths(&model(nodes).encode_to_vec(), padding);
+            let renamed = renamed % nodes;
+            let (old, new) = (format!("{renamed}_out"), "x".repeat(long));
+            let place: Place = vec![(1, renamed), (2, 0)];
+            let done = apply(&bytes, &Patch { changes: vec![Change {
+                nodes: (0..added).map(|i| node(&format!("added{i}"))).collect(),
+                metadata: vec![StringStringEntryProto { key: Some("k".into()), value: None }],
+                renames: vec![Rename { place: place.clone(), from: old.clone(), to: new.clone() }],
+                ..Default::default()
+            }] });
+            let undo = Patch { changes: vec![Change {
+                removals: (nodes..nodes + added).map(Part::Node).chain([Part::Metadata(0)]).collect(),
+                renames: vec![Rename { place, from: new, to: old }],
+                ..Default::default()
+            }] };
+            prop_assert_eq!(apply(&done, &undo), bytes);
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Names that the bodies of If, Loop and Scan take from the graph around them.
+
+use std::collections::HashSet;
+
+use crate::onnx::{GraphProto, NodeProto};
+use crate::patch::Place;
+use crate::wire::fields::{attribute, graph, node as node_field, value_info};
+
+/// Every reference from the bodies of `node` (at `position` in its graph) to a name that no body defines, with its place.
+pub fn captures_of(node: &NodeProto, position: usize) -> Vec<(&str, Place)> {
+    let mut found = Vec::new();
+    if node.attribute.iter().any(|a| a.g.is_some() || !a.graphs.is_empty()) {
+        visit_node(node, &vec![(graph::NODE, position)], &mut Vec::new(), &mut found);
+    }
+    found
+}
+
+/// The bodies of a node, each with its place relative to the node.
+pub fn bodies(node: &NodeProto) -> impl Iterator<Item = (&GraphProto, [(u32, usize); 2])> {
+    node.attribute.iter().enumerate().flat_map(|(i, a)| {
+        let at = move |field, k| [(node_field::ATTRIBUTE, i), (field, k)];
+        let single = a.g.iter().map(move |g| (g, at(attribute::GRAPH, 0)));
+        let many = a.graphs.iter().enumerate().map(move |(k, g)| (g, at(attribute::GRAPHS, k)));
+        single.chain(many)
+    })
+}
+
+fn visit_node<'a>(
+    node: &'a NodeProto,
+    at: &Place,
+    scopes: &mut Vec<HashSet<&'a str>>,
+    found: &mut Vec<(&'a str, Place)>,
+) {
+    for (body, steps) in bodies(node) {
+        let here: Place = at.iter().copied().chain(steps).collect();
+        scopes.push(definitions(body));
+        for (i, inner) in body.node.iter().enumerate() {
+            let inner_at: Place = here.iter().copied().chain([(graph::NODE, i)]).collect();
+            for (slot, name) in inner.input.iter().enumerate() {
+                note(name, inner_at.iter().copied().chain([(node_field::INPUT, slot)]), scopes, found);
+            }
+            visit_node(inner, &inner_at, scopes, found);
+        }
+        for (k, output) in body.output.iter().enumerate() {
+            let place = here.iter().copied().chain([(graph::OUTPUT, k), (value_info::NAME, 0)]);
+            note(output.name(), place, scopes, found);
+        }
+        scopes.pop();
+    }
+}
+
+fn note<'a>(
+    name: &'a str,
+    place: impl Iterator<Item = (u32, usize)>,
+    scopes: &[HashSet<&str>],
+    found: &mut Vec<(&'a str, Place)>,
+) {
+    if !name.is_empty() && !scopes.iter().any(|s| s.contains(name)) {
+        found.push((name, place.collect()));
+    }
+}
+
+fn definitions(body: &GraphProto) -> HashSet<&str> {
+    let inputs = body.input.iter().map(|v| v.name());
+    let tensors = body.initializer.iter().map(|t| t.name());
+    let sparse = body.sparse_initializer.iter().filter_map(|t| t.values.as_ref()).map(|t| t.name());
+    let made = body.node.iter().flat_map(|n| n.output.iter().map(String::as_str));
+    inputs.chain(tensors).chain(sparse).chain(made).collect()
+}

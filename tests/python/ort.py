@@ -1,0 +1,84 @@
+"""Sessions of stock ONNX Runtime, and gradients of its training API."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import onnx
+import onnxruntime
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TRAINING_PYTHON = ROOT / ".venv-ort-training" / "bin" / "python"
+
+Model = str | os.PathLike | bytes | onnx.ModelProto
+
+OPTIMISATION = {
+    "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "disabled": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+
+
+def session(model: Model, optimisation: str = "all") -> onnxruntime.InferenceSession:
+    """A CPU session on one thread. A path keeps external data reachable; bytes do not."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = OPTIMISATION[optimisation]
+    options.log_severity_level = 3
+    if isinstance(model, onnx.ModelProto):
+        model = model.SerializeToString()
+    elif not isinstance(model, bytes):
+        model = os.fspath(model)
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+class TrainingRefused(Exception):
+    """ONNX Runtime's training API did not take the model; the message is what it printed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    outputs: dict[str, np.ndarray]
+    gradients: dict[str, np.ndarray]
+
+    @property
+    def loss(self) -> float:
+        """The first output of the graph."""
+        return float(next(iter(self.outputs.values())))
+
+
+def gradients(model: Model, feeds: Mapping[str, np.ndarray], parameters: Iterable[str] | None = None) -> Step:
+    """Outputs and d loss / d parameter of a forward graph whose first output is the loss, by ONNX Runtime's training API.
+
+    `parameters` are names of initializers; left out, all of float32 except the running statistics of BatchNormalization.
+    Runs in .venv-ort-training, in a process of its own: that API needs other versions, and now and then it crashes.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "model.onnx")
+        if isinstance(model, onnx.ModelProto):
+            model = model.SerializeToString()
+        if isinstance(model, bytes):
+            path.write_bytes(model)
+        else:
+            path = pathlib.Path(model)
+        np.savez(pathlib.Path(folder, "feeds.npz"), **feeds)
+        pathlib.Path(folder, "parameters.json").write_text(json.dumps(None if parameters is None else list(parameters)))
+        script = pathlib.Path(__file__).with_name("ort_gradients.py")
+        run = subprocess.run(
+            [TRAINING_PYTHON, script, path, folder], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+        )
+        if run.returncode != 0:
+            raise TrainingRefused(f"exit status {run.returncode}\n{run.stdout}{run.stderr}")
+        with np.load(pathlib.Path(folder, "step.npz")) as arrays:
+            return Step(
+                outputs={key.removeprefix("output:"): arrays[key] for key in arrays if key.startswith("output:")},
+                gradients={key.removeprefix("grad:"): arrays[key] for key in arrays if key.startswith("grad:")},
+            )

@@ -80,9 +80,12 @@ pub fn normalised_slope(d: u64, w: f64) -> f64 {
 
 /// The n of ₁F₁(n − 1/2; b + n; −x).
 #[derive(Clone, Copy)]
-enum Order {
+pub(super) enum Order {
+    /// n = 0, f₀ = ℓ_d/√(2/π).
     Loss,
+    /// n = 1, f₁ = κ_d·d/√(2/π).
     Kappa,
+    /// n = 2, f₂.
     Slope,
 }
 
@@ -101,13 +104,16 @@ impl Order {
     clippy::cast_precision_loss,
     reason = "no activation has 2^53 elements"
 )]
-fn half(d: u64) -> f64 {
+pub(super) fn half(d: u64) -> f64 {
     d as f64 / 2.0
 }
 
-/// E over K ~ Poisson(q·b) of (b + 1/2)_K/(b + n)_K.
-fn poisson_mean(b: f64, q: f64, order: Order) -> f64 {
+/// f_n = E over K ~ Poisson(q·b) of (b + 1/2)_K/(b + n)_K, for any real b > 0.
+pub(super) fn poisson_mean(b: f64, q: f64, order: Order) -> f64 {
     let x = q * b;
+    if x.is_nan() || x < 0.0 {
+        return f64::NAN;
+    }
     if x < DIRECT {
         series(b, x, order)
     } else {
@@ -127,8 +133,7 @@ fn series(b: f64, x: f64, order: Order) -> f64 {
         weight *= x / k;
         mass += weight;
         sum += weight * ratio;
-        // A NaN has to end the loop as well.
-        if x.is_nan() || (k > x && weight * (1.0 + ratio) <= 1e-18 * sum) {
+        if k > x && weight * (1.0 + ratio) <= 1e-18 * sum {
             return sum / mass;
         }
     }
@@ -151,7 +156,7 @@ fn trapezoid(b: f64, x: f64, order: Order) -> f64 {
             let weight = (-x * deviance(excess) - stirling_error(k)).exp() / (1.0 + excess).sqrt();
             mass += weight;
             sum += weight * pochhammer_ratio(b, k, order);
-            if weight.is_nan() || weight <= 1e-20 {
+            if weight <= 1e-20 {
                 break;
             }
             step += 1.0;
@@ -237,5 +242,86 @@ mod tests {
             worst_loss < 1e-13 && worst_kappa < 1e-13,
             "{worst_loss:e} {worst_kappa:e}"
         );
+    }
+
+    #[test]
+    fn one_dimension_is_rho_itself() {
+        for step in 0..200 {
+            let h = f64::from(step) * 0.11;
+            let rho = h * libm::erf(h / 2f64.sqrt()) + RHO_ZERO * (-h * h / 2.0).exp();
+            // q = h² is rounded once, and libm's erf is good to one unit in the last place.
+            assert!(relative(loss(1, h * h), rho) < 1e-14, "h = {h}");
+            if h > 0.0 {
+                let slope = libm::erf(h / 2f64.sqrt()) / h;
+                assert!(relative(kappa(1, h * h), slope) < 1e-14, "h = {h}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_series_and_the_trapezoidal_rule_agree_where_they_meet() {
+        for d in [1, 2, 3, 10, 100, 1000, 1_000_000, 10_000_000] {
+            for order in [Order::Loss, Order::Kappa, Order::Slope] {
+                let b = half(d);
+                let (low, high) = (series(b, DIRECT, order), trapezoid(b, DIRECT, order));
+                // Both are good to some 1e-15.
+                assert!(relative(low, high) < 1e-14, "d = {d}: {low} {high}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_large_activation_costs_what_its_projection_costs() {
+        // q → ∞: ℓ/r → E|t|·1, independent of q, with a first correction of 1/(q·b).
+        for d in [1, 2, 7, 1000, 10_000_000] {
+            for q in [1e10_f64, 1e12, 1e30, 1e300] {
+                let limit = normalised_loss(d, 1.0) * RHO_ZERO * q.sqrt();
+                assert!(relative(loss(d, q), limit) < 1e-9, "d = {d}, q = {q}");
+                assert!(
+                    relative(kappa(d, q) * 2.0 * half(d) * q, limit) < 1e-9,
+                    "d = {d}, q = {q}"
+                );
+            }
+        }
+        assert_eq!(loss(3, f64::INFINITY), f64::INFINITY);
+        assert_eq!(kappa(3, f64::INFINITY), 0.0);
+        assert!(loss(3, f64::NAN).is_nan() && kappa(3, f64::NAN).is_nan());
+        assert!(loss(3, -1.0).is_nan() && kappa(3, -1.0).is_nan());
+    }
+
+    #[test]
+    fn the_slope_is_the_difference_of_the_normalised_functions() {
+        for d in [1, 2, 3, 16, 192] {
+            for step in 0..90 {
+                let w = f64::from(step) * 0.01;
+                let gap = normalised_kappa(d, w) - normalised_loss(d, w);
+                // Absolute: the difference on the right is what cancels.
+                assert!((normalised_slope(d, w) - gap / (2.0 * (1.0 - w))).abs() < 1e-13);
+            }
+            assert_eq!(normalised_loss(d, 0.0), 1.0);
+            assert_eq!(normalised_slope(d, 0.0), 0.0);
+            for f in [normalised_loss, normalised_kappa, normalised_slope] {
+                // One step of 1e-9 away from w = 1 changes them by a multiple of 1e-9.
+                assert!(relative(f(d, 1.0 - 1e-9), f(d, 1.0)) < 1e-7);
+            }
+        }
+    }
+
+    #[test]
+    fn many_dimensions_follow_the_series_in_one_over_d() {
+        for d in [1000, 100_000, 10_000_000_u64] {
+            for step in 0..=10 {
+                let w = f64::from(step) * 0.1;
+                let e = 0.5 / half(d);
+                let second = -w.powi(2) / 2.0 + w.powi(3) - 15.0 / 32.0 * w.powi(4);
+                let expected = 1.0 + e * (w * w / 4.0 + e * second);
+                // The third order is below 0.05·d⁻³ on [0, 1]; 2e-16 is f64's own rounding.
+                let error = (normalised_loss(d, w) - expected).abs();
+                assert!(
+                    error < 0.05 * e.powi(3) + 2e-15,
+                    "d = {d}, w = {w}: {error:e}"
+                );
+            }
+        }
     }
 }

@@ -6,7 +6,7 @@
 //! m = n / (d + 5)            Div       (or Mul by the constant 1/(d + 5))
 //! s = m + 1                  Add
 //! v = 2 / s                  Div
-//! x = 1 − v                  Sub       x in [−1, 1)
+//! x = 1 − v                  Sub       x in [−1, 1]
 //! p = c_D                    Horner:
 //! p = p·x + c_k              Mul, Add  for k = D − 1, …, 0
 //! r = √s                     Sqrt
@@ -113,7 +113,7 @@ impl Fit {
 
 /// The fit of lowest degree that keeps `precision`, or the best one up to degree 32 where none does.
 ///
-/// `d` ≥ 1 (0 is taken for 1). Takes a few milliseconds.
+/// `d` ≥ 1 (0 is taken for 1). Takes about a millisecond.
 #[must_use]
 pub fn fit(d: u64, precision: Precision) -> Fit {
     let d = d.max(1);

@@ -1,0 +1,364 @@
+//! Writes ONNX nodes: one method per operator, hiding what differs between operator-set versions 7 to 26.
+//!
+//! Every value it makes has a name under the layer's prefix and, where its shape is known, a declared type.
+
+use std::collections::BTreeMap;
+
+use crate::graph::types::{Dim, TensorType};
+use crate::onnx::attribute_proto::AttributeType;
+use crate::onnx::tensor_proto::DataType;
+use crate::onnx::{AttributeProto, NodeProto, TensorProto, ValueInfoProto};
+
+/// Element types that the emitted arithmetic uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Elem {
+    /// float32.
+    F32,
+    /// float64.
+    F64,
+    /// int64, for shapes.
+    I64,
+}
+
+impl Elem {
+    /// Its number in `TensorProto.DataType`.
+    pub fn onnx(self) -> i32 {
+        match self {
+            Elem::F32 => DataType::Float as i32,
+            Elem::F64 => DataType::Double as i32,
+            Elem::I64 => DataType::Int64 as i32,
+        }
+    }
+}
+
+/// A value in the graph under construction.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    /// Its name in the graph.
+    pub name: String,
+    /// Its type, as far as known.
+    pub ty: TensorType,
+}
+
+impl Tensor {
+    fn dims(&self) -> Option<&Vec<Dim>> {
+        self.ty.dims.as_ref()
+    }
+}
+
+/// What was written: to become part of a [`Change`](crate::patch::Change).
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct Emission {
+    /// Nodes in topological order.
+    pub nodes: Vec<NodeProto>,
+    /// Constants by name. Emissions of several layers share them: equal names are equal tensors.
+    pub constants: BTreeMap<String, TensorProto>,
+    /// Declared types of the values made.
+    pub value_info: Vec<ValueInfoProto>,
+}
+
+/// Collects nodes for one layer.
+#[derive(Debug)]
+pub struct Emitter {
+    opset: i64,
+    root: String,
+    prefix: String,
+    out: Emission,
+}
+
+impl Emitter {
+    /// `root` ends in `/` and starts every name; `layer` tells this layer's names from others' and may be empty.
+    pub fn new(opset: i64, root: &str, layer: &str) -> Self {
+        let prefix = if layer.is_empty() { root.to_owned() } else { format!("{root}{layer}/") };
+        Emitter { opset, root: root.to_owned(), prefix, out: Emission::default() }
+    }
+
+    /// The model's version of the default operator set.
+    pub fn opset(&self) -> i64 {
+        self.opset
+    }
+
+    /// What was written so far.
+    pub fn finish(self) -> Emission {
+        self.out
+    }
+
+    /// One node with one output of a known type; the output and the node are both called `prefix/label`.
+    pub fn node(
+        &mut self,
+        label: &str,
+        op: &str,
+        inputs: &[&Tensor],
+        attributes: Vec<AttributeProto>,
+        ty: TensorType,
+    ) -> Tensor {
+        let name = format!("{}{label}", self.prefix);
+        self.named_node(&name.clone(), name, op, inputs, attributes, ty)
+    }
+
+    /// As [`Emitter::node`], with the output called `output`, which may be a name of the model's own.
+    pub fn named_node(
+        &mut self,
+        node: &str,
+        output: String,
+        op: &str,
+        inputs: &[&Tensor],
+        attributes: Vec<AttributeProto>,
+        ty: TensorType,
+    ) -> Tensor {
+        self.out.nodes.push(NodeProto {
+            input: inputs.iter().map(|t| t.name.clone()).collect(),
+            output: vec![output.clone()],
+            name: Some(node.to_owned()),
+            op_type: Some(op.to_owned()),
+            attribute: attributes,
+            ..NodeProto::default()
+        });
+        if ty.dims.is_some() && output.starts_with(&self.root) {
+            self.out.value_info.extend(ty.declare(&output));
+        }
+        Tensor { name: output, ty }
+    }
+
+    /// A constant shared by all layers: `root/const/label`.
+    pub fn constant(&mut self, label: &str, elem: Elem, dims: &[u64], values: &[f64]) -> Tensor {
+        let name = match elem {
+            Elem::F64 => format!("{}const/{label}_double", self.root),
+            Elem::F32 | Elem::I64 => format!("{}const/{label}", self.root),
+        };
+        let raw: Vec<u8> = match elem {
+            Elem::F32 => values.iter().flat_map(|v| (*v as f32).to_le_bytes()).collect(),
+            Elem::F64 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            Elem::I64 => values.iter().flat_map(|v| (*v as i64).to_le_bytes()).collect(),
+        };
+        self.out.constants.entry(name.clone()).or_insert_with(|| TensorProto {
+            dims: dims.iter().map(|d| d.cast_signed()).collect(),
+            data_type: Some(elem.onnx()),
+            name: Some(name.clone()),
+            raw_data: Some(raw.into()),
+            ..TensorProto::default()
+        });
+        let dims = Some(dims.iter().map(|d| Dim::Known(*d)).collect());
+        Tensor { name, ty: TensorType { elem: elem.onnx(), dims } }
+    }
+
+    /// A rank-0 constant.
+    pub fn scalar(&mut self, label: &str, elem: Elem, value: f64) -> Tensor {
+        self.constant(label, elem, &[], &[value])
+    }
+
+    /// An operator that keeps type and shape: Sqrt, Exp, Neg, Erf …
+    pub fn unary(&mut self, label: &str, op: &str, x: &Tensor) -> Tensor {
+        self.node(label, op, &[x], Vec::new(), x.ty.clone())
+    }
+
+    /// An operator of two operands that broadcast: Add, Sub, Mul, Div, Min.
+    pub fn binary(&mut self, label: &str, op: &str, a: &Tensor, b: &Tensor) -> Tensor {
+        let dims = a.dims().zip(b.dims()).map(|(a, b)| broadcast(a, b));
+        self.node(label, op, &[a, b], Vec::new(), TensorType { elem: a.ty.elem, dims })
+    }
+
+    /// Cast, unless the value has that type already.
+    pub fn cast(&mut self, label: &str, x: &Tensor, elem: i32) -> Tensor {
+        if x.ty.elem == elem {
+            return x.clone();
+        }
+        let ty = TensorType { elem, dims: x.ty.dims.clone() };
+        self.node(label, "Cast", &[x], vec![int("to", i64::from(elem))], ty)
+    }
+
+    /// ReduceMean, ReduceSum or ReduceL2 over some axes, or over all of them (`None`) to a scalar.
+    ///
+    /// Axes became an input with operator set 13 (ReduceSum) and 18 (the others). Negative axes need the rank below 11, where the
+    /// specification does not name them, although every runtime takes them.
+    pub fn reduce(&mut self, label: &str, op: &str, x: &Tensor, axes: Option<&[i64]>, keep: bool) -> Tensor {
+        let rank = x.dims().map(Vec::len);
+        let axes: Option<Vec<i64>> = axes.map(|axes| axes.iter().map(|a| self.axis(*a, rank)).collect());
+        let dims = match (&axes, x.dims()) {
+            (None, _) => Some(if keep { vec![Dim::Known(1); rank.unwrap_or(0)] } else { Vec::new() }),
+            (Some(axes), Some(dims)) => Some(reduced(dims, axes, keep)),
+            (Some(_), None) => None,
+        };
+        let ty = TensorType { elem: x.ty.elem, dims };
+        let keepdims = int("keepdims", i64::from(keep));
+        let since = if op == "ReduceSum" { 13 } else { 18 };
+        match axes {
+            None => self.node(label, op, &[x], vec![keepdims], ty),
+            Some(axes) if self.opset < since => self.node(label, op, &[x], vec![ints("axes", &axes), keepdims], ty),
+            Some(axes) => {
+                let axes = self.shape_constant("axes", &axes);
+                self.node(label, op, &[x, &axes], vec![keepdims], ty)
+            }
+        }
+    }
+
+    /// An axis as this operator set wants it: not negative below 11 when the rank is known.
+    fn axis(&self, axis: i64, rank: Option<usize>) -> i64 {
+        match rank {
+            Some(rank) if axis < 0 && self.opset < 11 => axis + rank as i64,
+            _ => axis,
+        }
+    }
+
+    /// A one-dimensional int64 constant named after its elements.
+    pub fn shape_constant(&mut self, what: &str, values: &[i64]) -> Tensor {
+        let text: Vec<String> = values.iter().map(ToString::to_string).collect();
+        let values: Vec<f64> = values.iter().map(|v| *v as f64).collect();
+        self.constant(&format!("{what}_{}", text.join("_")), Elem::I64, &[values.len() as u64], &values)
+    }
+
+    /// Flatten to two dimensions: the first one, and the product of the others.
+    pub fn flatten(&mut self, label: &str, x: &Tensor) -> Tensor {
+        let dims = x.dims().map_or_else(
+            || vec![Dim::Unknown, Dim::Unknown],
+            |dims| {
+                let rest = dims.get(1..).unwrap_or_default();
+                let product = rest.iter().try_fold(1u64, |n, d| n.checked_mul(d.known()?));
+                vec![dims.first().cloned().unwrap_or(Dim::Known(1)), product.map_or(Dim::Unknown, Dim::Known)]
+            },
+        );
+        let ty = TensorType { elem: x.ty.elem, dims: Some(dims) };
+        self.node(label, "Flatten", &[x], vec![int("axis", 1)], ty)
+    }
+
+    /// Transpose with an explicit permutation; ONNX Runtime's gradient builder fails without.
+    pub fn transpose(&mut self, label: &str, x: &Tensor, perm: &[usize]) -> Tensor {
+        let dims = x.dims().map(|dims| perm.iter().map(|p| dims.get(*p).cloned().unwrap_or_default()).collect());
+        let perm: Vec<i64> = perm.iter().map(|p| *p as i64).collect();
+        self.node(label, "Transpose", &[x], vec![ints("perm", &perm)], TensorType { elem: x.ty.elem, dims })
+    }
+
+    /// [N, C, …] to [N, C, L], whatever the rank, static or not.
+    pub fn merge_locations(&mut self, label: &str, x: &Tensor) -> Tensor {
+        let dims = x.dims().map_or_else(
+            || vec![Dim::Unknown; 3],
+            |dims| {
+                let rest = dims.get(2..).unwrap_or_default();
+                let product = rest.iter().try_fold(1u64, |n, d| n.checked_mul(d.known()?));
+                let at = |i: usize| dims.get(i).cloned().unwrap_or_default();
+                vec![at(0), at(1), product.map_or(Dim::Unknown, Dim::Known)]
+            },
+        );
+        let shape = self.shape_constant("shape", &[0, 0, -1]);
+        self.node(label, "Reshape", &[x, &shape], Vec::new(), TensorType { elem: x.ty.elem, dims: Some(dims) })
+    }
+
+    /// MatMul with a result of the given dims.
+    pub fn matmul(&mut self, label: &str, a: &Tensor, b: &Tensor, dims: Option<Vec<Dim>>) -> Tensor {
+        self.node(label, "MatMul", &[a, b], Vec::new(), TensorType { elem: a.ty.elem, dims })
+    }
+
+    /// One run-time dimension of `x` as an int64 tensor of shape [1]; −1 is the last.
+    pub fn dimension(&mut self, label: &str, x: &Tensor, axis: i64) -> Tensor {
+        let rank = x.dims().map(|d| Dim::Known(d.len() as u64));
+        let shape_ty = TensorType { elem: Elem::I64.onnx(), dims: Some(vec![rank.unwrap_or_default()]) };
+        let shape = self.node(&format!("{label}_shape"), "Shape", &[x], Vec::new(), shape_ty);
+        let ty = TensorType { elem: Elem::I64.onnx(), dims: Some(vec![Dim::Known(1)]) };
+        let end = if axis == -1 { i64::from(i32::MAX) } else { axis + 1 };
+        if self.opset < 10 {
+            let attributes = vec![ints("axes", &[0]), ints("starts", &[axis]), ints("ends", &[end])];
+            return self.node(label, "Slice", &[&shape], attributes, ty);
+        }
+        let (start, end) = (self.shape_constant("shape", &[axis]), self.shape_constant("shape", &[end]));
+        self.node(label, "Slice", &[&shape, &start, &end], Vec::new(), ty)
+    }
+
+    /// Standard normal numbers, new in every run. `seed` must be an integer in [2, 2²⁴): ONNX Runtime truncates it, and others collide.
+    pub fn random_normal(&mut self, label: &str, elem: Elem, dims: [u64; 2], seed: Option<u32>) -> Tensor {
+        let shape = dims.map(|d| i64::try_from(d).unwrap_or(i64::MAX));
+        let mut attributes = vec![int("dtype", i64::from(elem.onnx())), ints("shape", &shape)];
+        attributes.extend(seed.map(|s| float("seed", s as f32)));
+        let ty = TensorType { elem: elem.onnx(), dims: Some(dims.map(Dim::Known).to_vec()) };
+        self.node(label, "RandomNormal", &[], attributes, ty)
+    }
+
+    /// Standard normal numbers in a shape known at run time (`shape`: int64, one-dimensional). Needs operator set 9.
+    pub fn random_normal_of(
+        &mut self,
+        label: &str,
+        elem: Elem,
+        shape: &Tensor,
+        dims: Vec<Dim>,
+        seed: Option<u32>,
+    ) -> Tensor {
+        let ty = TensorType { elem: elem.onnx(), dims: Some(dims) };
+        let zero = AttributeProto {
+            name: Some("value".into()),
+            r#type: Some(AttributeType::Tensor as i32),
+            t: Some(TensorProto {
+                dims: vec![1],
+                data_type: Some(elem.onnx()),
+                raw_data: Some(vec![0; if elem == Elem::F32 { 4 } else { 8 }].into()),
+                ..TensorProto::default()
+            }),
+            ..AttributeProto::default()
+        };
+        let like = self.node(&format!("{label}_like"), "ConstantOfShape", &[shape], vec![zero], ty.clone());
+        let attributes = seed.map(|s| float("seed", s as f32)).into_iter().collect();
+        self.node(label, "RandomNormalLike", &[&like], attributes, ty)
+    }
+
+    /// Concat of one-dimensional int64 tensors.
+    pub fn concat_shape(&mut self, label: &str, parts: &[&Tensor]) -> Tensor {
+        let ty = TensorType { elem: Elem::I64.onnx(), dims: Some(vec![Dim::Known(parts.len() as u64)]) };
+        self.node(label, "Concat", parts, vec![int("axis", 0)], ty)
+    }
+
+    /// Gather along an axis (0 or 1) by an index tensor of any rank.
+    pub fn gather(&mut self, label: &str, data: &Tensor, index: &Tensor, axis: usize) -> Tensor {
+        let dims = match (index.dims(), data.dims()) {
+            (Some(i), Some(d)) => {
+                let (before, after) = d.split_at(axis.min(d.len()));
+                Some(before.iter().chain(i).chain(after.iter().skip(1)).cloned().collect())
+            }
+            _ => None,
+        };
+        let ty = TensorType { elem: data.ty.elem, dims };
+        self.node(label, "Gather", &[data, index], vec![int("axis", axis as i64)], ty)
+    }
+}
+
+/// The shape of two operands together, numpy's rules; a dimension that only one of them could decide stays unknown.
+fn broadcast(a: &[Dim], b: &[Dim]) -> Vec<Dim> {
+    let rank = a.len().max(b.len());
+    let at = |dims: &[Dim], i: usize| (i + dims.len()).checked_sub(rank).map_or(Dim::Known(1), |i| dims[i].clone());
+    let one = Dim::Known(1);
+    let join = |(a, b): (Dim, Dim)| match (a, b) {
+        (a, b) if a == b || b == one => a,
+        (a, b) if a == one => b,
+        _ => Dim::Unknown,
+    };
+    (0..rank).map(|i| join((at(a, i), at(b, i)))).collect()
+}
+
+fn reduced(dims: &[Dim], axes: &[i64], keep: bool) -> Vec<Dim> {
+    let rank = dims.len() as i64;
+    let hit = |i: usize| axes.iter().any(|a| a.rem_euclid(rank.max(1)) == i as i64);
+    let mut out = Vec::new();
+    for (i, dim) in dims.iter().enumerate() {
+        match (hit(i), keep) {
+            (true, true) => out.push(Dim::Known(1)),
+            (true, false) => {}
+            (false, _) => out.push(dim.clone()),
+        }
+    }
+    out
+}
+
+/// An integer attribute.
+pub fn int(name: &str, value: i64) -> AttributeProto {
+    let kind = Some(AttributeType::Int as i32);
+    AttributeProto { name: Some(name.into()), r#type: kind, i: Some(value), ..AttributeProto::default() }
+}
+
+/// A float attribute.
+pub fn float(name: &str, value: f32) -> AttributeProto {
+    let kind = Some(AttributeType::Float as i32);
+    AttributeProto { name: Some(name.into()), r#type: kind, f: Some(value), ..AttributeProto::default() }
+}
+
+/// An attribute that is a list of integers.
+pub fn ints(name: &str, values: &[i64]) -> AttributeProto {
+    let kind = Some(AttributeType::Ints as i32);
+    AttributeProto { name: Some(name.into()), r#type: kind, ints: values.to_vec(), ..AttributeProto::default() }
+}

@@ -1,0 +1,188 @@
+//! One activation to be regularised: its rows, whatever its rank and however much of its shape is known.
+
+use thiserror::Error;
+
+use super::emit::{Elem, Emitter, Tensor};
+use super::rho::Reduction;
+use crate::graph::types::Dim;
+use crate::onnx::tensor_proto::DataType;
+
+/// What one sample, one row of the regulariser, is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum View {
+    /// All activations of a sample: d is the product of all dimensions but the batch's (the paper's reading).
+    Flatten,
+    /// The channels at one location: [N, C, …] is N·… rows of C.
+    Channel,
+    /// The last axis at one position: [B, T, D] is B·T rows of D.
+    Last,
+}
+
+impl View {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            View::Flatten => "flatten",
+            View::Channel => "channel",
+            View::Last => "last",
+        }
+    }
+}
+
+/// The regulariser cannot be written in this operator set.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("needs {what}, which ONNX has from operator set {since} on, and the model imports {opset}")]
+pub struct Unsupported {
+    /// What is missing.
+    pub what: &'static str,
+    /// The first operator set that has it.
+    pub since: i64,
+    /// The model's operator set.
+    pub opset: i64,
+}
+
+impl Unsupported {
+    /// An error when `opset` is older than `since`.
+    pub fn below(opset: i64, since: i64, what: &'static str) -> Result<(), Self> {
+        if opset < since { Err(Unsupported { what, since, opset }) } else { Ok(()) }
+    }
+}
+
+/// What a layer's term costs in one step, forward.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Cost {
+    /// Multiply-adds.
+    pub multiply_adds: f64,
+    /// Bytes of intermediate tensors that grow with the number of slices.
+    pub bytes: f64,
+    /// Normal numbers drawn.
+    pub random_numbers: f64,
+}
+
+/// How rows and directions meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Projection {
+    /// [.., d] · [d, s].
+    RowsTimesDirections,
+    /// [s, C] · [N, C, L]: maps are projected as they lie in memory, without a transpose.
+    DirectionsTimesMaps,
+}
+
+/// An activation with the decisions made about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Layer {
+    /// The tapped value.
+    pub h: Tensor,
+    /// What a row is.
+    pub view: View,
+    /// The axis that counts samples: 0, but 2 for the Y of a recurrent operator in its default layout. Only `Flatten` asks.
+    pub batch_axis: usize,
+    /// How rows become one number.
+    pub reduction: Reduction,
+}
+
+impl Layer {
+    /// The arithmetic: float64 for float64 activations, float32 for all others (half precisions are cast).
+    pub fn elem(&self) -> Elem {
+        if self.h.ty.elem == DataType::Double as i32 { Elem::F64 } else { Elem::F32 }
+    }
+
+    /// The activation in that arithmetic.
+    pub(super) fn input(&self, e: &mut Emitter) -> Tensor {
+        e.cast("cast", &self.h, self.elem().onnx())
+    }
+
+    fn dims(&self) -> Option<&[Dim]> {
+        self.h.ty.dims.as_deref()
+    }
+
+    /// The axes that make up one row, counted from the front (`[-1]` for the last axis of an unknown rank); `None` for an unknown
+    /// rank flattened. Empty where every element is a row of its own.
+    pub fn row_axes(&self) -> Option<Vec<i64>> {
+        let rank = self.dims().map(<[Dim]>::len);
+        match (self.view, rank) {
+            (_, Some(0)) => Some(Vec::new()),
+            (View::Flatten, Some(rank)) => Some((0..rank as i64).filter(|a| *a != self.batch_axis as i64).collect()),
+            (View::Flatten, None) => None,
+            // On vectors every view is the row.
+            (View::Channel, Some(rank)) => Some(if rank == 1 { Vec::new() } else { vec![1] }),
+            (View::Channel, None) => Some(vec![1]),
+            (View::Last, Some(rank)) => Some(vec![rank as i64 - 1]),
+            (View::Last, None) => Some(vec![-1]),
+        }
+    }
+
+    /// d, the number of values in a row, when the shape says it.
+    pub fn row_length(&self) -> Option<u64> {
+        let dims = self.dims()?;
+        self.row_axes()?.iter().try_fold(1u64, |n, axis| {
+            let axis = usize::try_from(*axis).ok()?;
+            n.checked_mul(dims.get(axis)?.known()?)
+        })
+    }
+
+    /// Number of rows when the shape says it; unknown dimensions count as `unknown`.
+    pub fn row_count(&self, unknown: f64) -> f64 {
+        let axes = self.row_axes().unwrap_or_default();
+        let dims = self.dims().unwrap_or_default().iter().enumerate();
+        dims.filter(|(i, _)| !axes.contains(&(*i as i64)))
+            .map(|(_, d)| d.known().map_or(unknown, |n| n as f64))
+            .product()
+    }
+
+    /// d as an int64 tensor of shape [1] in the running graph.
+    pub(super) fn run_time_length(&self, e: &mut Emitter) -> Tensor {
+        match (self.row_axes().as_deref(), self.dims()) {
+            (Some([axis]), _) => e.dimension("length", &self.h, *axis),
+            // More than one axis, or all of them but the first: the second dimension of the flattened tensor.
+            _ => {
+                let h = self.batch_first(e, &self.h);
+                let flat = e.flatten("length_rows", &h);
+                e.dimension("length", &flat, 1)
+            }
+        }
+    }
+
+    /// Which way the projection goes.
+    pub fn projection(&self) -> Projection {
+        let rank = self.dims().map(<[Dim]>::len);
+        match self.view {
+            View::Channel if rank.is_none_or(|r| r > 2) => Projection::DirectionsTimesMaps,
+            _ => Projection::RowsTimesDirections,
+        }
+    }
+
+    /// `h` (cast already) in the shape in which [`Layer::projection`] wants it: [rows, d], [.., d] or [N, C, L].
+    pub(super) fn rows_to_project(&self, e: &mut Emitter, h: &Tensor) -> Tensor {
+        let rank = self.dims().map(<[Dim]>::len);
+        match (self.view, rank) {
+            // Every element is a row of length 1.
+            (View::Flatten | View::Channel, Some(0 | 1)) | (View::Last, Some(0)) => {
+                let shape = e.shape_constant("shape", &[-1, 1]);
+                let ty =
+                    crate::graph::types::TensorType { elem: h.ty.elem, dims: Some(vec![Dim::Unknown, Dim::Known(1)]) };
+                e.node("rows", "Reshape", &[h, &shape], Vec::new(), ty)
+            }
+            (View::Flatten, Some(2)) if self.batch_axis == 0 => h.clone(),
+            (View::Flatten, _) => {
+                let h = self.batch_first(e, h);
+                e.flatten("rows", &h)
+            }
+            (View::Channel, Some(2 | 3)) => h.clone(),
+            (View::Channel, _) => e.merge_locations("maps", h),
+            (View::Last, _) => h.clone(),
+        }
+    }
+
+    /// Moves the axis of samples to the front.
+    fn batch_first(&self, e: &mut Emitter, h: &Tensor) -> Tensor {
+        match self.dims() {
+            Some(dims) if self.batch_axis > 0 && self.batch_axis < dims.len() => {
+                let rest = (0..dims.len()).filter(|a| *a != self.batch_axis);
+                let perm: Vec<usize> = std::iter::once(self.batch_axis).chain(rest).collect();
+                e.transpose("batch_first", h, &perm)
+            }
+            _ => h.clone(),
+        }
+    }
+}

@@ -3,8 +3,12 @@
 //! Nothing here knows what an operator is. [`Model`] is the decoded structure over the mapped bytes; [`splice`] applies a
 //! [`Patch`](crate::patch::Patch) to those bytes.
 
+mod carry;
 mod copy;
+mod digest;
 mod error;
+mod external;
+mod external_walk;
 pub mod fields;
 mod file;
 mod model;
@@ -15,7 +19,10 @@ mod target;
 mod tensor;
 mod write;
 
+pub use carry::{Carried, ExternalPolicy, How, carry};
+pub use digest::structure_digest;
 pub use error::{WireError, WireResult};
+pub use external::{DataFile, ExternalFile, ExternalTensor, external_files, refuse_data_as_target};
 pub use file::ModelFile;
 pub use model::{MainGraph, Model};
 pub use record::{Record, records};

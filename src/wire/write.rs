@@ -16,7 +16,7 @@ use super::staged::Staged;
 use super::target::Destination;
 
 /// Below this many bytes a file is synced in any case: fsync then costs less than anybody notices.
-const SYNC_BELOW: u64 = 64 << 20;
+pub(super) const SYNC_BELOW: u64 = 64 << 20;
 
 /// When the bytes must have reached the disk before the target's name does.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -27,6 +27,25 @@ pub enum WireError {
         /// What the system said.
         source: io::Error,
     },
+    /// The target cannot be written at all; nothing was tried.
+    #[error("cannot write {path}: {problem}")]
+    Target {
+        /// The target.
+        path: PathBuf,
+        /// What is in the way, and what to do.
+        problem: String,
+    },
+    /// Writing to a pipe or a device failed on the way.
+    #[error("cannot write {path}: {source}; part of the output may have arrived")]
+    WriteDirect {
+        /// The target.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Whoever read the output through a pipe stopped reading, as `head` does. No reason to complain.
+    #[error("the reader of the output went away")]
+    ReaderGone,
     /// The file is something else than an ONNX model.
     #[error("{path} is not an ONNX model: {found}")]
     NotOnnx {

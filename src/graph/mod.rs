@@ -4,7 +4,10 @@
 
 mod constant;
 mod error;
+pub mod infer;
 mod scope;
+#[cfg(test)]
+mod testing;
 pub mod types;
 
 use std::collections::HashMap;

@@ -4,7 +4,13 @@
 
 mod constant;
 mod error;
+pub mod infer;
+pub mod kind;
+pub mod reach;
+pub mod role;
 mod scope;
+#[cfg(test)]
+mod testing;
 pub mod types;
 
 use std::collections::HashMap;
@@ -429,6 +435,11 @@ impl<'m> Graph<'m> {
             }
             Slot::Captured(i) => self.captures[i as usize].place.clone(),
         }
+    }
+
+    /// The node inside a body that reads a captured value, and at which input; `None` where the body's output is that value.
+    pub fn reader_of_capture(&self, capture: u32) -> Option<(&'m NodeProto, u32)> {
+        scope::node_at(self.nodes, &self.captures.get(capture as usize)?.place)
     }
 
     /// How messages name a node: `"conv1" (Conv)`, or `node 12 (Conv)` when it has no name.

@@ -25,6 +25,22 @@ pub fn bodies(node: &NodeProto) -> impl Iterator<Item = (&GraphProto, [(u32, usi
     })
 }
 
+/// The node that a place of an input lies in, however deep, and the input's position.
+pub fn node_at<'m>(nodes: &'m [NodeProto], place: &[(u32, usize)]) -> Option<(&'m NodeProto, u32)> {
+    let [(graph::NODE, position), rest @ ..] = place else { return None };
+    let node = nodes.get(*position)?;
+    match rest {
+        [(node_field::INPUT, slot)] => Some((node, u32::try_from(*slot).ok()?)),
+        [(node_field::ATTRIBUTE, i), (attribute::GRAPH, _), inner @ ..] => {
+            node_at(&node.attribute.get(*i)?.g.as_ref()?.node, inner)
+        }
+        [(node_field::ATTRIBUTE, i), (attribute::GRAPHS, k), inner @ ..] => {
+            node_at(&node.attribute.get(*i)?.graphs.get(*k)?.node, inner)
+        }
+        _ => None,
+    }
+}
+
 fn visit_node<'a>(
     node: &'a NodeProto,
     at: &Place,

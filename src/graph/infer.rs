@@ -1,0 +1,154 @@
+//! Types of all values: what the file declares, and what follows from it.
+//!
+//! One pass in topological order, linear in the size of the graph. A declaration is never contradicted: inference fills in what a
+//! declaration leaves open, and where the two disagree the declaration stands. What an operator that is not known makes stays unknown.
+
+mod constant;
+mod convolution;
+mod dims;
+mod integers;
+mod layout;
+mod loss;
+mod matmul;
+mod normalization;
+mod pointwise;
+mod pooling;
+mod recurrent;
+mod reduction;
+mod registry;
+mod resize;
+mod select;
+mod shaping;
+mod site;
+#[cfg(test)]
+mod tests;
+
+pub use layout::Layout;
+
+use registry::Rule;
+use site::{Known, MAX_RANK, Site};
+
+use super::types::{Dim, TensorType};
+use super::{Graph, NodeId, ValueId};
+use crate::wire::Model;
+
+/// What is known of every value of a graph.
+#[derive(Debug, Clone)]
+pub struct Types {
+    types: Vec<TensorType>,
+    layouts: Vec<Layout>,
+}
+
+impl Types {
+    /// Declared and inferred types of a graph: the main graph of `model`, or the body of one of its functions (for which nothing
+    /// is declared). Never fails; what cannot be known stays unknown.
+    pub fn of(graph: &Graph<'_>, model: &Model) -> Types {
+        let is_main = std::ptr::eq(graph.nodes, model.graph.nodes.as_slice());
+        let mut known = Known {
+            graph,
+            types: if is_main { declared(graph, model) } else { vec![TensorType::default(); graph.value_count()] },
+            integers: vec![None; graph.value_count()],
+            opset: model.opset(),
+        };
+        let mut layouts: Vec<Layout> = known.types.iter().map(starting_layout).collect();
+        for node in graph.topological_order() {
+            infer_node(&mut known, &mut layouts, *node);
+        }
+        Types { types: known.types, layouts }
+    }
+
+    /// The type of a value.
+    pub fn get(&self, value: ValueId) -> &TensorType {
+        &self.types[value.index()]
+    }
+
+    /// What the axes of a value mean, by how it was made.
+    pub fn layout(&self, value: ValueId) -> Layout {
+        self.layouts[value.index()]
+    }
+}
+
+/// Graph inputs, outputs and value_info as declared; initializers as they are.
+fn declared(graph: &Graph<'_>, model: &Model) -> Vec<TensorType> {
+    let mut types = vec![TensorType::default(); graph.value_count()];
+    let main = &model.graph;
+    for declaration in main.value_info.iter().chain(&main.outputs).chain(&main.inputs) {
+        if let (Some(value), Some(found)) = (graph.find(declaration.name()), TensorType::of_value(declaration)) {
+            let known = &mut types[value.index()];
+            let earlier = std::mem::replace(known, found);
+            if known.elem == 0 {
+                known.elem = earlier.elem;
+            }
+            known.dims = known.dims.take().or(earlier.dims);
+        }
+    }
+    for initializer in graph.initializers {
+        if let Some(value) = graph.find(&initializer.name) {
+            let dims = initializer.dims.iter().map(|d| u64::try_from(*d).map_or(Dim::Unknown, Dim::Known)).collect();
+            types[value.index()] = TensorType { elem: initializer.data_type, dims: Some(dims) };
+        }
+    }
+    types
+}
+
+fn starting_layout(known: &TensorType) -> Layout {
+    if known.rank() == Some(2) { Layout::Features } else { Layout::Unknown }
+}
+
+/// Adds to `known` what it leaves open. A symbol gives way to a number, which says more and contradicts nothing.
+fn fill_in(known: &mut TensorType, found: TensorType) {
+    if known.elem == 0 {
+        known.elem = found.elem;
+    }
+    let Some(found) = found.dims.filter(|d| d.len() <= MAX_RANK) else { return };
+    match &mut known.dims {
+        None => known.dims = Some(found),
+        Some(dims) if dims.len() == found.len() => {
+            for (dim, found) in dims.iter_mut().zip(found) {
+                if *dim == Dim::Unknown || (dim.known().is_none() && found.known().is_some()) {
+                    *dim = found;
+                }
+            }
+        }
+        Some(_) => {}
+    }
+}
+
+/// Whether nothing is left to infer.
+fn is_complete(known: &TensorType) -> bool {
+    known.elem != 0 && known.dims.as_ref().is_some_and(|dims| dims.iter().all(|d| d.known().is_some()))
+}
+
+fn infer_node(known: &mut Known<'_, '_>, layouts: &mut [Layout], id: NodeId) {
+    let graph = known.graph;
+    let node = graph.node(id);
+    let outputs = graph.outputs_of(id);
+    let open = outputs.iter().flatten().any(|v| !is_complete(&known.types[v.index()]));
+    if open && let Some(rule) = registry::rule(node.domain(), node.op_type()) {
+        let found = apply(rule, &Site { known, id, node });
+        for (value, found) in outputs.iter().zip(found) {
+            if let Some(value) = value {
+                fill_in(&mut known.types[value.index()], found);
+            }
+        }
+    }
+    let Some(first) = outputs.first().copied().flatten() else { return };
+    let site = Site { known, id, node };
+    let input = |slot: usize| site.value(slot).map_or(Layout::Unknown, |v| layouts[v.index()]);
+    let layout = layout::of(&site, input, &known.types[first.index()]);
+    let is_standard = matches!(node.domain(), "" | "ai.onnx");
+    let integers = if is_standard && integers::takes_part(node.op_type()) { integers::evaluate(&site) } else { None };
+    for value in outputs.iter().flatten() {
+        let rank_two = known.types[value.index()].rank() == Some(2);
+        layouts[value.index()] = if rank_two { Layout::Features } else { layout };
+    }
+    known.note_integers(first, integers);
+}
+
+fn apply(rule: Rule, site: &Site<'_, '_>) -> Vec<TensorType> {
+    match rule {
+        Rule::Like(slot, dims) => vec![TensorType { elem: site.elem(slot), dims: dims(site) }],
+        Rule::Typed(elem, dims) => vec![TensorType { elem: elem as i32, dims: dims(site) }],
+        Rule::Each(all) => all(site),
+    }
+}

@@ -4,4 +4,5 @@
 pub mod graph;
 pub mod onnx;
 pub mod patch;
+pub mod select;
 pub mod wire;

@@ -9,9 +9,6 @@ use super::pattern::{Scan, scan};
 use crate::graph::{Graph, bodies, describe_node};
 use crate::onnx::{AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto};
 
-/// Initializers of bodies up to this size may be constants of a pattern.
-const SMALL: i64 = 1;
-
 struct Search<'f, 'm> {
     functions: &'f Functions<'m>,
     hidden: Vec<Hidden>,
@@ -90,7 +87,8 @@ fn name_of(function: &FunctionProto) -> String {
 /// Its nodes come first and at their positions; their own bodies are left out.
 fn as_function(body: &GraphProto) -> FunctionProto {
     let mut nodes: Vec<NodeProto> = body.node.iter().map(without_bodies).collect();
-    let small = |t: &&TensorProto| t.dims.iter().product::<i64>() == SMALL && t.external_data.is_empty();
+    // Others are no constants of a pattern.
+    let small = |t: &&TensorProto| t.dims.iter().all(|d| *d == 1) && t.external_data.is_empty();
     for tensor in body.initializer.iter().filter(small) {
         nodes.push(NodeProto {
             op_type: Some("Constant".into()),

@@ -15,15 +15,18 @@ mod activation;
 mod catalog;
 mod error;
 mod hidden;
+mod name_pattern;
 mod names;
 mod parse;
 mod pattern;
+mod resolve;
 mod selector;
 mod suggest;
 
 pub use activation::Activation;
 pub use catalog::{Catalog, Found, Hidden, NearMiss};
 pub use error::{ParseError, SelectError};
+pub use name_pattern::NamePattern;
 pub use names::select_names;
 pub use parse::{Item, What};
 pub use selector::{Selector, Tap};

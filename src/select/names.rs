@@ -1,7 +1,8 @@
 //! Selectors over lists of names, such as initializers for `--wrt` and `--freeze`.
 
 use super::error::{ParseError, SelectError};
-use super::parse::{Pattern, split};
+use super::name_pattern::NamePattern;
+use super::parse::split;
 use super::suggest::{did_you_mean, nearest, without_wildcards};
 
 /// Which of `names` a selector chooses: one answer for each name, in order.
@@ -52,9 +53,9 @@ fn matches(item: &str, names: &[&str]) -> Result<Vec<bool>, ParseError> {
     let pattern = match (item.strip_prefix("name:"), item.strip_prefix("re:")) {
         (Some(""), _) => return Err(ParseError::Incomplete { item: item.into(), kind: "name:" }),
         (_, Some("")) => return Err(ParseError::Incomplete { item: item.into(), kind: "re:" }),
-        (Some(glob), _) => Pattern::glob(glob)?,
-        (_, Some(regex)) => Pattern::regex(regex)?,
-        (None, None) => Pattern::glob(item)?,
+        (Some(glob), _) => NamePattern::glob(glob)?,
+        (_, Some(regex)) => NamePattern::regex(regex)?,
+        (None, None) => NamePattern::glob(item)?,
     };
     Ok(names.iter().map(|name| pattern.matches(name)).collect())
 }

@@ -5,11 +5,9 @@
 
 use std::fmt;
 
-use globset::{GlobBuilder, GlobMatcher};
-use regex::Regex;
-
 use super::activation::Activation;
 use super::error::ParseError;
+use super::name_pattern::NamePattern;
 use super::suggest::{did_you_mean, nearest};
 
 /// One item of a selector.
@@ -34,7 +32,7 @@ pub enum What {
     /// `op:TYPE`: every node of this operator type, whatever its domain.
     Operator(String),
     /// `name:GLOB` or `re:REGEX` on node names.
-    Node(Pattern),
+    Node(NamePattern),
     /// `tensor:NAME`.
     Tensor(String),
     /// `#3`, `#2..5`, `#2..`, `#..5`: keeps these of what was chosen before.
@@ -44,71 +42,6 @@ pub enum What {
         /// The last that is kept; `None` keeps all from `first` on.
         last: Option<usize>,
     },
-}
-
-/// A glob or regular expression on names.
-///
-/// In a glob `*` and `?` match `/` too, `[ab]` and `{a,b}` are alternatives, and a name that equals the glob letter by letter matches.
-/// A regular expression matches anywhere in a name unless it says `^` and `$`.
-#[derive(Debug, Clone)]
-pub struct Pattern {
-    source: String,
-    matcher: Matcher,
-}
-
-#[derive(Debug, Clone)]
-enum Matcher {
-    Glob(Box<GlobMatcher>),
-    Regex(Regex),
-}
-
-impl Pattern {
-    /// A glob; see the type.
-    pub fn glob(source: &str) -> Result<Self, ParseError> {
-        let built = GlobBuilder::new(source).literal_separator(false).backslash_escape(true).build();
-        let glob = built
-            .map_err(|e| ParseError::Glob { pattern: source.into(), reason: e.kind().to_string() })?
-            .compile_matcher();
-        Ok(Pattern { source: source.into(), matcher: Matcher::Glob(Box::new(glob)) })
-    }
-
-    /// A regular expression; see the type.
-    pub fn regex(source: &str) -> Result<Self, ParseError> {
-        let regex = Regex::new(source).map_err(|e| {
-            // The crate's message draws the pattern over several lines; its last line says what is wrong.
-            let text = e.to_string();
-            let last = text.lines().last().unwrap_or_default();
-            let reason = last.trim_start_matches("error: ").to_owned();
-            ParseError::Regex { pattern: source.into(), reason }
-        })?;
-        Ok(Pattern { source: source.into(), matcher: Matcher::Regex(regex) })
-    }
-
-    /// Whether a name matches.
-    pub fn matches(&self, name: &str) -> bool {
-        match &self.matcher {
-            Matcher::Glob(glob) => name == self.source || glob.is_match(name),
-            Matcher::Regex(regex) => regex.is_match(name),
-        }
-    }
-
-    /// What it was built from.
-    pub fn source(&self) -> &str {
-        &self.source
-    }
-
-    pub(super) fn kind(&self) -> &'static str {
-        match self.matcher {
-            Matcher::Glob(_) => "name:",
-            Matcher::Regex(_) => "re:",
-        }
-    }
-}
-
-impl PartialEq for Pattern {
-    fn eq(&self, other: &Self) -> bool {
-        self.kind() == other.kind() && self.source == other.source
-    }
 }
 
 /// The items of a selector as texts, commas unescaped.
@@ -186,8 +119,8 @@ fn parse_what(text: &str) -> Result<What, ParseError> {
     }
     Ok(match kind {
         "op:" => What::Operator(argument.into()),
-        "name:" => What::Node(Pattern::glob(argument)?),
-        "re:" => What::Node(Pattern::regex(argument)?),
+        "name:" => What::Node(NamePattern::glob(argument)?),
+        "re:" => What::Node(NamePattern::regex(argument)?),
         _ => What::Tensor(argument.into()),
     })
 }
@@ -229,7 +162,7 @@ impl fmt::Display for What {
             What::All => f.write_str("all"),
             What::None => f.write_str("none"),
             What::Operator(name) => write!(f, "op:{}", name.replace(',', "\\,")),
-            What::Node(pattern) => write!(f, "{}{}", pattern.kind(), pattern.source.replace(',', "\\,")),
+            What::Node(pattern) => write!(f, "{}{}", pattern.kind(), pattern.source().replace(',', "\\,")),
             What::Tensor(name) => write!(f, "tensor:{}", name.replace(',', "\\,")),
             What::Positions { first, last: Some(last) } if first == last => write!(f, "#{first}"),
             What::Positions { first, last: Some(last) } => write!(f, "#{first}..{last}"),

@@ -1,7 +1,8 @@
 //! ELU, SELU and CELU as sums of a positive and a negative part, and SELU as a multiple of ELU.
 
-use super::algebra::{Atoms, Evidence, near};
+use super::algebra::{Atoms, Evidence};
 use super::op::Op;
+use super::polynomial::near;
 use super::{Match, View};
 use crate::graph::{Attributes, NodeId, ValueId};
 use crate::select::Activation;

@@ -2,8 +2,9 @@
 
 use std::f64::consts::FRAC_1_SQRT_2;
 
-use super::algebra::{Atoms, Evidence, Term};
+use super::algebra::{Atoms, Evidence};
 use super::op::{Op, float_is};
+use super::polynomial::Term;
 use super::{Match, View};
 use crate::graph::{NodeId, ValueId};
 use crate::select::Activation;

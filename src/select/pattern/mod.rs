@@ -8,13 +8,17 @@ mod algebra;
 mod exponential;
 pub mod function;
 mod gated;
+mod lookback;
 mod number;
 mod op;
 mod piecewise;
+mod polynomial;
 mod quotient;
 mod rectifier;
 mod recurrent;
 
+#[cfg(test)]
+mod soundness;
 #[cfg(test)]
 pub mod testing;
 

@@ -1,7 +1,8 @@
 //! Activations as Where: one branch above a threshold of x, another below.
 
-use super::algebra::{Atoms, Evidence, near};
+use super::algebra::{Atoms, Evidence};
 use super::op::Op;
+use super::polynomial::near;
 use super::{Match, View};
 use crate::graph::{NodeId, ValueId};
 use crate::select::Activation;

@@ -1,7 +1,8 @@
 //! Relu, Relu6 and LeakyRelu as Max, Min and Clip; HardSigmoid as Clip.
 
-use super::algebra::{Atoms, Evidence, near};
+use super::algebra::{Atoms, Evidence};
 use super::op::Op;
+use super::polynomial::near;
 use super::{Match, View};
 use crate::graph::{Attributes, NodeId, ValueId};
 use crate::select::Activation;

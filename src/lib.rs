@@ -5,4 +5,5 @@ pub mod graph;
 pub mod onnx;
 pub mod patch;
 pub mod regularizer;
+pub mod select;
 pub mod wire;

@@ -1,9 +1,33 @@
 //! Puts PER, the projected error function regulariser, into ONNX training graphs that already exist.
+//!
+//! PER (Joo, Kang and Kim, ICLR 2020) pulls a network's activations towards the standard normal distribution, without parameters
+//! and without dependence between samples. Three lines inject it:
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use per_inject::{inject, wire};
+//!
+//! let model = wire::Model::open("models/mlp_relu.ts17.onnx")?;
+//! let plan = inject::plan(&model, &inject::Options { layers: "relu".into(), coef: Some(3e-5), ..Default::default() })?;
+//! let injected: Vec<u8> = wire::splice(&model, &plan.patch)?.to_vec(&model.file.bytes);
+//! # assert!(injected.len() > model.file.bytes.len());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! An edit is data ([`patch::Patch`]); what it does not name stays byte for byte as it was ([`wire`]). Dependencies run downward:
+//! `inject`, `strip` and `inspect` use `regularizer` and `select`, those use `graph`, and that uses `wire`.
 #![deny(unsafe_code)]
+#![warn(missing_docs)]
 
+pub mod analysis;
 pub mod graph;
+pub mod inject;
+pub mod inspect;
 pub mod onnx;
 pub mod patch;
+pub mod record;
 pub mod regularizer;
 pub mod select;
+pub mod strip;
 pub mod wire;

@@ -28,8 +28,11 @@ pub use layout::Layout;
 use registry::Rule;
 use site::{Known, MAX_RANK, Site};
 
+use std::collections::HashSet;
+
 use super::types::{Dim, TensorType};
 use super::{Graph, NodeId, ValueId};
+use crate::onnx::{ValueInfoProto, type_proto};
 use crate::wire::Model;
 
 /// What is known of every value of a graph.
@@ -37,6 +40,8 @@ use crate::wire::Model;
 pub struct Types {
     types: Vec<TensorType>,
     layouts: Vec<Layout>,
+    /// Values declared as sequences, maps, optionals or sparse tensors.
+    not_tensors: HashSet<ValueId>,
 }
 
 impl Types {
@@ -54,12 +59,25 @@ impl Types {
         for node in graph.topological_order() {
             infer_node(&mut known, &mut layouts, *node);
         }
-        Types { types: known.types, layouts }
+        let not_tensors = if is_main { declared_otherwise(graph, model) } else { HashSet::new() };
+        Types { types: known.types, layouts, not_tensors }
     }
 
     /// The type of a value.
     pub fn get(&self, value: ValueId) -> &TensorType {
         &self.types[value.index()]
+    }
+
+    /// Whether a value is a tensor, as far as is known: not declared as, nor made as, anything else.
+    pub fn is_tensor(&self, graph: &Graph<'_>, value: ValueId) -> bool {
+        let makes_other =
+            |op: &str| op.starts_with("Sequence") || op.starts_with("Optional") || op == "SplitToSequence";
+        let made_otherwise = graph.producer(value).is_some_and(|(node, _)| {
+            let op = graph.node(node).op_type();
+            makes_other(op)
+                && !matches!(op, "SequenceAt" | "SequenceLength" | "OptionalHasElement" | "OptionalGetElement")
+        });
+        !made_otherwise && !self.not_tensors.contains(&value)
     }
 
     /// What the axes of a value mean, by how it was made.
@@ -89,6 +107,16 @@ fn declared(graph: &Graph<'_>, model: &Model) -> Vec<TensorType> {
         }
     }
     types
+}
+
+fn declared_otherwise(graph: &Graph<'_>, model: &Model) -> HashSet<ValueId> {
+    let main = &model.graph;
+    let declarations = main.value_info.iter().chain(&main.outputs).chain(&main.inputs);
+    let is_other = |d: &&ValueInfoProto| match d.r#type.as_ref().and_then(|t| t.value.as_ref()) {
+        Some(type_proto::Value::TensorType(_)) | None => false,
+        Some(_) => true,
+    };
+    declarations.filter(is_other).filter_map(|d| graph.find(d.name())).collect()
 }
 
 fn starting_layout(known: &TensorType) -> Layout {

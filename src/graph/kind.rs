@@ -33,7 +33,7 @@ pub enum Kind {
 ///
 /// A loss is a float graph output of one element: rank 0, or every dimension 1. An output of unknown shape counts when it is named like
 /// a loss, or when no other output qualifies. Where anything is trained, a loss must depend on it.
-pub fn kind(graph: &Graph<'_>, types: &Types, model: &Model, reach: &Reach<'_>) -> Kind {
+pub fn kind(graph: &Graph<'_>, types: &Types, model: &Model, reach: &Reach) -> Kind {
     if let Some(evidence) = backward_evidence(graph) {
         return Kind::ForwardBackward { evidence };
     }

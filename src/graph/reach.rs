@@ -7,9 +7,8 @@ use super::infer::Types;
 use super::{Graph, NodeId, ValueId};
 
 /// Gradient paths of a graph.
-pub struct Reach<'g> {
-    graph: &'g Graph<'g>,
-    types: &'g Types,
+#[derive(Debug, Clone)]
+pub struct Reach {
     /// By value: whether it changes smoothly with what is trained.
     depends: Vec<bool>,
     /// By node: the values that its bodies read from the graph; empty when no node has such.
@@ -17,29 +16,24 @@ pub struct Reach<'g> {
     trains: bool,
 }
 
-impl<'g> Reach<'g> {
+impl Reach {
     /// Follows gradients from the initializers that are trained, given by a flag for each in file order. Linear in the graph's size.
-    pub fn of(graph: &'g Graph<'g>, types: &'g Types, trainable: &[bool]) -> Self {
+    pub fn of(graph: &Graph<'_>, types: &Types, trainable: &[bool]) -> Self {
         let mut captured = vec![Vec::new(); if graph.captures.is_empty() { 0 } else { graph.nodes.len() }];
         for capture in &graph.captures {
             captured[capture.node.index()].push(capture.value);
         }
-        let mut reach = Reach {
-            graph,
-            types,
-            depends: vec![false; graph.value_count()],
-            captured,
-            trains: trainable.contains(&true),
-        };
+        let mut reach =
+            Reach { depends: vec![false; graph.value_count()], captured, trains: trainable.contains(&true) };
         for (initializer, _) in graph.initializers.iter().zip(trainable).filter(|(_, trained)| **trained) {
             if let Some(value) = graph.find(&initializer.name) {
                 reach.depends[value.index()] = true;
             }
         }
         for node in graph.topological_order() {
-            if reach.differentiated(*node).any(|v| reach.depends[v.index()]) {
+            if reach.differentiated(graph, types, *node).any(|v| reach.depends[v.index()]) {
                 for slot in 0..graph.outputs_of(*node).len() {
-                    if let Some(value) = reach.smooth_output(*node, slot) {
+                    if let Some(value) = smooth_output(graph, types, *node, slot) {
                         reach.depends[value.index()] = true;
                     }
                 }
@@ -59,37 +53,39 @@ impl<'g> Reach<'g> {
     }
 
     /// By value: whether the loss changes smoothly with it. The loss itself counts.
-    pub fn leads_to(&self, loss: ValueId) -> Vec<bool> {
-        let mut leads = vec![false; self.graph.value_count()];
+    pub fn leads_to(&self, graph: &Graph<'_>, types: &Types, loss: ValueId) -> Vec<bool> {
+        let mut leads = vec![false; graph.value_count()];
         leads[loss.index()] = true;
-        for node in self.graph.topological_order().iter().rev() {
-            let outputs = 0..self.graph.outputs_of(*node).len();
-            if outputs.filter_map(|slot| self.smooth_output(*node, slot)).any(|v| leads[v.index()]) {
-                self.differentiated(*node).for_each(|v| leads[v.index()] = true);
+        for node in graph.topological_order().iter().rev() {
+            let outputs = 0..graph.outputs_of(*node).len();
+            if outputs.filter_map(|slot| smooth_output(graph, types, *node, slot)).any(|v| leads[v.index()]) {
+                self.differentiated(graph, types, *node).for_each(|v| leads[v.index()] = true);
             }
         }
         leads
     }
 
     /// Values that a node reads and that a gradient can flow back to.
-    fn differentiated(&self, node: NodeId) -> impl Iterator<Item = ValueId> + '_ {
-        let (domain, op) = (self.graph.node(node).domain(), self.graph.node(node).op_type());
-        let inputs = (0u32..).zip(self.graph.inputs_of(node)).filter_map(|(slot, v)| v.map(|v| (slot, v)));
+    fn differentiated<'a>(
+        &'a self,
+        graph: &'a Graph<'_>,
+        types: &'a Types,
+        node: NodeId,
+    ) -> impl Iterator<Item = ValueId> + 'a {
+        let (domain, op) = (graph.node(node).domain(), graph.node(node).op_type());
+        let inputs = (0u32..).zip(graph.inputs_of(node)).filter_map(|(slot, v)| v.map(|v| (slot, v)));
         let by_input = inputs.filter(move |(slot, _)| passes_gradient(domain, op, *slot)).map(|(_, v)| v);
         let inside = self.captured.get(node.index()).into_iter().flatten().copied();
-        by_input.chain(inside).filter(|v| self.types.get(*v).is_float() != Some(false))
+        by_input.chain(inside).filter(|v| types.get(*v).is_float() != Some(false))
     }
+}
 
-    /// The output of a node, where gradients can flow from it.
-    fn smooth_output(&self, node: NodeId, slot: usize) -> Option<ValueId> {
-        let value = self.graph.output(node, slot)?;
-        let beside = slot > 0
-            && matches!(
-                self.graph.node(node).op_type(),
-                "Dropout" | "MaxPool" | "TopK" | "BatchNormalization" | "Unique"
-            );
-        (!beside && self.types.get(value).is_float() != Some(false)).then_some(value)
-    }
+/// The output of a node, where gradients can flow from it.
+fn smooth_output(graph: &Graph<'_>, types: &Types, node: NodeId, slot: usize) -> Option<ValueId> {
+    let value = graph.output(node, slot)?;
+    let beside = slot > 0
+        && matches!(graph.node(node).op_type(), "Dropout" | "MaxPool" | "TopK" | "BatchNormalization" | "Unique");
+    (!beside && types.get(value).is_float() != Some(false)).then_some(value)
 }
 
 /// Whether a gradient can flow from an operator's output to this input. The only list of what blocks gradients, element types aside.

@@ -170,9 +170,7 @@ fn dynamic_loss(e: &mut Emitter, layer: &Layer, norm2: &Tensor) -> Tensor {
     let coefficients: Vec<Tensor> = (0..columns)
         .map(|k| {
             let index = e.constant(&format!("index_{k}"), Elem::I64, &[], &[k as f64]);
-            let mut c = e.gather(&format!("c{k}"), &row, &index, 1);
-
-            c
+            e.gather(&format!("c{k}"), &row, &index, 1)
         })
         .collect();
     finish(e, &s, &x, &coefficients)

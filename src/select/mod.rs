@@ -30,3 +30,4 @@ pub use name_pattern::NamePattern;
 pub use names::select_names;
 pub use parse::{Item, What};
 pub use selector::{Selector, Tap};
+pub use suggest::nearest;

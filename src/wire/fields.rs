@@ -1,4 +1,5 @@
-//! Field numbers of `schemas/onnx.proto` that this layer edits or skips by itself.
+//! Field numbers of `schemas/onnx.proto` that this layer edits or skips by itself. Their names are the schema's.
+#![allow(missing_docs)]
 
 /// Fields of `ModelProto`.
 pub mod model {

@@ -1,0 +1,70 @@
+//! Everything that is known about a model's main graph, found once and shared by inspection and injection.
+
+use crate::graph::infer::Types;
+use crate::graph::kind::{Kind, kind};
+use crate::graph::reach::Reach;
+use crate::graph::role::{InitializerRole, apply_overrides, roles};
+use crate::graph::{Graph, GraphError};
+use crate::inject::InjectError;
+use crate::select::{Catalog, select_names};
+use crate::wire::Model;
+
+/// A model's graph with its types, roles, reach and activations.
+pub struct Analysis<'m> {
+    /// The model.
+    pub model: &'m Model,
+    /// Its graph.
+    pub graph: Graph<'m>,
+    /// Types and shapes of all values.
+    pub types: Types,
+    /// What each initializer is for.
+    pub roles: Vec<InitializerRole>,
+    /// Which initializers are trained, in the same order.
+    pub trained: Vec<bool>,
+    /// What depends on trainable initializers.
+    pub reach: Reach,
+    /// What kind of training graph it is.
+    pub kind: Kind,
+    /// Activations.
+    pub catalog: Catalog,
+}
+
+impl<'m> Analysis<'m> {
+    /// Analyses a model; roles decide what is trained.
+    pub fn of(model: &'m Model) -> Result<Self, GraphError> {
+        Self::build(model, None, None)
+    }
+
+    /// As [`Analysis::of`], with selectors over initializers that override their roles.
+    pub fn with_overrides(model: &'m Model, wrt: Option<&str>, freeze: Option<&str>) -> Result<Self, InjectError> {
+        let names: Vec<&str> = model.graph.initializers.iter().map(|t| t.name.as_str()).collect();
+        let chosen = |option, spec: Option<&str>| {
+            spec.map(|spec| select_names(spec, &names))
+                .transpose()
+                .map_err(|source| InjectError::Initializers { option, source })
+        };
+        let (wrt, freeze) = (chosen("--wrt", wrt)?, chosen("--freeze", freeze)?);
+        Ok(Self::build(model, wrt.as_deref(), freeze.as_deref())?)
+    }
+
+    fn build(model: &'m Model, wrt: Option<&[bool]>, freeze: Option<&[bool]>) -> Result<Self, GraphError> {
+        let graph = Graph::of(model)?;
+        let (catalog, (types, roles, trained, reach, kind)) = rayon::join(
+            || Catalog::of(&graph, model),
+            || {
+                let types = Types::of(&graph, model);
+                let roles = roles(&graph, &types);
+                let trained = apply_overrides(&roles, wrt, freeze);
+                let reach = Reach::of(&graph, &types, &trained);
+                let kind = kind(&graph, &types, model, &reach);
+                (types, roles, trained, reach, kind)
+            },
+        );
+        Ok(Analysis { model, graph, types, roles, trained, reach, kind, catalog })
+    }
+
+    /// Whether any initializer is trained. Where none is, parameters are probably graph inputs.
+    pub fn has_trainable(&self) -> bool {
+        self.reach.trains()
+    }
+}

@@ -1,0 +1,303 @@
+//! What the command line takes.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use per_inject::inject::{At, Estimator, Options, Outputs};
+use per_inject::regularizer::{Reduction, View};
+use per_inject::wire::ExternalPolicy;
+
+/// Put PER, the projected error function regulariser, into an ONNX training graph.
+///
+/// Reads MODEL, adds λ·Σ PER(layer) to its loss, and writes the result to OUT; everything else stays byte for byte as it was.
+/// `strip` takes it out again.
+#[derive(Debug, Parser)]
+#[command(
+    name = "per-inject",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = AFTER_HELP,
+    max_term_width = 100
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub inject: InjectArgs,
+}
+
+const AFTER_HELP: &str = "\
+Selectors, comma-separated, read left to right:
+  relu, gelu, lstm …   activations by name, also where an exporter spelt them out
+  all, none            every activation, nothing
+  op:TYPE              every node of an operator type, such as op:Conv
+  name:GLOB, re:REGEX  nodes by name
+  tensor:NAME          a tensor
+  #2..5                positions among the matches so far, counted from 1
+  !ITEM                removes what ITEM matches
+
+Examples:
+  per-inject model.onnx --layers relu --coef 3e-5 -o model_per.onnx
+  per-inject model.onnx --layers 'all,!#1' --coef 3e-5 --estimator exact --dry-run
+  per-inject inspect model.onnx
+  per-inject strip model_per.onnx -o model.onnx";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show what can be tapped, what the loss is, what kind of graph it is, and what would train wrongly
+    Inspect(InspectArgs),
+    /// Take an injected regulariser out again
+    Strip(StripArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+#[derive(Debug, Args)]
+pub struct InjectArgs {
+    /// The training graph, an ONNX file; - reads standard input
+    #[arg(value_name = "MODEL", required = true)]
+    pub model: Option<PathBuf>,
+
+    /// Which layers to regularise (see Selectors below)
+    #[arg(long, value_name = "SELECTOR", required = true, env = "PER_INJECT_LAYERS", allow_hyphen_values = true)]
+    pub layers: Option<String>,
+
+    /// The coefficient λ, or SELECTOR=λ for some of the layers; may be given more than once
+    #[arg(long, value_name = "λ", env = "PER_INJECT_COEF", value_parser = parse_coefficient, allow_hyphen_values = true)]
+    pub coef: Vec<CoefArg>,
+
+    /// Where to write the result; may be MODEL itself, - is standard output
+    #[arg(short, long, value_name = "OUT", env = "PER_INJECT_OUTPUT")]
+    pub output: Option<PathBuf>,
+
+    /// Expectation over slices: the paper's Monte Carlo, or its closed form
+    #[arg(long, value_enum, default_value = "sampled", env = "PER_INJECT_ESTIMATOR")]
+    pub estimator: EstimatorArg,
+
+    /// Slices of the sampled estimator
+    #[arg(long, value_name = "S", default_value_t = 256, env = "PER_INJECT_SLICES")]
+    pub slices: u64,
+
+    /// What one sample is: all activations, the channels at a location, or the last axis at a position
+    #[arg(long, value_enum, default_value = "auto", env = "PER_INJECT_VIEW")]
+    pub view: ViewArg,
+
+    /// Mean over rows (equation 6 of the paper), or their sum (its algorithm 1 read literally)
+    #[arg(long, value_enum, default_value = "mean", env = "PER_INJECT_REDUCTION")]
+    pub reduction: ReductionArg,
+
+    /// Make the random slices reproducible; every layer gets a seed of its own from it
+    #[arg(long, value_name = "N", env = "PER_INJECT_SEED")]
+    pub seed: Option<u64>,
+
+    /// Tap an activation's output or its input
+    #[arg(long, value_enum, default_value = "post", env = "PER_INJECT_AT")]
+    pub at: AtArg,
+
+    /// The loss, where several outputs could be it
+    #[arg(long, value_name = "NAME", env = "PER_INJECT_LOSS")]
+    pub loss: Option<String>,
+
+    /// Leave any loss alone and add the term as an output per_loss
+    #[arg(long, env = "PER_INJECT_AS_OUTPUT")]
+    pub as_output: bool,
+
+    /// Expose as further outputs: the task loss, the PER total, each layer's PER
+    #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', env = "PER_INJECT_OUTPUTS")]
+    pub outputs: Vec<OutputArg>,
+
+    /// Make λ a graph input, with its value as the default
+    #[arg(long, env = "PER_INJECT_COEF_INPUT")]
+    pub coef_input: bool,
+
+    /// Accept a coefficient of 1000 and more
+    #[arg(long, env = "PER_INJECT_ANY_COEF")]
+    pub any_coef: bool,
+
+    /// Initializers that are trained, instead of those whose role says so (a selector over names)
+    #[arg(long, value_name = "SELECTOR", env = "PER_INJECT_WRT")]
+    pub wrt: Option<String>,
+
+    /// Initializers that are not trained (a selector over names)
+    #[arg(long, value_name = "SELECTOR", env = "PER_INJECT_FREEZE")]
+    pub freeze: Option<String>,
+
+    /// Refuse when a selected activation cannot be regularised, instead of leaving it out with a warning
+    #[arg(long, env = "PER_INJECT_STRICT")]
+    pub strict: bool,
+
+    /// Write nothing; show what would be done
+    #[arg(long, env = "PER_INJECT_DRY_RUN")]
+    pub dry_run: bool,
+
+    /// Print the report as JSON (schemas/report.schema.json)
+    #[arg(long, env = "PER_INJECT_JSON")]
+    pub json: bool,
+
+    /// What happens to external data when OUT is in another folder
+    #[arg(long, value_enum, default_value = "link", env = "PER_INJECT_EXTERNAL")]
+    pub external: ExternalArg,
+
+    /// Flush to disk before the rename, also above 64 MB
+    #[arg(long, env = "PER_INJECT_SYNC")]
+    pub sync: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// The model, an ONNX file; - reads standard input
+    pub model: PathBuf,
+    /// Print JSON (schemas/inspect.schema.json)
+    #[arg(long, env = "PER_INJECT_JSON")]
+    pub json: bool,
+    /// List every initializer with its role
+    #[arg(long)]
+    pub initializers: bool,
+    /// Initializers that are trained, instead of those whose role says so (a selector over names)
+    #[arg(long, value_name = "SELECTOR", env = "PER_INJECT_WRT")]
+    pub wrt: Option<String>,
+    /// Initializers that are not trained (a selector over names)
+    #[arg(long, value_name = "SELECTOR", env = "PER_INJECT_FREEZE")]
+    pub freeze: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct StripArgs {
+    /// The injected model; - reads standard input
+    pub model: PathBuf,
+    /// Where to write the result; may be MODEL itself, - is standard output
+    #[arg(short, long, value_name = "OUT", env = "PER_INJECT_OUTPUT")]
+    pub output: PathBuf,
+    /// Take out every injection, not only the last one
+    #[arg(long)]
+    pub all: bool,
+    /// What happens to external data when OUT is in another folder
+    #[arg(long, value_enum, default_value = "link", env = "PER_INJECT_EXTERNAL")]
+    pub external: ExternalArg,
+    /// Flush to disk before the rename, also above 64 MB
+    #[arg(long, env = "PER_INJECT_SYNC")]
+    pub sync: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum EstimatorArg {
+    Sampled,
+    Exact,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum ViewArg {
+    Auto,
+    Flatten,
+    Channel,
+    Last,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum ReductionArg {
+    Mean,
+    Sum,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum AtArg {
+    Post,
+    Pre,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OutputArg {
+    Task,
+    Per,
+    Layers,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum ExternalArg {
+    Link,
+    Copy,
+    Keep,
+}
+
+impl From<ExternalArg> for ExternalPolicy {
+    fn from(arg: ExternalArg) -> Self {
+        match arg {
+            ExternalArg::Link => ExternalPolicy::Link,
+            ExternalArg::Copy => ExternalPolicy::Copy,
+            ExternalArg::Keep => ExternalPolicy::Keep,
+        }
+    }
+}
+
+/// A value of `--coef`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CoefArg {
+    /// The layers it is for; `None` for all others.
+    pub item: Option<String>,
+    pub value: f64,
+}
+
+fn parse_coefficient(text: &str) -> Result<CoefArg, String> {
+    let (item, number) = match text.rsplit_once('=') {
+        Some((item, number)) => (Some(item.to_owned()), number),
+        None => (None, text),
+    };
+    let value: f64 = number
+        .trim()
+        .parse()
+        .map_err(|_| format!("{number:?} is no number; write it like 3e-5, or name:/fc*=1e-4 for some layers"))?;
+    if item.as_deref() == Some("") {
+        return Err("there is nothing before the =; write SELECTOR=λ".into());
+    }
+    Ok(CoefArg { item, value })
+}
+
+impl InjectArgs {
+    /// The library's options.
+    pub fn options(&self) -> Options {
+        let exposed = |arg| self.outputs.contains(&arg);
+        Options {
+            layers: self.layers.clone().unwrap_or_default(),
+            at: match self.at {
+                AtArg::Post => At::Post,
+                AtArg::Pre => At::Pre,
+            },
+            coef: self.coef.iter().rfind(|c| c.item.is_none()).map(|c| c.value),
+            coef_overrides: self.coef.iter().filter_map(|c| Some((c.item.clone()?, c.value))).collect(),
+            coef_input: self.coef_input,
+            estimator: match self.estimator {
+                EstimatorArg::Sampled => Estimator::Sampled,
+                EstimatorArg::Exact => Estimator::Exact,
+            },
+            slices: self.slices,
+            view: match self.view {
+                ViewArg::Auto => None,
+                ViewArg::Flatten => Some(View::Flatten),
+                ViewArg::Channel => Some(View::Channel),
+                ViewArg::Last => Some(View::Last),
+            },
+            reduction: match self.reduction {
+                ReductionArg::Mean => Reduction::Mean,
+                ReductionArg::Sum => Reduction::Sum,
+            },
+            seed: self.seed,
+            loss: self.loss.clone(),
+            as_output: self.as_output,
+            outputs: Outputs {
+                task: exposed(OutputArg::Task),
+                per: exposed(OutputArg::Per),
+                layers: exposed(OutputArg::Layers),
+            },
+            wrt: self.wrt.clone(),
+            freeze: self.freeze.clone(),
+            strict: self.strict,
+        }
+    }
+}

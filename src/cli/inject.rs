@@ -1,0 +1,65 @@
+//! The main job: `per-inject MODEL --layers … --coef … -o OUT`.
+
+use clap::error::ErrorKind;
+use per_inject::inject::{Report, plan};
+use per_inject::wire::Model;
+
+use super::args::InjectArgs;
+use super::deliver::deliver;
+use super::{Failure, render, usage};
+
+/// A coefficient from here on is a slip of the pen more often than not.
+const SUSPICIOUS: f64 = 1000.0;
+
+pub fn run(args: &InjectArgs) -> Result<(), Failure> {
+    let Some(path) = &args.model else {
+        return Err(usage(
+            ErrorKind::MissingRequiredArgument,
+            "which model? give an ONNX file, or - for standard input",
+        ));
+    };
+    if args.output.is_none() && !args.dry_run {
+        return Err(usage(
+            ErrorKind::MissingRequiredArgument,
+            "where shall the result go? add -o OUT.onnx (-o - is standard output), or --dry-run to see what would be done",
+        ));
+    }
+    for coef in &args.coef {
+        if coef.value >= SUSPICIOUS && !args.any_coef {
+            let exponent = coef.value.log10().floor();
+            let meant = format!("{}e-{exponent}", coef.value / 10f64.powf(exponent));
+            return Err(usage(
+                ErrorKind::InvalidValue,
+                format!(
+                    "the coefficient {:?} would drown every task loss: did you mean {meant}? (the paper takes 1e-7 to 3e-4; --any-coef accepts it)",
+                    coef.value
+                ),
+            ));
+        }
+    }
+    let model = Model::open(path)?;
+    let plan = plan(&model, &args.options())?;
+    let to_stdout = args.output.as_deref().is_some_and(|o| o.as_os_str() == "-");
+    if args.json && to_stdout && !args.dry_run {
+        return Err(usage(ErrorKind::ArgumentConflict, "--json and -o - both want standard output"));
+    }
+    let mut remarks = Vec::new();
+    if let Some(output) = args.output.as_ref().filter(|_| !args.dry_run) {
+        remarks = deliver(&model, &plan.patch, output, args.external.into(), args.sync)?;
+    }
+    show(args, &plan.report, remarks, to_stdout)
+}
+
+fn show(args: &InjectArgs, report: &Report, remarks: Vec<String>, to_stdout: bool) -> Result<(), Failure> {
+    let mut report = report.clone();
+    report.warnings.extend(remarks);
+    if args.json {
+        return render::json(&report);
+    }
+    let text = render::injection(&report, args.output.as_deref().filter(|_| !args.dry_run));
+    if to_stdout && !args.dry_run {
+        eprint!("{text}");
+        return Ok(());
+    }
+    render::print(&text)
+}

@@ -1,0 +1,309 @@
+//! Reports as text. Fits 100 columns where names do; colours only on a terminal.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write as _};
+use std::path::Path;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use per_inject::inject::Report;
+use per_inject::inject::report::CostReport;
+use per_inject::inspect::Inspection;
+use per_inject::record::Record;
+use serde::Serialize;
+
+use super::Failure;
+
+/// Rows of a table before the rest is summed up.
+const MOST_ROWS: usize = 40;
+
+/// Writes to standard output; a reader that went away is told apart.
+pub fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(())
+}
+
+/// JSON, indented, on standard output.
+pub fn json(value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value)?;
+    print(&format!("{text}\n"))
+}
+
+/// What an injection did (`output`), or would do.
+pub fn injection(report: &Report, output: Option<&Path>) -> String {
+    let mut out = String::new();
+    let model = &report.model;
+    let _ = writeln!(
+        out,
+        "{}: opset {}, {} nodes, {}",
+        visible(&model.path),
+        model.opset,
+        model.nodes,
+        bytes(model.bytes as f64)
+    );
+    if report.layers.is_empty() {
+        let verb = if output.is_some() { "written" } else { "would be written" };
+        let _ = writeln!(out, "No layer is selected: the file {verb} as it is.");
+        notes(&mut out, report);
+        return out;
+    }
+    if let Some(loss) = &report.loss {
+        let _ = writeln!(out, "loss {:?} = task loss (now {:?}) + λ·ΣPER", loss.name, loss.task);
+    }
+    for coef in &report.coefficients {
+        let whose = coef.item.as_ref().map(|i| format!(" for {i}")).unwrap_or_default();
+        let _ = writeln!(out, "λ = {:?}{whose}, in initializer {:?}", coef.value, coef.initializer);
+    }
+    let slices = report.slices.map(|s| format!(", {s} slices")).unwrap_or_default();
+    let _ = writeln!(out, "{} estimator{slices}, {} over rows\n", report.estimator, report.reduction);
+
+    let mut table = table(&["layer", "op", "shape", "view", "rows × d", "nodes", "multiply-adds", "memory"]);
+    for layer in report.layers.iter().take(MOST_ROWS) {
+        let rows = layer.rows.map_or("?".into(), |n| n.to_string());
+        let d = layer.d.map_or("?".into(), |n| n.to_string());
+        table.add_row([
+            visible(&layer.name),
+            layer.op.clone().unwrap_or_else(|| "tensor".into()),
+            layer.shape.clone(),
+            layer.view.into(),
+            format!("{rows} × {d}"),
+            format!("+{}", layer.nodes),
+            count(layer.cost.multiply_adds),
+            bytes(layer.cost.bytes),
+        ]);
+    }
+    let _ = writeln!(out, "{}", trimmed(&table));
+    if report.layers.len() > MOST_ROWS {
+        let _ = writeln!(out, "… and {} more layers (--json lists them all)", report.layers.len() - MOST_ROWS);
+    }
+    cost(&mut out, &report.cost);
+    out.push('\n');
+    before_and_after(&mut out, report);
+    notes(&mut out, report);
+    let done = output.map_or("Nothing was written (--dry-run).".to_owned(), |o| {
+        format!("Wrote {}.", visible(&o.display().to_string()))
+    });
+    let _ = writeln!(out, "{done}");
+    out
+}
+
+fn cost(out: &mut String, cost: &CostReport) {
+    let per = if cost.per_sample { "per sample (open dimensions count as 1)" } else { "per step" };
+    let share = if cost.model_multiply_adds > 0.0 {
+        format!(
+            ", {:.3} of the model's {}",
+            cost.term_multiply_adds / cost.model_multiply_adds,
+            count(cost.model_multiply_adds)
+        )
+    } else {
+        String::new()
+    };
+    let random = if cost.random_numbers > 0.0 {
+        format!("; {} random numbers", count(cost.random_numbers))
+    } else {
+        String::new()
+    };
+    let _ = writeln!(out, "Forward cost {per}: {} multiply-adds{share}{random}.", count(cost.term_multiply_adds));
+}
+
+fn before_and_after(out: &mut String, report: &Report) {
+    let added = report.added;
+    let mut table = table(&["", "before", "added"]);
+    table.add_row(["nodes".to_owned(), report.model.nodes.to_string(), format!("+{}", added.nodes)]);
+    table.add_row(["initializers".to_owned(), String::new(), format!("+{}", added.initializers)]);
+    if added.inputs > 0 {
+        table.add_row([
+            "inputs".to_owned(),
+            String::new(),
+            format!("+{} ({})", added.inputs, report.inputs.join(", ")),
+        ]);
+    }
+    if added.outputs > 0 {
+        let names = if added.outputs <= 4 { report.outputs.join(", ") } else { format!("{}, …", report.outputs[0]) };
+        table.add_row(["outputs".to_owned(), String::new(), format!("+{} ({})", added.outputs, visible(&names))]);
+    }
+    let _ = writeln!(out, "{}", trimmed(&table));
+}
+
+fn notes(out: &mut String, report: &Report) {
+    for skipped in &report.skipped {
+        let _ = writeln!(out, "{} {}: {}", yellow("left out:"), visible(&skipped.what), visible(&skipped.reason));
+    }
+    for warning in &report.warnings {
+        let _ = writeln!(out, "{} {}", yellow("note:"), visible(warning));
+    }
+}
+
+/// What was taken out.
+pub fn stripped(peeled: &[Record], output: &Path, verified: bool, remarks: &[String]) -> String {
+    let mut out = String::new();
+    for record in peeled {
+        let _ = writeln!(
+            out,
+            "Took out {} layer(s), {} nodes and {} initializers ({}).",
+            record.layers.len(),
+            record.added.nodes,
+            record.added.initializers,
+            visible(&record.arguments.join(" "))
+        );
+    }
+    let verdict = if verified {
+        "The structure is the original's, byte for byte; weights are as they were in the injected file."
+    } else {
+        "The file was written anew by another program since, so that the bytes around the weights differ from the original's; the graph is the same."
+    };
+    let _ = writeln!(out, "{verdict}");
+    for remark in remarks {
+        let _ = writeln!(out, "{} {}", yellow("note:"), visible(remark));
+    }
+    let _ = writeln!(out, "Wrote {}.", visible(&output.display().to_string()));
+    out
+}
+
+/// What a model holds.
+pub fn inspection(found: &Inspection, initializers: bool) -> String {
+    let mut out = String::new();
+    let model = &found.model;
+    let _ = writeln!(
+        out,
+        "{}: opset {}, IR {}, {} nodes, {}{}",
+        visible(&model.path),
+        model.opset,
+        model.ir_version,
+        model.nodes,
+        bytes(model.bytes as f64),
+        if model.producer.is_empty() { String::new() } else { format!(", by {}", visible(&model.producer)) }
+    );
+    let detail =
+        if found.kind_detail.is_empty() { String::new() } else { format!(" ({})", visible(&found.kind_detail)) };
+    let _ = writeln!(out, "kind: {}{detail}", found.kind);
+    for loss in &found.losses {
+        let _ = writeln!(out, "loss: {:?}, {}", loss.name, visible(&loss.shape));
+    }
+    let trained = found.initializers.iter().filter(|i| i.trained).count();
+    let _ = writeln!(out, "initializers: {}, of which {trained} are trained", found.initializers.len());
+    if found.multiply_adds > 0.0 {
+        let per = if found.per_sample { "per sample (open dimensions count as 1)" } else { "per step" };
+        let _ = writeln!(out, "forward: {} multiply-adds {per}", count(found.multiply_adds));
+    }
+    for (i, record) in found.injections.iter().enumerate() {
+        let _ = writeln!(
+            out,
+            "injection {}: {} layer(s), {}",
+            i + 1,
+            record.layers.len(),
+            visible(&record.arguments.join(" "))
+        );
+    }
+    out.push('\n');
+    if found.taps.is_empty() {
+        out.push_str("No activation was found; op:TYPE and tensor:NAME tap anything of floating point.\n");
+    } else {
+        let mut table = table(&["#", "activation", "node", "shape", "view", "d", "sampled", "exact"]);
+        let share = |s: Option<f64>| s.map_or("?".into(), |s| format!("{:.2} %", 100.0 * s));
+        for tap in found.taps.iter().take(MOST_ROWS) {
+            table.add_row([
+                tap.position.to_string(),
+                if tap.nodes > 1 {
+                    format!("{} ({} nodes)", tap.activation, tap.nodes)
+                } else {
+                    tap.activation.clone()
+                },
+                visible(if tap.node.is_empty() { &tap.tensor } else { &tap.node }),
+                visible(&tap.shape),
+                tap.view.into(),
+                tap.d.map_or("?".into(), |d| d.to_string()),
+                share(tap.sampled_share),
+                share(tap.exact_share),
+            ]);
+        }
+        let _ = writeln!(out, "{}", trimmed(&table));
+        if found.taps.len() > MOST_ROWS {
+            let _ = writeln!(out, "… and {} more (--json lists them all)", found.taps.len() - MOST_ROWS);
+        }
+        out.push_str("sampled, exact: multiply-adds of the term (256 slices) against the model's forward pass\n");
+    }
+    let problems = found.taps.iter().filter_map(|t| Some((t, t.problem.as_ref()?)));
+    for (tap, problem) in problems.take(MOST_ROWS) {
+        let _ = writeln!(
+            out,
+            "{} #{} {}: {}",
+            yellow("cannot be tapped:"),
+            tap.position,
+            visible(&tap.tensor),
+            visible(problem)
+        );
+    }
+    for hidden in found.hidden.iter().take(MOST_ROWS) {
+        let _ = writeln!(out, "{} {}: {}", yellow("out of reach:"), visible(&hidden.what), visible(&hidden.reason));
+    }
+    if initializers {
+        let mut table = table(&["initializer", "shape", "role", "trained", "because"]);
+        for i in &found.initializers {
+            let trained = if i.trained { "yes" } else { "no" };
+            table.add_row([visible(&i.name), visible(&i.shape), i.role.clone(), trained.into(), visible(&i.because)]);
+        }
+        let _ = writeln!(out, "\n{}", trimmed(&table));
+    }
+    for warning in &found.warnings {
+        let _ = writeln!(out, "{} {}", yellow("note:"), visible(warning));
+    }
+    out
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
+    if let Some(column) = table.column_mut(0) {
+        column.set_padding((0, 1));
+    }
+    table
+}
+
+fn trimmed(table: &Table) -> String {
+    table.lines().map(|l| l.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+/// Text from the model without control characters, so that no name can move the cursor.
+fn visible(text: &str) -> String {
+    const LONGEST: usize = 200;
+    let mut out: String = text.chars().take(LONGEST).map(|c| if is_harmless(c) { c } else { '\u{fffd}' }).collect();
+    if text.chars().nth(LONGEST).is_some() {
+        out.push('…');
+    }
+    out
+}
+
+/// Neither a control character nor one that changes the direction of text.
+fn is_harmless(c: char) -> bool {
+    !c.is_control() && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// 1234567 as 1.23 M.
+fn count(n: f64) -> String {
+    scaled(n, &[("", 1.0), (" k", 1e3), (" M", 1e6), (" G", 1e9), (" T", 1e12)])
+}
+
+/// Bytes in decimal units.
+fn bytes(n: f64) -> String {
+    scaled(n, &[(" B", 1.0), (" kB", 1e3), (" MB", 1e6), (" GB", 1e9), (" TB", 1e12)])
+}
+
+fn scaled(n: f64, units: &[(&str, f64)]) -> String {
+    let (unit, scale) = units.iter().rfind(|(_, s)| n >= *s).or(units.first()).copied().unwrap_or(("", 1.0));
+    let value = n / scale;
+    let digits = if scale == 1.0 || value >= 100.0 {
+        0
+    } else if value >= 10.0 {
+        1
+    } else {
+        2
+    };
+    format!("{value:.digits$}{unit}")
+}
+
+fn yellow(text: &str) -> String {
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty()) || !io::stdout().is_terminal();
+    if plain { text.to_owned() } else { format!("\x1b[33m{text}\x1b[0m") }
+}

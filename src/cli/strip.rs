@@ -1,0 +1,45 @@
+//! `per-inject strip MODEL -o OUT`.
+
+use per_inject::strip::{is_original, plan};
+use per_inject::wire::{Model, splice};
+
+use super::args::StripArgs;
+use super::deliver::deliver;
+use super::{Failure, render};
+
+pub fn run(args: &StripArgs) -> Result<(), Failure> {
+    let mut model = Model::open(&args.model)?;
+    let mut peeled = Vec::new();
+    loop {
+        let (patch, record) = plan(&model)?;
+        peeled.push(record);
+        // What is left may hold an earlier injection, which is looked for in the stripped bytes.
+        let more =
+            args.all && model.metadata.iter().filter(|m| m.key().starts_with(per_inject::record::KEY)).count() > 1;
+        if more {
+            let bytes = splice(&model, &patch)?.to_vec(&model.file.bytes);
+            let path = model.file.path.clone();
+            model = Model::from_bytes(bytes)?;
+            model.file.path = path;
+            continue;
+        }
+        let remarks = deliver(&model, &patch, &args.output, args.external.into(), args.sync)?;
+        let to_stdout = args.output.as_os_str() == "-";
+        let verified = if to_stdout {
+            let bytes = splice(&model, &patch)?.to_vec(&model.file.bytes);
+            is_original(&Model::from_bytes(bytes)?, &peeled[peeled.len() - 1])
+        } else {
+            is_regular(&args.output) && is_original(&Model::open(&args.output)?, &peeled[peeled.len() - 1])
+        };
+        let text = render::stripped(&peeled, &args.output, verified, &remarks);
+        if to_stdout {
+            eprint!("{text}");
+            return Ok(());
+        }
+        return render::print(&text);
+    }
+}
+
+fn is_regular(path: &std::path::Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|m| m.is_file())
+}

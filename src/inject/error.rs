@@ -1,0 +1,163 @@
+//! Why an injection was refused.
+
+use thiserror::Error;
+
+use crate::graph::GraphError;
+use crate::regularizer::Unsupported;
+use crate::select::{ParseError, SelectError};
+use crate::wire::WireError;
+
+/// A refusal; nothing was written.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum InjectError {
+    /// The file's bytes.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// The graph's structure.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// A selector.
+    #[error(transparent)]
+    Select(#[from] SelectError),
+    /// A selector of initializers.
+    #[error("{option}: {source}")]
+    Initializers {
+        /// `--wrt` or `--freeze`.
+        option: &'static str,
+        /// What is wrong with it.
+        source: SelectError,
+    },
+    /// A per-layer coefficient's selector.
+    #[error("--coef {item}={value}: {source}")]
+    CoefficientItem {
+        /// The selector.
+        item: String,
+        /// The coefficient.
+        value: f64,
+        /// What is wrong with it.
+        source: ParseError,
+    },
+    /// A per-layer coefficient that no chosen layer takes.
+    #[error("--coef {item}={value}: none of the {layers} chosen layer(s) matches {item:?}")]
+    CoefficientUnused {
+        /// The selector.
+        item: String,
+        /// The coefficient.
+        value: f64,
+        /// How many layers were chosen.
+        layers: usize,
+    },
+    /// No λ was given.
+    #[error("no coefficient was given; the paper searched 3e-4, 1e-4, 3e-5 and 1e-5, so start with --coef 3e-5")]
+    NoCoefficient,
+    /// λ is NaN, infinite or negative.
+    #[error("coefficient {value} makes no regulariser: it must be a finite number that is not negative")]
+    BadCoefficient {
+        /// What was given.
+        value: f64,
+    },
+    /// No slices.
+    #[error("--slices {slices} is out of range: between 1 and 16777216, and the paper takes 256")]
+    BadSlices {
+        /// What was given.
+        slices: u64,
+    },
+    /// A graph without nodes.
+    #[error("the graph has no nodes, so there is nothing to regularise")]
+    NoNodes,
+    /// The graph has no loss.
+    #[error(
+        "no graph output can be the loss: it would be a scalar of floating point that depends on a weight ({found}); \
+         export the model with its loss inside, name an inner one with --loss NAME, \
+         or add the term as an output of its own with --as-output"
+    )]
+    NoLoss {
+        /// The outputs, with their types.
+        found: String,
+    },
+    /// More than one output could be the loss.
+    #[error("{} outputs could be the loss: {}; choose with --loss NAME", candidates.len(), candidates.join(", "))]
+    AmbiguousLoss {
+        /// Their names.
+        candidates: Vec<String>,
+    },
+    /// `--loss` names nothing.
+    #[error("--loss {name:?} names no value of the graph{hint}")]
+    LossNotFound {
+        /// The name given.
+        name: String,
+        /// `; did you mean …?`, or nothing.
+        hint: String,
+    },
+    /// `--loss` names something that cannot be a loss.
+    #[error("{name:?} cannot be the loss: {problem}")]
+    BadLoss {
+        /// The name.
+        name: String,
+        /// Why not.
+        problem: String,
+    },
+    /// The term would have to be added before an activation is computed.
+    #[error(
+        "the loss {loss:?} is used by {consumer} before the tapped activation {tensor:?} is computed; \
+         choose the loss that is the graph's output, or leave this layer out with '!tensor:{tensor}'"
+    )]
+    LossTooEarly {
+        /// The loss.
+        loss: String,
+        /// The node that reads it.
+        consumer: String,
+        /// The tapped value.
+        tensor: String,
+    },
+    /// The graph holds its backward pass.
+    #[error(
+        "this graph already holds its backward pass ({evidence}), and a term added to its loss would not reach the gradients; \
+         inject into the forward graph that it was made from, before generate_artifacts"
+    )]
+    HoldsBackward {
+        /// What shows it.
+        evidence: String,
+    },
+    /// The loss lives in a training_info graph.
+    #[error(
+        "the model's loss lives in its training_info ({entries} of them), which this version leaves alone; \
+         --as-output adds the term to the inference graph"
+    )]
+    TrainingInfo {
+        /// How many there are.
+        entries: usize,
+    },
+    /// The operator set is too old.
+    #[error("layer {layer} ({estimator}): {source}; {advice}")]
+    Unsupported {
+        /// The layer.
+        layer: String,
+        /// The estimator.
+        estimator: &'static str,
+        /// What is missing.
+        source: Unsupported,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// `--strict`, and something was skipped.
+    #[error("--strict: {what} cannot be regularised: {reason}")]
+    Strict {
+        /// The activation.
+        what: String,
+        /// Why not.
+        reason: String,
+    },
+    /// Every selected activation had to be skipped.
+    #[error("none of the {count} selected activation(s) can be regularised: {first}")]
+    NothingLeft {
+        /// How many were selected.
+        count: usize,
+        /// The first one with its reason.
+        first: String,
+    },
+    /// Exposing the task loss of a graph without one.
+    #[error("--outputs task: with --as-output the loss is not touched, so the task loss is what it was")]
+    NoTaskLoss,
+}

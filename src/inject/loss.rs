@@ -1,0 +1,119 @@
+//! Which value is the loss, and who goes on reading the task loss alone.
+
+use super::error::InjectError;
+use super::options::Options;
+use crate::analysis::Analysis;
+use crate::graph::kind::Kind;
+use crate::graph::{NodeId, Use, ValueId};
+use crate::select::nearest;
+
+/// The loss that the term is added to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loss {
+    /// The value.
+    pub value: ValueId,
+    /// The node that makes it, and as which output.
+    pub producer: (NodeId, u32),
+    /// Readers that keep the task loss alone.
+    pub task_readers: Vec<Use>,
+    /// Nodes that go on to a scalar output and so must read the sum; empty when the loss is an output itself.
+    pub total_readers: Vec<NodeId>,
+}
+
+/// Finds the loss by name, or as the only output that can be it.
+pub fn choose(analysis: &Analysis, options: &Options) -> Result<Loss, InjectError> {
+    match &analysis.kind {
+        Kind::ForwardBackward { evidence } => {
+            return Err(InjectError::HoldsBackward { evidence: evidence.clone() });
+        }
+        Kind::TrainingInfo { entries } if options.loss.is_none() => {
+            return Err(InjectError::TrainingInfo { entries: *entries });
+        }
+        _ => {}
+    }
+    let value = match &options.loss {
+        Some(name) => named(analysis, name)?,
+        None => the_only_candidate(analysis)?,
+    };
+    let name = analysis.graph.name(value).to_owned();
+    let Some(producer) = analysis.graph.producer(value) else {
+        let problem = "it is an input or an initializer, which nothing computes".into();
+        return Err(InjectError::BadLoss { name, problem });
+    };
+    let ty = analysis.types.get(value);
+    if ty.is_float() == Some(false) || ty.is_scalar() == Some(false) {
+        let problem = format!("it is {ty}, and a loss is one floating-point number");
+        return Err(InjectError::BadLoss { name, problem });
+    }
+    let uses = analysis.graph.uses(value).to_vec();
+    if analysis.graph.is_output(value) {
+        return Ok(Loss { value, producer, task_readers: uses, total_readers: Vec::new() });
+    }
+    let leads = leads_to_scalar_output(analysis);
+    let (on, off): (Vec<Use>, Vec<Use>) = uses.into_iter().partition(|u| leads[u.node.index()]);
+    if on.is_empty() {
+        let problem = "it leads to no scalar output of the graph, so a term added to it would have no effect".into();
+        return Err(InjectError::BadLoss { name, problem });
+    }
+    Ok(Loss { value, producer, task_readers: off, total_readers: on.iter().map(|u| u.node).collect() })
+}
+
+fn named(analysis: &Analysis, name: &str) -> Result<ValueId, InjectError> {
+    analysis.graph.find(name).ok_or_else(|| {
+        let hint = nearest(name, analysis.graph.values().map(|v| analysis.graph.name(v)))
+            .map(|n| format!("; did you mean {n:?}?"))
+            .unwrap_or_default();
+        InjectError::LossNotFound { name: name.into(), hint }
+    })
+}
+
+fn the_only_candidate(analysis: &Analysis) -> Result<ValueId, InjectError> {
+    let candidates = match &analysis.kind {
+        Kind::ForwardLoss { candidates } => candidates.as_slice(),
+        _ => &[],
+    };
+    match candidates {
+        [one] => Ok(*one),
+        [] => {
+            let outputs: Vec<String> = analysis
+                .graph
+                .outputs
+                .iter()
+                .take(8)
+                .map(|v| format!("{:?} is {}", analysis.graph.name(*v), analysis.types.get(*v)))
+                .collect();
+            let found = if outputs.is_empty() { "the graph has no outputs".into() } else { outputs.join(", ") };
+            Err(InjectError::NoLoss { found })
+        }
+        many => {
+            let describe = |v: &ValueId| format!("{:?} ({})", analysis.graph.name(*v), analysis.types.get(*v));
+            Err(InjectError::AmbiguousLoss { candidates: many.iter().map(describe).collect() })
+        }
+    }
+}
+
+/// By node: whether a scalar floating-point output of the graph depends on it.
+fn leads_to_scalar_output(analysis: &Analysis) -> Vec<bool> {
+    let graph = &analysis.graph;
+    let mut leads = vec![false; graph.nodes.len()];
+    for output in &graph.outputs {
+        let ty = analysis.types.get(*output);
+        if ty.is_scalar() != Some(false)
+            && ty.is_float() != Some(false)
+            && let Some((node, _)) = graph.producer(*output)
+        {
+            leads[node.index()] = true;
+        }
+    }
+    for node in graph.topological_order().iter().rev() {
+        if leads[node.index()] {
+            let captured = graph.captures.iter().filter(|c| c.node == *node).map(|c| c.value);
+            for value in graph.inputs_of(*node).iter().flatten().copied().chain(captured) {
+                if let Some((producer, _)) = graph.producer(value) {
+                    leads[producer.index()] = true;
+                }
+            }
+        }
+    }
+    leads
+}

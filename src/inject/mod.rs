@@ -1,0 +1,462 @@
+//! Injection: a model and [`Options`] → a [`Patch`] and a [`Report`]. Nothing is written here.
+
+mod error;
+pub(crate) mod layers;
+mod loss;
+mod naming;
+mod options;
+pub mod report;
+mod seed;
+mod term;
+
+pub use error::InjectError;
+pub use options::{At, Estimator, Options, Outputs};
+pub use report::Report;
+
+use std::collections::BTreeMap;
+
+use rayon::prelude::*;
+
+use crate::analysis::Analysis;
+use crate::graph::work::Work;
+use crate::onnx::StringStringEntryProto;
+use crate::patch::{Anchor, Change, Patch, Rename};
+use crate::record::{self, Original, Record, RecordedLayer, Renamed};
+use crate::regularizer::emit::{Emission, Emitter, Tensor};
+use crate::regularizer::{Exact, Reduction, Regularizer, Sampled};
+use crate::select::{SelectError, Selector};
+use crate::wire::fields::{graph as graph_field, node as node_field};
+use crate::wire::{Model, structure_digest};
+use layers::Chosen;
+use report::{CostReport, LayerCost, LayerReport, LossReport, ModelSummary};
+use term::{Term, write_term};
+
+/// What an injection would do.
+#[derive(Debug)]
+pub struct Plan {
+    /// The edit.
+    pub patch: Patch,
+    /// The same for people.
+    pub report: Report,
+}
+
+/// Plans an injection into a model's main graph, in the loss form: total = task loss + Σ λ·PER.
+///
+/// # Errors
+///
+/// Every refusal is an [`InjectError`] with a sentence that names what was found and what to do.
+pub fn plan(model: &Model, options: &Options) -> Result<Plan, InjectError> {
+    check_numbers(options)?;
+    if model.graph.nodes.is_empty() {
+        return Err(InjectError::NoNodes);
+    }
+    let analysis = Analysis::with_overrides(model, options.wrt.as_deref(), options.freeze.as_deref())?;
+    let loss = if options.as_output { None } else { Some(loss::choose(&analysis, options)?) };
+
+    let selector: Selector = options.layers.parse().map_err(SelectError::from)?;
+    let taps = selector.select(&analysis.graph, &analysis.catalog)?;
+    let selected = taps.len();
+    let (chosen, skipped) = layers::resolve(&analysis, taps, options, loss.as_ref().map(|l| l.value));
+    if let Some(first) = skipped.first() {
+        if options.strict {
+            return Err(InjectError::Strict { what: first.what.clone(), reason: first.reason.clone() });
+        }
+        if chosen.is_empty() {
+            let first = format!("{}: {}", first.what, first.reason);
+            return Err(InjectError::NothingLeft { count: selected, first });
+        }
+    }
+    if !chosen.is_empty() && options.coef.is_none() && !options.as_output {
+        return Err(InjectError::NoCoefficient);
+    }
+    let coefficients = coefficients(&analysis, &chosen, options)?;
+    Injection { analysis: &analysis, options, loss, chosen, skipped, coefficients }.plan()
+}
+
+fn check_numbers(options: &Options) -> Result<(), InjectError> {
+    let given = options.coef.iter().chain(options.coef_overrides.iter().map(|(_, v)| v));
+    for value in given {
+        if !value.is_finite() || *value < 0.0 {
+            return Err(InjectError::BadCoefficient { value: *value });
+        }
+    }
+    if options.estimator == Estimator::Sampled && !(1..=1 << 24).contains(&options.slices) {
+        return Err(InjectError::BadSlices { slices: options.slices });
+    }
+    if options.as_output && options.outputs.task {
+        return Err(InjectError::NoTaskLoss);
+    }
+    Ok(())
+}
+
+/// λ of every chosen layer: 0 is the common one, k + 1 the k-th override.
+fn coefficients(analysis: &Analysis, chosen: &[Chosen], options: &Options) -> Result<Vec<usize>, InjectError> {
+    let taps: Vec<_> = chosen.iter().map(|c| c.tap.clone()).collect();
+    let mut which = vec![0; chosen.len()];
+    for (k, (item, value)) in options.coef_overrides.iter().enumerate() {
+        let (item, value) = (item.clone(), *value);
+        let selector: Selector = match item.parse() {
+            Ok(selector) => selector,
+            Err(source) => return Err(InjectError::CoefficientItem { item, value, source }),
+        };
+        let matches = selector.matches(&analysis.graph, &taps);
+        if !matches.contains(&true) {
+            let layers = taps.len();
+            return Err(InjectError::CoefficientUnused { item, value, layers });
+        }
+        for (slot, hit) in which.iter_mut().zip(matches) {
+            if hit {
+                *slot = k + 1;
+            }
+        }
+    }
+    Ok(which)
+}
+
+struct Injection<'a> {
+    analysis: &'a Analysis<'a>,
+    options: &'a Options,
+    loss: Option<loss::Loss>,
+    chosen: Vec<Chosen>,
+    skipped: Vec<report::Skipped>,
+    /// By chosen layer: 0, or which override.
+    coefficients: Vec<usize>,
+}
+
+/// One layer, written.
+struct Written {
+    name: String,
+    seed: Option<u32>,
+    per: Tensor,
+    emission: Emission,
+}
+
+impl Injection<'_> {
+    fn plan(self) -> Result<Plan, InjectError> {
+        let (model, graph) = (self.analysis.model, &self.analysis.graph);
+        let opset = model.opset();
+        let (root, injection) = naming::free_root(model, graph);
+        let written = self.write_layers(opset, &root, injection)?;
+        let anchor = self.anchor()?;
+
+        let term = write_term(&self, opset, &root, &written);
+        let work = Work::of(graph, &self.analysis.types);
+        let mut report = self.report(&written, &term, work);
+        if self.chosen.is_empty() {
+            return Ok(Plan { patch: Patch::default(), report });
+        }
+        let mut patch = self.assemble(&root, written, term, anchor);
+        report.added = added(&patch);
+        let record = self.record(&root, &patch, &report);
+        let value = serde_json::to_string(&record).unwrap_or_default();
+        patch.changes.push(Change {
+            reason: "record of this injection, for strip".into(),
+            metadata: vec![StringStringEntryProto { key: Some(Record::key(injection)), value: Some(value) }],
+            ..Change::default()
+        });
+        report.warnings = warnings(&self, &report);
+        Ok(Plan { patch, report })
+    }
+
+    /// The regulariser of layer number `i`.
+    fn regularizer(&self, injection: usize, i: usize) -> (Box<dyn Regularizer>, Option<u32>) {
+        match self.options.estimator {
+            Estimator::Exact => (Box::new(Exact), None),
+            Estimator::Sampled => {
+                let seed = self.options.seed.map(|s| seed::layer_seed(s, injection, i));
+                (Box::new(Sampled { slices: self.options.slices, seed }), seed)
+            }
+        }
+    }
+
+    fn write_layers(&self, opset: i64, root: &str, injection: usize) -> Result<Vec<Written>, InjectError> {
+        let mut names = naming::LayerNames::default();
+        let named: Vec<String> =
+            self.chosen.iter().map(|c| names.name(&self.analysis.graph, c.tap.node, &c.layer.h.name)).collect();
+        let write = |(i, (chosen, name)): (usize, (&Chosen, String))| {
+            let (regularizer, seed) = self.regularizer(injection, i);
+            regularizer.check(opset, &chosen.layer).map_err(|source| InjectError::Unsupported {
+                layer: name.clone(),
+                estimator: regularizer.name(),
+                source,
+                advice: if opset >= 7 {
+                    "--estimator exact needs only 7"
+                } else {
+                    "convert the model to 13 or later with onnx.version_converter"
+                },
+            })?;
+            let mut emitter = Emitter::new(opset, root, &name);
+            let per = regularizer.emit(&mut emitter, &chosen.layer);
+            Ok(Written { name, seed, per, emission: emitter.finish() })
+        };
+        self.chosen.par_iter().zip(named).enumerate().map(write).collect()
+    }
+
+    /// Behind all nodes; but where a node must read the sum, right behind the last tapped value.
+    fn anchor(&self) -> Result<Anchor, InjectError> {
+        let Some(loss) = self.loss.as_ref().filter(|l| !l.total_readers.is_empty()) else { return Ok(Anchor::End) };
+        let graph = &self.analysis.graph;
+        let first_reader = loss.total_readers.iter().min().copied();
+        let mut last = loss.producer.0;
+        for chosen in &self.chosen {
+            let Some((producer, _)) = graph.producer(chosen.value) else { continue };
+            if let Some(reader) = first_reader.filter(|r| *r <= producer) {
+                return Err(InjectError::LossTooEarly {
+                    loss: graph.name(loss.value).into(),
+                    consumer: graph.describe(reader),
+                    tensor: graph.name(chosen.value).into(),
+                });
+            }
+            last = last.max(producer);
+        }
+        Ok(Anchor::After(last.index()))
+    }
+
+    fn assemble(&self, root: &str, written: Vec<Written>, mut term: Term, anchor: Anchor) -> Patch {
+        let mut constants = BTreeMap::new();
+        let mut changes = Vec::with_capacity(written.len() + 2);
+        for (layer, chosen) in written.into_iter().zip(&self.chosen) {
+            let Emission { nodes, constants: mine, mut value_info } = layer.emission;
+            constants.extend(mine);
+            if self.options.outputs.layers {
+                value_info.retain(|v| v.name() != layer.per.name);
+            }
+            changes.push(Change {
+                reason: format!("PER of {:?}, layer {}", chosen.layer.h.name, layer.name),
+                nodes,
+                value_info,
+                at: anchor,
+                ..Change::default()
+            });
+        }
+        constants.append(&mut term.emission.constants);
+        let constants = self.constants(root, constants, &term, anchor);
+        changes.insert(0, constants);
+        changes.push(self.closing(term, anchor));
+        Patch { changes }
+    }
+
+    /// Shared constants and the coefficients.
+    fn constants(
+        &self,
+        root: &str,
+        constants: BTreeMap<String, crate::onnx::TensorProto>,
+        term: &Term,
+        anchor: Anchor,
+    ) -> Change {
+        let mut change = Change {
+            reason: format!("constants of all layers, under {root}const/, and the coefficients"),
+            at: anchor,
+            initializers: term.coefficients.clone(),
+            inputs: term.inputs.clone(),
+            ..Change::default()
+        };
+        if self.analysis.model.ir_version >= 4 {
+            change.initializers.extend(constants.into_values());
+        } else {
+            // Before IR version 4 an initializer has to be a graph input as well; a Constant node does not.
+            change.nodes = constants.into_values().map(term::constant_node).collect();
+        }
+        change
+    }
+
+    /// The term, the sum with the task loss, and the outputs.
+    fn closing(&self, term: Term, anchor: Anchor) -> Change {
+        let graph = &self.analysis.graph;
+        let mut change = Change {
+            reason: match &self.loss {
+                Some(loss) => format!("λ·ΣPER, added to the loss {:?}", graph.name(loss.value)),
+                None => format!("λ·ΣPER, as the output {:?}", term.result),
+            },
+            nodes: term.emission.nodes,
+            value_info: term.emission.value_info,
+            outputs: term.outputs,
+            at: anchor,
+            ..Change::default()
+        };
+        if let (Some(loss), Some(task)) = (&self.loss, &term.task) {
+            let from = graph.name(loss.value).to_owned();
+            let rename = |place| Rename { place, from: from.clone(), to: task.clone() };
+            let (producer, slot) = loss.producer;
+            let output = vec![(graph_field::NODE, producer.index()), (node_field::OUTPUT, slot as usize)];
+            change.renames.push(rename(output));
+            change.renames.extend(loss.task_readers.iter().map(|u| rename(graph.place_of_use(*u))));
+        }
+        change
+    }
+
+    fn coef_of(&self, layer: usize) -> f64 {
+        match self.coefficients[layer] {
+            0 => self.options.coef.unwrap_or(1.0),
+            k => self.options.coef_overrides[k - 1].1,
+        }
+    }
+
+    fn report(&self, written: &[Written], term: &Term, work: Work) -> Report {
+        let (model, graph) = (self.analysis.model, &self.analysis.graph);
+        let mut cost = CostReport {
+            model_multiply_adds: work.multiply_adds,
+            per_sample: work.open_dimensions,
+            ..CostReport::default()
+        };
+        let mut layers = Vec::with_capacity(written.len());
+        for (i, (w, chosen)) in written.iter().zip(&self.chosen).enumerate() {
+            let (regularizer, _) = self.regularizer(1, i);
+            let d = chosen.layer.row_length();
+            let rows = chosen.layer.row_count(1.0);
+            let all_known =
+                chosen.layer.h.ty.dims.as_ref().is_some_and(|dims| dims.iter().all(|d| d.known().is_some()));
+            cost.per_sample |= !all_known;
+            let c = regularizer.cost(rows, d.map_or(1.0, |d| d as f64));
+            cost.term_multiply_adds += c.multiply_adds;
+            cost.term_bytes += c.bytes;
+            cost.random_numbers += c.random_numbers;
+            layers.push(LayerReport {
+                name: w.name.clone(),
+                node: chosen.tap.node.map(|n| graph.node(n).name().to_owned()).filter(|n| !n.is_empty()),
+                op: chosen.tap.node.map(|n| graph.node(n).op_type().to_owned()),
+                activation: chosen.tap.activation.map(|a| a.name().to_owned()),
+                tensor: chosen.layer.h.name.clone(),
+                shape: chosen.layer.h.ty.to_string(),
+                view: chosen.layer.view.name(),
+                rows: all_known.then_some(rows as u64),
+                d,
+                coef: self.coef_of(i),
+                seed: w.seed,
+                nodes: w.emission.nodes.len(),
+                cost: LayerCost { multiply_adds: c.multiply_adds, bytes: c.bytes, random_numbers: c.random_numbers },
+            });
+        }
+        Report {
+            schema: report::SCHEMA,
+            model: ModelSummary {
+                path: model.file.display_name().display().to_string(),
+                bytes: model.file.bytes.len() as u64,
+                ir_version: model.ir_version,
+                opset: model.opset(),
+                producer: model.producer.clone(),
+                nodes: graph.nodes.len(),
+            },
+            loss: self
+                .loss
+                .as_ref()
+                .zip(term.task.clone())
+                .map(|(loss, task)| LossReport { name: graph.name(loss.value).to_owned(), task }),
+            estimator: self.options.estimator.name(),
+            slices: (self.options.estimator == Estimator::Sampled).then_some(self.options.slices),
+            reduction: match self.options.reduction {
+                Reduction::Mean => "mean",
+                Reduction::Sum => "sum",
+            },
+            coefficients: term.named.clone(),
+            layers,
+            skipped: self.skipped.clone(),
+            warnings: Vec::new(),
+            outputs: term.outputs.iter().map(|v| v.name().to_owned()).collect(),
+            inputs: term.inputs.iter().map(|v| v.name().to_owned()).collect(),
+            added: record::Added::default(),
+            cost,
+        }
+    }
+
+    fn record(&self, root: &str, patch: &Patch, report: &Report) -> Record {
+        let (model, graph) = (self.analysis.model, &self.analysis.graph);
+        Record {
+            record: record::VERSION,
+            version: env!("CARGO_PKG_VERSION").into(),
+            arguments: self.options.arguments(),
+            root: root.into(),
+            original: Original { structure: structure_digest(model), size: model.file.bytes.len() as u64 },
+            task_loss: self
+                .loss
+                .as_ref()
+                .zip(report.loss.as_ref())
+                .map(|(loss, names)| Renamed { from: graph.name(loss.value).to_owned(), to: names.task.clone() }),
+            outputs: report.outputs.iter().filter(|o| !o.starts_with(root)).cloned().collect(),
+            added: added(patch),
+            layers: report
+                .layers
+                .iter()
+                .map(|l| RecordedLayer {
+                    name: l.name.clone(),
+                    tensor: l.tensor.clone(),
+                    estimator: report.estimator.into(),
+                    view: l.view.into(),
+                    coef: l.coef,
+                })
+                .collect(),
+        }
+    }
+}
+
+fn added(patch: &Patch) -> record::Added {
+    let count = |of: fn(&Change) -> usize| patch.changes.iter().map(of).sum();
+    record::Added {
+        nodes: count(|c| c.nodes.len()),
+        initializers: count(|c| c.initializers.len()),
+        inputs: count(|c| c.inputs.len()),
+        outputs: count(|c| c.outputs.len()),
+    }
+}
+
+/// A drawn normal number takes about as long as this many multiply-adds (15 ns against 0.06 ns on one core).
+const MULTIPLY_ADDS_PER_NORMAL: f64 = 250.0;
+
+/// What an open batch dimension is taken for when the cost of a step is weighed.
+const TYPICAL_BATCH: f64 = 128.0;
+
+/// Θ and projections above this many bytes for one layer are worth a warning.
+const LARGE: f64 = 64e6;
+
+fn warnings(injection: &Injection, report: &Report) -> Vec<String> {
+    let mut out = Vec::new();
+    let sampled = injection.options.estimator == Estimator::Sampled;
+    if sampled {
+        let heavy: Vec<&LayerReport> = report.layers.iter().filter(|l| l.cost.bytes > LARGE).collect();
+        if let Some(worst) = heavy.iter().max_by(|a, b| a.cost.bytes.total_cmp(&b.cost.bytes)) {
+            out.push(format!(
+                "{} layer(s) draw large slices in every step, the largest {:.0} MB ({}); --estimator exact needs none, and --view channel less",
+                heavy.len(),
+                worst.cost.bytes / 1e6,
+                worst.name
+            ));
+        }
+        // Random numbers are drawn once a step, whatever the batch.
+        let batch = if report.cost.per_sample { TYPICAL_BATCH } else { 1.0 };
+        let drawing = MULTIPLY_ADDS_PER_NORMAL * report.cost.random_numbers / batch;
+        let term = report.cost.term_multiply_adds + drawing;
+        let model = report.cost.model_multiply_adds;
+        if model > 0.0 && term > model {
+            out.push(format!(
+                "the term costs about {:.1} times the model's own forward pass; --estimator exact costs next to nothing, and --view channel less",
+                term / model
+            ));
+        }
+    }
+    if !injection.analysis.has_trainable() && injection.loss.is_some() {
+        out.push(
+            "no initializer is trainable, so nothing says which layers can learn; are the parameters graph inputs?"
+                .into(),
+        );
+    }
+    let unknown = report.layers.iter().filter(|l| l.d.is_none()).count();
+    if unknown > 0 {
+        out.push(format!(
+            "{unknown} layer(s) have a row length that only the running graph knows; it is computed there"
+        ));
+    }
+    let before = Record::all(injection.analysis.model).unwrap_or_default();
+    let twice: Vec<&str> = report
+        .layers
+        .iter()
+        .filter(|l| before.iter().any(|(_, r)| r.layers.iter().any(|b| b.tensor == l.tensor)))
+        .map(|l| l.tensor.as_str())
+        .collect();
+    if let Some(first) = twice.first() {
+        out.push(format!(
+            "{} layer(s) are regularised already, {first:?} first: the terms add up; 'per-inject strip' takes the earlier one out",
+            twice.len()
+        ));
+    }
+    out
+}

@@ -1,0 +1,83 @@
+//! Names for what is added: they start with one root, collide with nothing, and read well in a graph viewer.
+
+use std::collections::HashSet;
+
+use crate::graph::{Graph, NodeId, bodies};
+use crate::onnx::{GraphProto, NodeProto};
+use crate::record::ROOT;
+use crate::wire::Model;
+
+/// Longest part of a node's name that a layer's name takes over.
+const LONGEST: usize = 120;
+
+/// The first of `per_inject/`, `per_inject/2/`, `per_inject/3/` … that no name of the model starts with, and its number.
+///
+/// Every injection has its own, so that taking the last one out leaves the earlier ones.
+pub fn free_root(model: &Model, graph: &Graph) -> (String, usize) {
+    let mut taken = HashSet::new();
+    let mut note = |name: &str| {
+        if let Some(rest) = name.strip_prefix(ROOT) {
+            taken.insert(rest.split('/').next().and_then(|n| n.parse().ok()).unwrap_or(1));
+        }
+    };
+    graph.values().for_each(|v| note(graph.name(v)));
+    visit_names(graph.nodes, &mut note);
+    model.graph.value_info.iter().for_each(|v| note(v.name()));
+    let next = taken.iter().max().map_or(1, |n: &usize| n + 1);
+    (if next == 1 { ROOT.to_owned() } else { format!("{ROOT}{next}/") }, next)
+}
+
+/// Node names everywhere, and value names inside bodies.
+fn visit_names(nodes: &[NodeProto], note: &mut dyn FnMut(&str)) {
+    for node in nodes {
+        note(node.name());
+        for (body, _) in bodies(node) {
+            visit_body(body, note);
+        }
+    }
+}
+
+fn visit_body(body: &GraphProto, note: &mut dyn FnMut(&str)) {
+    body.input.iter().for_each(|v| note(v.name()));
+    body.initializer.iter().for_each(|t| note(t.name()));
+    body.node.iter().flat_map(|n| &n.output).for_each(|o| note(o));
+    visit_names(&body.node, note);
+}
+
+/// Hands out layer names.
+#[derive(Debug, Default)]
+pub struct LayerNames {
+    used: HashSet<String>,
+}
+
+impl LayerNames {
+    /// The node's own name where it has one, else its operator and position; made unique by a number.
+    pub fn name(&mut self, graph: &Graph, node: Option<NodeId>, tensor: &str) -> String {
+        let base = match node {
+            Some(id) if !graph.node(id).name().is_empty() => graph.node(id).name().to_owned(),
+            Some(id) if !graph.node(id).op_type().is_empty() => {
+                format!("{}_{}", graph.node(id).op_type().to_ascii_lowercase(), id.0)
+            }
+            _ => tensor.to_owned(),
+        };
+        // Path separators inside a name group nodes in viewers; at its start they would leave an empty group.
+        let printable = |c: char| if c.is_control() { '_' } else { c };
+        let base: String = base.trim_start_matches('/').chars().map(printable).take(LONGEST).collect();
+        // "const" holds the shared constants, and a number could be the root of a later injection.
+        let base = match base.split('/').next().unwrap_or_default() {
+            "const" | "" => format!("layer_{base}"),
+            first if first.bytes().all(|b| b.is_ascii_digit()) => format!("layer_{base}"),
+            _ => base,
+        };
+        let mut name = base.clone();
+        let mut n = 1;
+        while RESERVED.contains(&name.as_str()) || !self.used.insert(name.clone()) {
+            n += 1;
+            name = format!("{base}_{n}");
+        }
+        name
+    }
+}
+
+/// What the injection itself calls values right under the root.
+const RESERVED: [&str; 5] = ["coef", "task_loss", "per", "term", "total"];

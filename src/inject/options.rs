@@ -1,0 +1,146 @@
+//! What a caller asks for.
+
+use crate::regularizer::{Reduction, View};
+
+/// Everything that decides what is injected. `Options::default()` is what the command line does without options.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// Selector of the layers, such as `relu` or `all,!#1`; see [`Selector`](crate::select::Selector).
+    pub layers: String,
+    /// Whether the activation or what goes into it is regularised.
+    pub at: At,
+    /// λ. `None` means 1 for an output of its own, and is refused for a loss.
+    pub coef: Option<f64>,
+    /// λ for the layers that a selector picks, the last match counting.
+    pub coef_overrides: Vec<(String, f64)>,
+    /// Make λ a graph input, with the value as its default.
+    pub coef_input: bool,
+    /// How the expectation over slices is taken.
+    pub estimator: Estimator,
+    /// Slices of the sampled estimator; 256 in the paper.
+    pub slices: u64,
+    /// What a row is; `None` decides by the kind of activation.
+    pub view: Option<View>,
+    /// How rows become one number.
+    pub reduction: Reduction,
+    /// Makes the sampled estimator's draws reproducible.
+    pub seed: Option<u64>,
+    /// The loss, where several outputs could be it or where it is not an output.
+    pub loss: Option<String>,
+    /// Leave every loss alone and add the term as an output `per_loss`.
+    pub as_output: bool,
+    /// What to expose as further outputs.
+    pub outputs: Outputs,
+    /// Selector of the initializers to train; `None` decides by their roles.
+    pub wrt: Option<String>,
+    /// Selector of initializers that are not trained.
+    pub freeze: Option<String>,
+    /// Refuse instead of skipping an activation that cannot be tapped.
+    pub strict: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            layers: "all".into(),
+            at: At::Post,
+            coef: None,
+            coef_overrides: Vec::new(),
+            coef_input: false,
+            estimator: Estimator::Sampled,
+            slices: 256,
+            view: None,
+            reduction: Reduction::Mean,
+            seed: None,
+            loss: None,
+            as_output: false,
+            outputs: Outputs::default(),
+            wrt: None,
+            freeze: None,
+            strict: false,
+        }
+    }
+}
+
+/// Which side of an activation is tapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    /// Its output.
+    Post,
+    /// Its input.
+    Pre,
+}
+
+/// How the expectation over slices is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Estimator {
+    /// Monte Carlo, as in the paper.
+    Sampled,
+    /// The closed form.
+    Exact,
+}
+
+impl Estimator {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Estimator::Sampled => "sampled",
+            Estimator::Exact => "exact",
+        }
+    }
+}
+
+/// Further outputs of the injected graph.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outputs {
+    /// The loss without the regulariser.
+    pub task: bool,
+    /// The sum of all layers' PER, without λ.
+    pub per: bool,
+    /// Each layer's PER, without λ.
+    pub layers: bool,
+}
+
+impl Options {
+    /// The same as arguments of the command line, without those that have their defaults.
+    pub fn arguments(&self) -> Vec<String> {
+        let default = Options::default();
+        let mut out = vec!["--layers".to_owned(), self.layers.clone()];
+        let mut option = |name: &str, value: String| out.extend([name.to_owned(), value]);
+        if let Some(coef) = self.coef {
+            option("--coef", format!("{coef:?}"));
+        }
+        for (item, value) in &self.coef_overrides {
+            option("--coef", format!("{item}={value:?}"));
+        }
+        option("--estimator", self.estimator.name().into());
+        if self.estimator == Estimator::Sampled && self.slices != default.slices {
+            option("--slices", self.slices.to_string());
+        }
+        if self.at == At::Pre {
+            option("--at", "pre".into());
+        }
+        if let Some(view) = self.view {
+            option("--view", view.name().into());
+        }
+        if self.reduction == Reduction::Sum {
+            option("--reduction", "sum".into());
+        }
+        for (name, value) in [("--loss", &self.loss), ("--wrt", &self.wrt), ("--freeze", &self.freeze)] {
+            if let Some(value) = value {
+                option(name, value.clone());
+            }
+        }
+        if let Some(seed) = self.seed {
+            option("--seed", seed.to_string());
+        }
+        let outputs = [(self.outputs.task, "task"), (self.outputs.per, "per"), (self.outputs.layers, "layers")];
+        let exposed: Vec<&str> = outputs.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect();
+        if !exposed.is_empty() {
+            option("--outputs", exposed.join(","));
+        }
+        let flags = [(self.coef_input, "--coef-input"), (self.as_output, "--as-output"), (self.strict, "--strict")];
+        out.extend(flags.iter().filter(|(on, _)| *on).map(|(_, name)| (*name).to_owned()));
+        out
+    }
+}

@@ -1,0 +1,173 @@
+//! From the layers' values to one term, and to the sum with the task loss.
+
+use super::report::Coefficient;
+use super::{Injection, Written};
+use crate::graph::types::TensorType;
+use crate::onnx::attribute_proto::AttributeType;
+use crate::onnx::tensor_proto::DataType;
+use crate::onnx::{AttributeProto, NodeProto, TensorProto, ValueInfoProto};
+use crate::regularizer::emit::{Elem, Emission, Emitter, Tensor};
+
+/// What is written once for all layers.
+pub struct Term {
+    /// The nodes.
+    pub emission: Emission,
+    /// Initializers that hold λ, the common one first.
+    pub coefficients: Vec<TensorProto>,
+    /// The same with their values.
+    pub named: Vec<Coefficient>,
+    /// Graph inputs to add.
+    pub inputs: Vec<ValueInfoProto>,
+    /// Graph outputs to add.
+    pub outputs: Vec<ValueInfoProto>,
+    /// The new name of the task loss.
+    pub task: Option<String>,
+    /// The name of the value that holds the term or the sum.
+    pub result: String,
+}
+
+/// Writes Σ_k λ_k·Σ PER and adds it to the loss, or makes it an output.
+pub fn write_term(injection: &Injection, opset: i64, root: &str, written: &[Written]) -> Term {
+    let (graph, options) = (&injection.analysis.graph, injection.options);
+    let mut e = Emitter::new(opset, root, "");
+    let elem = arithmetic(injection, written);
+    let mut term = Term {
+        emission: Emission::default(),
+        coefficients: Vec::new(),
+        named: Vec::new(),
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+        task: injection.loss.as_ref().map(|_| format!("{root}task_loss")),
+        result: String::new(),
+    };
+    if written.is_empty() {
+        return term;
+    }
+    let mut sums = Vec::new();
+    let mut weighted = Vec::new();
+    for group in 0..=options.coef_overrides.len() {
+        let members = (0..written.len()).filter(|i| injection.coefficients[*i] == group);
+        let pers: Vec<Tensor> =
+            members.map(|i| e.cast(&format!("{}/per_cast", written[i].name), &written[i].per, elem.onnx())).collect();
+        if pers.is_empty() {
+            continue;
+        }
+        let suffix = if group == 0 { String::new() } else { format!("_{group}") };
+        let sum = add_all(&mut e, &format!("sum{suffix}"), &pers);
+        let coef = coefficient(injection, &mut term, root, group, &suffix, elem);
+        weighted.push(e.binary(&format!("weighted{suffix}"), "Mul", &sum, &coef));
+        sums.push(sum);
+    }
+    let total = add_all(&mut e, "term", &weighted);
+    let mut exposed: Vec<Tensor> = Vec::new();
+    match (&injection.loss, &term.task) {
+        (Some(loss), Some(task)) => {
+            let ty = injection.analysis.types.get(loss.value).clone();
+            // A loss of unknown type is taken for float32, as nearly all are.
+            let elem = if ty.elem == 0 { DataType::Float as i32 } else { ty.elem };
+            let total = e.cast("term_cast", &total, elem);
+            let task = Tensor { name: task.clone(), ty: TensorType { elem, dims: ty.dims.clone() } };
+            let name = graph.name(loss.value).to_owned();
+            let node = format!("{root}total");
+            let sum = e.named_node(&node, name, "Add", &[&task, &total], Vec::new(), task.ty.clone());
+            term.result = sum.name;
+            if options.outputs.task {
+                exposed.push(task);
+            } else if let Some(declared) = task.ty.dims.as_ref().and_then(|_| task.ty.declare(&task.name)) {
+                term.emission.value_info.push(declared);
+            }
+        }
+        _ => {
+            let name = free_output_name(injection);
+            let node = format!("{root}output");
+            let output = e.named_node(&node, name, "Identity", &[&total], Vec::new(), total.ty.clone());
+            term.result = output.name.clone();
+            exposed.push(output);
+        }
+    }
+    if options.outputs.per {
+        exposed.push(add_all(&mut e, "per", &sums));
+    }
+    if options.outputs.layers {
+        exposed.extend(written.iter().map(|w| w.per.clone()));
+    }
+    let declared = std::mem::take(&mut term.emission.value_info);
+    term.emission = e.finish();
+    term.emission.value_info.extend(declared);
+    // What is an output is declared there.
+    term.emission.value_info.retain(|v| exposed.iter().all(|o| o.name != v.name()));
+    term.outputs = exposed.iter().filter_map(|o| o.ty.declare(&o.name)).collect();
+    term
+}
+
+/// float64 where the loss is, or, without one, where any layer is; else float32.
+fn arithmetic(injection: &Injection, written: &[Written]) -> Elem {
+    let double = match &injection.loss {
+        Some(loss) => injection.analysis.types.get(loss.value).elem == DataType::Double as i32,
+        None => written.iter().any(|w| w.per.ty.elem == Elem::F64.onnx()),
+    };
+    if double { Elem::F64 } else { Elem::F32 }
+}
+
+/// A chain of Adds; ONNX Runtime's training has no gradient for Sum.
+fn add_all(e: &mut Emitter, label: &str, values: &[Tensor]) -> Tensor {
+    let Some((first, rest)) = values.split_first() else { return e.scalar("zero", Elem::F32, 0.0) };
+    let mut sum = first.clone();
+    for (i, value) in rest.iter().enumerate() {
+        let name = if i + 1 == rest.len() { label.to_owned() } else { format!("{label}/{}", i + 2) };
+        sum = e.binary(&name, "Add", &sum, value);
+    }
+    if rest.is_empty() { e.unary(label, "Identity", &sum) } else { sum }
+}
+
+/// The initializer that holds λ of a group; also an input where asked, and where the IR version wants every initializer to be one.
+fn coefficient(injection: &Injection, term: &mut Term, root: &str, group: usize, suffix: &str, elem: Elem) -> Tensor {
+    let options = injection.options;
+    let name = format!("{root}coef{suffix}");
+    let (value, item) = match group {
+        0 => (options.coef.unwrap_or(1.0), None),
+        k => (options.coef_overrides[k - 1].1, Some(options.coef_overrides[k - 1].0.clone())),
+    };
+    let raw = if elem == Elem::F64 { value.to_le_bytes().to_vec() } else { (value as f32).to_le_bytes().to_vec() };
+    term.coefficients.push(TensorProto {
+        data_type: Some(elem.onnx()),
+        name: Some(name.clone()),
+        raw_data: Some(raw.into()),
+        ..TensorProto::default()
+    });
+    let ty = TensorType { elem: elem.onnx(), dims: Some(Vec::new()) };
+    if options.coef_input || injection.analysis.model.ir_version < 4 {
+        term.inputs.extend(ty.declare(&name));
+    }
+    term.named.push(Coefficient { initializer: name.clone(), value, item });
+    Tensor { name, ty }
+}
+
+/// `per_loss`, or with a number where the graph has that already.
+fn free_output_name(injection: &Injection) -> String {
+    let mut name = "per_loss".to_owned();
+    let mut n = 1;
+    while injection.analysis.graph.find(&name).is_some() {
+        n += 1;
+        name = format!("per_loss_{n}");
+    }
+    name
+}
+
+/// A Constant node that makes the tensor under its own name.
+pub fn constant_node(tensor: TensorProto) -> NodeProto {
+    let name = tensor.name().to_owned();
+    let value = AttributeProto {
+        name: Some("value".into()),
+        r#type: Some(AttributeType::Tensor as i32),
+        t: Some(TensorProto { name: None, ..tensor }),
+        ..AttributeProto::default()
+    };
+    NodeProto {
+        output: vec![name.clone()],
+        name: Some(name),
+        op_type: Some("Constant".into()),
+        attribute: vec![value],
+        ..NodeProto::default()
+    }
+}

@@ -1,0 +1,210 @@
+//! What a model holds, in the words that an injection needs: its kind, its loss, what can be tapped, what is trained.
+
+use serde::Serialize;
+
+use crate::analysis::Analysis;
+use crate::graph::GraphError;
+use crate::graph::kind::Kind;
+use crate::graph::work::Work;
+use crate::inject::layers::{describe, resolve};
+use crate::inject::report::{ModelSummary, Skipped};
+use crate::inject::{Estimator, Options};
+use crate::record::Record;
+use crate::regularizer::{Exact, Regularizer, Sampled};
+use crate::select::{SelectError, Selector, Tap};
+use crate::wire::Model;
+
+/// Version of the JSON layout.
+pub const SCHEMA: &str = "per-inject.inspect/1";
+
+/// What a model holds. Serialised it follows `schemas/inspect.schema.json`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Inspection {
+    /// Which layout this is: [`SCHEMA`].
+    pub schema: &'static str,
+    /// The file.
+    pub model: ModelSummary,
+    /// `forward + loss`, `forward only`, `forward + backward` or `training_info`.
+    pub kind: &'static str,
+    /// What else is to be said about the kind.
+    pub kind_detail: String,
+    /// Outputs that can be the loss.
+    pub losses: Vec<NamedValue>,
+    /// Activations, in execution order.
+    pub taps: Vec<TapReport>,
+    /// Activations that no selector reaches, with the reason.
+    pub hidden: Vec<Skipped>,
+    /// Initializers with their roles.
+    pub initializers: Vec<InitializerReport>,
+    /// Injections that the model holds already.
+    pub injections: Vec<Record>,
+    /// What can make it train wrongly.
+    pub warnings: Vec<String>,
+    /// Multiply-adds of one forward pass, as far as shapes are known.
+    pub multiply_adds: f64,
+    /// Whether some dimension was unknown and counted as 1.
+    pub per_sample: bool,
+}
+
+/// A value with its type.
+#[derive(Debug, Clone, Serialize)]
+pub struct NamedValue {
+    /// Its name.
+    pub name: String,
+    /// Element type and shape.
+    pub shape: String,
+}
+
+/// One activation.
+#[derive(Debug, Clone, Serialize)]
+pub struct TapReport {
+    /// Its position among `all`, counted from 1: what `#` selects by.
+    pub position: usize,
+    /// The node that makes it.
+    pub node: String,
+    /// Its operator.
+    pub op: String,
+    /// The activation, in the selector's words.
+    pub activation: String,
+    /// How many nodes it is made of.
+    pub nodes: usize,
+    /// The value.
+    pub tensor: String,
+    /// Element type and shape.
+    pub shape: String,
+    /// The view that `auto` takes.
+    pub view: &'static str,
+    /// Values in a row.
+    pub d: Option<u64>,
+    /// Multiply-adds of the sampled estimator with 256 slices, as a share of the model's forward pass.
+    pub sampled_share: Option<f64>,
+    /// The same of the exact estimator.
+    pub exact_share: Option<f64>,
+    /// Why it cannot be regularised; `None` when it can.
+    pub problem: Option<String>,
+}
+
+/// One initializer.
+#[derive(Debug, Clone, Serialize)]
+pub struct InitializerReport {
+    /// Its name.
+    pub name: String,
+    /// Element type and shape.
+    pub shape: String,
+    /// What it is for.
+    pub role: String,
+    /// Whether it is trained.
+    pub trained: bool,
+    /// What decided that.
+    pub because: String,
+}
+
+/// Inspects a model. `wrt` and `freeze` are selectors over initializers, as for an injection.
+pub fn inspect(
+    model: &Model,
+    wrt: Option<&str>,
+    freeze: Option<&str>,
+) -> Result<Inspection, crate::inject::InjectError> {
+    let analysis = Analysis::with_overrides(model, wrt, freeze)?;
+    let work = Work::of(&analysis.graph, &analysis.types);
+    let (kind, kind_detail) = describe_kind(&analysis.kind);
+    let candidates = match &analysis.kind {
+        Kind::ForwardLoss { candidates } => candidates.clone(),
+        _ => Vec::new(),
+    };
+    let initializer = |(r, trained): (&crate::graph::role::InitializerRole, &bool)| InitializerReport {
+        name: analysis.graph.name(r.value).into(),
+        shape: analysis.types.get(r.value).to_string(),
+        role: r.role.name().into(),
+        trained: *trained,
+        because: r.because.clone(),
+    };
+    Ok(Inspection {
+        schema: SCHEMA,
+        model: ModelSummary {
+            path: model.file.display_name().display().to_string(),
+            bytes: model.file.bytes.len() as u64,
+            ir_version: model.ir_version,
+            opset: model.opset(),
+            producer: model.producer.clone(),
+            nodes: analysis.graph.nodes.len(),
+        },
+        kind,
+        kind_detail,
+        losses: candidates
+            .iter()
+            .map(|v| NamedValue { name: analysis.graph.name(*v).into(), shape: analysis.types.get(*v).to_string() })
+            .collect(),
+        taps: taps(&analysis, work.multiply_adds, candidates.first().copied().filter(|_| candidates.len() == 1)),
+        hidden: analysis
+            .catalog
+            .hidden
+            .iter()
+            .map(|h| Skipped { what: h.description.clone(), reason: h.reason.clone() })
+            .collect(),
+        initializers: analysis.roles.iter().zip(&analysis.trained).map(initializer).collect(),
+        injections: Record::all(model).unwrap_or_default().into_iter().map(|(_, r)| r).collect(),
+        warnings: Vec::new(),
+        multiply_adds: work.multiply_adds,
+        per_sample: work.open_dimensions,
+    })
+}
+
+fn describe_kind(kind: &Kind) -> (&'static str, String) {
+    match kind {
+        Kind::ForwardLoss { candidates } if candidates.len() > 1 => {
+            ("forward + loss", "more than one output could be the loss; choose with --loss".into())
+        }
+        Kind::ForwardLoss { .. } => ("forward + loss", String::new()),
+        Kind::ForwardOnly => ("forward only", "no output can be a loss; --as-output adds the term as an output".into()),
+        Kind::ForwardBackward { evidence } => ("forward + backward", evidence.clone()),
+        Kind::TrainingInfo { entries } => ("training_info", format!("{entries} algorithm graph(s)")),
+    }
+}
+
+fn taps(analysis: &Analysis, work: f64, loss: Option<crate::graph::ValueId>) -> Vec<TapReport> {
+    let Ok(all) =
+        "all".parse::<Selector>().map_err(SelectError::from).and_then(|s| s.select(&analysis.graph, &analysis.catalog))
+    else {
+        return Vec::new();
+    };
+    let options = Options { estimator: Estimator::Exact, ..Options::default() };
+    let share = |cost: f64| (work > 0.0).then_some(cost / work);
+    let report = |(i, tap): (usize, &Tap)| {
+        let (chosen, skipped) = resolve(analysis, vec![tap.clone()], &options, None);
+        let layer = chosen.first().map(|c| &c.layer);
+        let d = layer.and_then(|l| l.row_length());
+        let (rows, width) = (layer.map_or(1.0, |l| l.row_count(1.0)), d.unwrap_or(1) as f64);
+        let found = analysis.catalog.at(tap.value);
+        TapReport {
+            position: i + 1,
+            node: tap.node.map(|n| analysis.graph.node(n).name().to_owned()).unwrap_or_default(),
+            op: tap.node.map(|n| analysis.graph.node(n).op_type().to_owned()).unwrap_or_default(),
+            activation: tap.activation.map(|a| a.name().to_owned()).unwrap_or_default(),
+            nodes: found.map_or(1, |f| f.members.len()),
+            tensor: analysis.graph.name(tap.value).into(),
+            shape: analysis.types.get(tap.value).to_string(),
+            view: layer.map_or("", |l| l.view.name()),
+            d,
+            sampled_share: d.and_then(|_| share(Sampled { slices: 256, seed: None }.cost(rows, width).multiply_adds)),
+            exact_share: d.and_then(|_| share(Exact.cost(rows, width).multiply_adds)),
+            problem: skipped.first().map(|s| s.reason.clone()),
+        }
+    };
+    let mut taps: Vec<TapReport> = all.iter().enumerate().map(report).collect();
+    // Gradient paths are followed once for all of them.
+    if loss.is_some() {
+        let (_, skipped) = resolve(analysis, all.clone(), &options, loss);
+        for (tap, report) in all.iter().zip(&mut taps) {
+            let what = describe(analysis, tap);
+            let problem = skipped.iter().find(|s| s.what == what).map(|s| s.reason.clone());
+            report.problem = report.problem.take().or(problem);
+        }
+    }
+    taps
+}
+
+/// As [`inspect`], for callers that only want to know whether the graph is one.
+pub fn check(model: &Model) -> Result<(), GraphError> {
+    Analysis::of(model).map(|_| ())
+}

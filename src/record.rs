@@ -1,0 +1,117 @@
+//! What an injection writes into the model's metadata about itself, so that it can be recognised and taken out again.
+
+use serde::{Deserialize, Serialize};
+
+use crate::wire::Model;
+
+/// Every name that this tool adds starts so.
+pub const ROOT: &str = "per_inject/";
+
+/// Metadata key of the first injection; the second has `per_inject.2`, and so on.
+pub const KEY: &str = "per_inject";
+
+/// Version of the record's layout.
+pub const VERSION: u32 = 1;
+
+/// One injection. Kept as JSON under [`KEY`] in `metadata_props`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Layout of this record.
+    pub record: u32,
+    /// Version of the tool that wrote it.
+    pub version: String,
+    /// What was asked for, as options of the command line.
+    pub arguments: Vec<String>,
+    /// Every added name starts so, but for those in `outputs`.
+    pub root: String,
+    /// What the file was before.
+    pub original: Original,
+    /// The value that was renamed, and to what; `None` where no loss was touched.
+    pub task_loss: Option<Renamed>,
+    /// Added graph outputs whose names do not start with `root`.
+    pub outputs: Vec<String>,
+    /// How many parts were added: all of them must be there to be taken out.
+    pub added: Added,
+    /// The regularised layers.
+    pub layers: Vec<RecordedLayer>,
+}
+
+/// The file before the injection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Original {
+    /// Digest of every byte but the elements of initializers.
+    pub structure: String,
+    /// Size in bytes.
+    pub size: u64,
+}
+
+/// A renamed value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renamed {
+    /// Its name in the original.
+    pub from: String,
+    /// Its name now.
+    pub to: String,
+}
+
+/// Numbers of added parts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Added {
+    /// Nodes.
+    pub nodes: usize,
+    /// Initializers.
+    pub initializers: usize,
+    /// Graph inputs.
+    pub inputs: usize,
+    /// Graph outputs.
+    pub outputs: usize,
+}
+
+/// One regularised layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RecordedLayer {
+    /// The part of its nodes' names after the root.
+    pub name: String,
+    /// The tapped value.
+    pub tensor: String,
+    /// `sampled` or `exact`.
+    pub estimator: String,
+    /// `flatten`, `channel` or `last`.
+    pub view: String,
+    /// λ.
+    pub coef: f64,
+}
+
+impl Record {
+    /// The metadata key of injection number `n`, counted from 1.
+    pub fn key(n: usize) -> String {
+        if n == 1 { KEY.to_owned() } else { format!("{KEY}.{n}") }
+    }
+
+    /// All records of a model with the positions of their metadata entries, first injection first. An entry under our key that is no
+    /// record of a version that we know is an error, with what is wrong.
+    pub fn all(model: &Model) -> Result<Vec<(usize, Record)>, String> {
+        let mut found = Vec::new();
+        for (i, entry) in model.metadata.iter().enumerate() {
+            let number = match entry.key().strip_prefix(KEY) {
+                Some("") => 1,
+                Some(rest) => match rest.strip_prefix('.').and_then(|n| n.parse::<usize>().ok()) {
+                    Some(n) => n,
+                    None => continue,
+                },
+                None => continue,
+            };
+            let record: Record = serde_json::from_str(entry.value())
+                .map_err(|e| format!("the metadata entry {:?} is no record of an injection: {e}", entry.key()))?;
+            if record.record != VERSION {
+                let (found, key) = (record.record, entry.key());
+                return Err(format!(
+                    "the metadata entry {key:?} is a record of version {found}, and this tool reads {VERSION}; update it"
+                ));
+            }
+            found.push((number, i, record));
+        }
+        found.sort_by_key(|(number, ..)| *number);
+        Ok(found.into_iter().map(|(_, i, record)| (i, record)).collect())
+    }
+}

@@ -1,0 +1,153 @@
+//! Taking an injection out again: the inverse patch, from the record in the metadata.
+//!
+//! Works on the structure, not on remembered bytes, so it also undoes an injection after training changed the weights and after
+//! another program wrote the file anew. On the file as injected it gives back the original, bit for bit.
+
+use thiserror::Error;
+
+use crate::graph::{Graph, GraphError, NodeId};
+use crate::patch::{Change, Part, Patch, Rename};
+use crate::record::{Added, Record};
+use crate::wire::fields::{graph as graph_field, node as node_field};
+use crate::wire::{Model, WireError, structure_digest};
+
+/// Why nothing was taken out.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StripError {
+    /// The file's bytes.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// The graph's structure.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// No record in the metadata.
+    #[error("the model holds no injection: its metadata has no entry \"per_inject\"")]
+    NotInjected,
+    /// A record that cannot be read.
+    #[error("{problem}")]
+    BadRecord {
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Parts of the injection are gone, so that what is left is no longer ours to take out.
+    #[error(
+        "another program changed the injected part: of {part} {expected} were added under {root:?}, and {found} are there; \
+         strip the file before optimising or converting it"
+    )]
+    Changed {
+        /// "nodes", "initializers" …
+        part: &'static str,
+        /// Where they were added.
+        root: String,
+        /// How many were added.
+        expected: usize,
+        /// How many there are.
+        found: usize,
+    },
+    /// Something outside the injection reads what the injection made.
+    #[error("{node} reads {tensor:?}, which belongs to the injection, so taking it out would break the graph")]
+    InUse {
+        /// The reader.
+        node: String,
+        /// The value.
+        tensor: String,
+    },
+}
+
+/// The patch that takes the last injection out, and the record of that injection.
+pub fn plan(model: &Model) -> Result<(Patch, Record), StripError> {
+    let mut records = Record::all(model).map_err(|problem| StripError::BadRecord { problem })?;
+    let (metadata, record) = records.pop().ok_or(StripError::NotInjected)?;
+    let graph = Graph::of(model)?;
+    let task = record.task_loss.as_ref();
+    let is_task = |name: &str| task.is_some_and(|t| t.to == name);
+    let ours = |name: &str| name.starts_with(&record.root) && !is_task(name);
+
+    let mut change = Change { reason: "take the injection out".into(), ..Change::default() };
+    let mut found = Added::default();
+    let mut is_ours = vec![false; graph.nodes.len()];
+    for (i, node) in graph.nodes.iter().enumerate() {
+        let makes_total = node.input.iter().any(|n| is_task(n)) && task.is_some_and(|t| node.output.contains(&t.from));
+        let makes_output = node.output.iter().any(|o| record.outputs.contains(o));
+        is_ours[i] = ours(node.name()) || node.output.iter().any(|o| ours(o)) || makes_total || makes_output;
+        if is_ours[i] {
+            found.nodes += 1;
+            change.removals.push(Part::Node(i));
+        }
+    }
+    for (i, initializer) in model.graph.initializers.iter().enumerate() {
+        if ours(&initializer.name) {
+            found.initializers += 1;
+            change.removals.push(Part::Initializer(i));
+        }
+    }
+    for (i, value) in model.graph.value_info.iter().enumerate() {
+        if ours(value.name()) || is_task(value.name()) {
+            change.removals.push(Part::ValueInfo(i));
+        }
+    }
+    for (i, input) in model.graph.inputs.iter().enumerate() {
+        if ours(input.name()) {
+            found.inputs += 1;
+            change.removals.push(Part::Input(i));
+        }
+    }
+    for (i, output) in model.graph.outputs.iter().enumerate() {
+        let name = output.name();
+        if ours(name) || is_task(name) || record.outputs.iter().any(|o| o == name) {
+            found.outputs += 1;
+            change.removals.push(Part::Output(i));
+        }
+    }
+    change.removals.push(Part::Metadata(metadata));
+    all_there(&record, found)?;
+    unused_elsewhere(&graph, &is_ours)?;
+
+    if let Some(task) = task
+        && let Some(value) = graph.find(&task.to)
+    {
+        let rename = |place| Rename { place, from: task.to.clone(), to: task.from.clone() };
+        if let Some((producer, slot)) = graph.producer(value) {
+            let place = vec![(graph_field::NODE, producer.index()), (node_field::OUTPUT, slot as usize)];
+            change.renames.push(rename(place));
+        }
+        let others = graph.uses(value).iter().filter(|u| !is_ours[u.node.index()]);
+        change.renames.extend(others.map(|u| rename(graph.place_of_use(*u))));
+    }
+    Ok((Patch { changes: vec![change] }, record))
+}
+
+/// Whether a stripped model has the structure that the record remembers: the same bytes, but for elements of initializers.
+pub fn is_original(stripped: &Model, record: &Record) -> bool {
+    structure_digest(stripped) == record.original.structure
+}
+
+fn all_there(record: &Record, found: Added) -> Result<(), StripError> {
+    let expected = record.added;
+    let parts = [
+        ("nodes", expected.nodes, found.nodes),
+        ("initializers", expected.initializers, found.initializers),
+        ("inputs", expected.inputs, found.inputs),
+        ("outputs", expected.outputs, found.outputs),
+    ];
+    for (part, expected, found) in parts {
+        if expected != found {
+            return Err(StripError::Changed { part, root: record.root.clone(), expected, found });
+        }
+    }
+    Ok(())
+}
+
+fn unused_elsewhere(graph: &Graph, is_ours: &[bool]) -> Result<(), StripError> {
+    for (i, _) in is_ours.iter().enumerate().filter(|(_, ours)| **ours) {
+        for value in graph.outputs_of(NodeId(i as u32)).iter().flatten() {
+            let outside = graph.uses(*value).iter().find(|u| !is_ours[u.node.index()]);
+            // The sum under the loss's own name is read by nodes of the model, which read the task loss again afterwards.
+            if let Some(used) = outside.filter(|_| graph.name(*value).starts_with(crate::record::ROOT)) {
+                return Err(StripError::InUse { node: graph.describe(used.node), tensor: graph.name(*value).into() });
+            }
+        }
+    }
+    Ok(())
+}

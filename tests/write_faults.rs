@@ -135,6 +135,11 @@ fn a_full_disk_leaves_the_target_as_it_was() {
     scene.fill(folder);
     let output = child(&this_binary(), "", &folder.join("target"), 1).output().unwrap();
     assert_failed(&output, &["No space left"]);
+    // An output so large that its space is reserved first.
+    let source = ModelFile::open(&folder.join("original")).unwrap();
+    let rope = Rope { pieces: (0..30).map(|_| Piece::Original(0..SIZE)).collect() };
+    let error = write(&rope, &source, &folder.join("target"), Sync::Auto).unwrap_err();
+    assert!(error.to_string().contains("No space left"), "{error}");
     assert!(fs::read(folder.join("target")).unwrap() == scene.versions[0]);
     assert_eq!(names(folder), ["original", "target"]);
 }
@@ -252,6 +257,7 @@ fn a_kill_at_any_moment_leaves_one_of_the_two_versions_and_no_stray_file() {
     }
     println!("{kills} kills, {between} between creation and rename, {strays} stray files, versions seen {seen:?}");
     assert!(seen.iter().all(|n| *n > 0), "the target never changed: {seen:?}");
-    // Where files can be unnamed, only a kill in the microseconds between a temporary name and the rename leaves one.
-    assert!(unnamed == 0 || strays <= 2, "{strays} stray files after {kills} kills");
+    // Where files can be unnamed, only a kill in the microseconds between a temporary name and the rename leaves one: 0 or 1 in
+    // all runs so far. With named files it would be every counted kill.
+    assert!(unnamed == 0 || strays <= 10, "{strays} stray files after {kills} kills");
 }

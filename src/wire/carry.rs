@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::error::{WireError, WireResult};
 use super::external::ExternalFile;
 use super::staged::Staged;
-use super::write::SYNC_BELOW;
+use super::write::LARGE;
 
 /// What happens to external data when the output lies in another folder than the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,7 +163,7 @@ fn copy(source: &Path, target: &Path, folder: &Path) -> io::Result<()> {
         return Err(io::Error::other(format!("{} changed while it was copied", source.display())));
     }
     staged.file_mut().set_times(FileTimes::new().set_modified(kind.modified()?))?;
-    if kind.len() < SYNC_BELOW {
+    if kind.len() < LARGE {
         staged.file_mut().sync_all()?;
     }
     staged.publish_new(target)

@@ -64,6 +64,23 @@ impl Staged {
         }
     }
 
+    /// Takes the space for `bytes` bytes now; fails when there is not so much, and does nothing where that cannot be done.
+    pub fn reserve(&mut self, bytes: u64) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::fs::{FallocateFlags, fallocate};
+            use rustix::io::Errno;
+            if let Err(e @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) =
+                fallocate(self.file_mut(), FallocateFlags::empty(), 0, bytes)
+            {
+                return Err(e.into());
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = bytes;
+        Ok(())
+    }
+
     /// Gives the file the name `target`, a path in its folder, in place of what has that name now.
     pub fn publish(self, target: &Path) -> io::Result<()> {
         match self.kind {

@@ -1,6 +1,7 @@
 //! ELU, SELU and CELU as sums of a positive and a negative part, and SELU as a multiple of ELU.
 
 use super::algebra::{Atoms, Evidence};
+use super::lookback::Triggers;
 use super::op::Op;
 use super::polynomial::near;
 use super::{Match, View};
@@ -14,9 +15,8 @@ pub const SELU_GAMMA: f64 = 1.050_700_987_355_480_5;
 
 impl View<'_, '_> {
     /// a·max(x, 0) + b·(eᵏᵐ − 1) with m = min(x, 0), and a·max(x, 0) + min(0, b·(eᵏˣ − 1)).
-    pub fn elu_as_sum(&self, node: NodeId) -> Option<Match> {
+    pub fn elu_as_sum(&self, node: NodeId, triggers: &Triggers) -> Option<Match> {
         let value = self.graph.output(node, 0)?;
-        let triggers = self.triggers(node);
         let relu = triggers.iter().find(|t| matches!(self.activation_at(*t), Some((Activation::Relu, _))))?;
         let (_, x) = self.activation_at(relu)?;
         let positive = self.graph.output(relu, 0)?;

@@ -3,6 +3,7 @@
 use std::f64::consts::FRAC_1_SQRT_2;
 
 use super::algebra::{Atoms, Evidence};
+use super::lookback::Triggers;
 use super::op::{Op, float_is};
 use super::polynomial::Term;
 use super::{Match, View};
@@ -70,8 +71,7 @@ const RULES: [Rule; 7] = [
 
 impl View<'_, '_> {
     /// The gated activation that ends at this product or sum.
-    pub fn gated(&self, node: NodeId) -> Option<Match> {
-        let triggers = self.triggers(node);
+    pub fn gated(&self, node: NodeId, triggers: &Triggers) -> Option<Match> {
         triggers.iter().find_map(|trigger| {
             let (cores, argument) = self.cores_at(trigger)?;
             let mut rules = RULES.iter().filter(|rule| cores.contains(&rule.core));
@@ -96,13 +96,15 @@ impl View<'_, '_> {
         for x in self.ingredients(argument) {
             let mut evidence = evidence.clone();
             let Some(inner) = self.expand(argument, Atoms::x(x), &mut evidence) else { continue };
+            if !rule.inner.iter().all(|(i, j, _)| inner.at(*i, *j) != 0.0) {
+                continue;
+            }
             let Some(outer) = self.expand(value, Atoms { x: Some(x), t: Some(t) }, &mut evidence) else { continue };
             let inner_fits = inner.is(rule.inner, evidence.tolerance);
             if inner_fits && outer.is(rule.outer, evidence.tolerance) {
                 return self.settle(node, rule.activation, Some(x), evidence);
             }
-            let has_its_shape = rule.outer.iter().all(|(i, j, _)| outer.at(*i, *j) != 0.0)
-                && rule.inner.iter().all(|(i, j, _)| inner.at(*i, *j) != 0.0);
+            let has_its_shape = rule.outer.iter().all(|(i, j, _)| outer.at(*i, *j) != 0.0);
             if has_its_shape && nearly.is_none() {
                 let what =
                     if inner_fits { format!("it computes {outer}") } else { format!("its inner part is {inner}") };

@@ -25,6 +25,7 @@ pub mod testing;
 use std::cell::RefCell;
 
 use self::function::Functions;
+use self::lookback::Triggers;
 use self::op::{Op, classify};
 use super::activation::Activation;
 use super::catalog::{Found, NearMiss};
@@ -54,6 +55,8 @@ pub struct View<'a, 'm> {
     matches: Vec<Match>,
     /// For each node, 1 + the index of the match that ends there; 0 where none does.
     ends: Vec<u32>,
+    /// For each arithmetic node, how far the nearest trigger behind it is.
+    distance: Vec<u8>,
     near: RefCell<Vec<(NearMiss, Vec<NodeId>)>>,
     rank_of: DeclaredRank<'a>,
 }
@@ -70,9 +73,10 @@ pub struct Scan {
 /// Finds the activations of one graph.
 pub fn scan(graph: &Graph<'_>, functions: &Functions<'_>, rank_of: DeclaredRank<'_>) -> Scan {
     let ops: Vec<Op> = graph.nodes.iter().map(|node| classify(node, functions)).collect();
-    let ends = vec![0; ops.len()];
-    let mut view = View { graph, ops, matches: Vec::new(), ends, near: RefCell::default(), rank_of };
+    let (ends, distance) = (vec![0; ops.len()], vec![u8::MAX; ops.len()]);
+    let mut view = View { graph, ops, matches: Vec::new(), ends, distance, near: RefCell::default(), rank_of };
     for node in graph.topological_order() {
+        view.distance[node.index()] = view.distance_of(*node);
         if let Some(found) = view.attempt(*node) {
             view.matches.push(found);
             view.ends[node.index()] = u32::try_from(view.matches.len()).unwrap_or(0);
@@ -85,14 +89,16 @@ impl View<'_, '_> {
     /// The composite that ends at a node.
     fn attempt(&self, node: NodeId) -> Option<Match> {
         match self.ops[node.index()] {
-            Op::Mul => self.gated(node).or_else(|| self.scaled_elu(node)).or_else(|| self.lstm_cell(node)),
-            Op::Div => self.quotient(node).or_else(|| self.gated(node)),
+            Op::Mul => self
+                .behind(node, |triggers| self.gated(node, triggers))
+                .or_else(|| self.scaled_elu(node))
+                .or_else(|| self.lstm_cell(node)),
+            Op::Div => self.quotient(node).or_else(|| self.behind(node, |triggers| self.gated(node, triggers))),
             Op::Add => self
-                .gated(node)
-                .or_else(|| self.elu_as_sum(node))
+                .behind(node, |triggers| self.sum(node, triggers))
                 .or_else(|| self.stable_softplus(node))
                 .or_else(|| self.gru_cell(node)),
-            Op::Sub => self.gated(node).or_else(|| self.elu_as_sum(node)),
+            Op::Sub => self.behind(node, |triggers| self.sum(node, triggers)),
             Op::Log => self.softplus(node),
             Op::Reciprocal => self.reciprocal(node),
             Op::Where => self.piecewise(node),
@@ -101,6 +107,15 @@ impl View<'_, '_> {
             Op::Clip => self.clip(node),
             _ => None,
         }
+    }
+
+    fn sum(&self, node: NodeId, triggers: &Triggers) -> Option<Match> {
+        self.gated(node, triggers).or_else(|| self.elu_as_sum(node, triggers))
+    }
+
+    fn behind(&self, node: NodeId, pattern: impl FnOnce(&Triggers) -> Option<Match>) -> Option<Match> {
+        let triggers = self.triggers(node);
+        if triggers.is_empty() { None } else { pattern(&triggers) }
     }
 
     /// The activations that are no part of another, in topological order.

@@ -10,11 +10,13 @@ use crate::onnx::NodeProto;
 use crate::select::{Activation, Catalog, Found};
 
 /// Composites to start from; every statement's name is its place in the alphabet, so that replacing an operand keeps the order.
-const SEEDS: [&str; 14] = [
+const SEEDS: [&str; 16] = [
     "a=Div(x,1.41421356); b=Erf(a); c=Add(b,1); d=Mul(x,c); e=Mul(d,0.5)",
     "a=Pow(x,3); b=Mul(a,0.044715); c=Add(x,b); d=Mul(c,0.79788456); e=Tanh(d); f=Add(e,1); g=Mul(x,0.5); h=Mul(g,f)",
     "a=Sigmoid(x); b=Mul(x,a); c=Sigmoid(u); d=Mul(b,c)",
     "a=Neg(x); b=Exp(a); c=Add(1,b); d=Div(x,c)",
+    "a=Mul(x,-1); b=Exp(a); c=Add(1,b); d=Div(1,c); e=Mul(x,d)",
+    "a=Mul(-1,x); b=Exp(a); c=Add(1,b); d=Div(x,c)",
     "a=Exp(x); b=Add(a,1); c=Log(b); d=Tanh(c); e=Mul(x,d)",
     "a=Add(x,3); b=Clip(a,0,6); c=Mul(x,b); d=Div(c,6)",
     "a=Add(x,3); b=Relu(a); c=Min(b,6); d=Mul(c,0.16666667); e=Mul(d,x)",
@@ -151,6 +153,7 @@ fn check(text: &str) -> Result<usize, TestCaseError> {
     let model = model(text);
     let graph = Graph::of(&model).unwrap();
     let catalog = Catalog::of(&graph, &model);
+    let mut parameters = HashMap::new();
     for numbers in
         [[-7.3, 0.4, 2.0], [-2.2, -1.5, 0.3], [-0.4, 3.0, -0.7], [0.0, 1.0, 1.0], [0.6, -0.2, 5.0], [4.1, 2.5, -3.0]]
     {
@@ -161,6 +164,7 @@ fn check(text: &str) -> Result<usize, TestCaseError> {
         };
         for found in &catalog.found {
             let (Some(x), y) = (found.input.map(at), at(found.value)) else { continue };
+            let activation = found.activation;
             let near = |wanted: f64| (y - wanted).abs() <= 1e-4 * (1.0 + wanted.abs());
             if !x.is_finite() || !y.is_finite() || x.abs() > 30.0 {
                 continue;
@@ -170,7 +174,19 @@ fn check(text: &str) -> Result<usize, TestCaseError> {
                 None if found.activation == Activation::Gelu => gelus(x).into_iter().any(near),
                 None => true,
             };
-            let activation = found.activation;
+            // A parameter below zero: the same at every x.
+            let shape = match activation {
+                Activation::Elu => x.exp_m1(),
+                Activation::LeakyRelu => x,
+                _ => f64::NAN,
+            };
+            if x < 0.0 && shape.is_finite() {
+                let parameter = y / shape;
+                let first = *parameters.entry(found.node).or_insert(parameter);
+                let within = parameter > 0.0 && (activation == Activation::Elu || parameter < 1.0);
+                let same = (parameter - first).abs() <= 1e-4 * first.abs();
+                prop_assert!(within && same, "{text}: {activation} with {parameter} at {x}, {first} elsewhere");
+            }
             prop_assert!(fits, "{text}: {} is no {activation} of {x}: {y}", graph.name(found.value));
         }
     }

@@ -169,7 +169,7 @@ mod tests {
         let types = Types::of(&graph, model);
         let trained: Vec<bool> = graph.initializers.iter().map(|i| i.name.starts_with('w')).collect();
         let reach = Reach::of(&graph, &types, &trained);
-        let leads = reach.leads_to(graph.find("loss").unwrap());
+        let leads = reach.leads_to(&graph, &types, graph.find("loss").unwrap());
         let values = || names.iter().map(|n| graph.find(n).unwrap());
         (values().map(|v| reach.depends_on_trainable(v)).collect(), values().map(|v| leads[v.index()]).collect())
     }
@@ -226,7 +226,7 @@ mod tests {
         let types = Types::of(&graph, &model);
         let roles = crate::graph::role::roles(&graph, &types);
         let reach = Reach::of(&graph, &types, &crate::graph::role::apply_overrides(&roles, None, None));
-        let leads = reach.leads_to(graph.outputs[0]);
+        let leads = reach.leads_to(&graph, &types, graph.outputs[0]);
         for (name, on_path) in
             [("/b/b.0/f1/Add_output_0", true), ("/Reshape_1_output_0", false), ("/b/b.0/Shape_output_0", false)]
         {

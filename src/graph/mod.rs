@@ -12,6 +12,7 @@ mod scope;
 #[cfg(test)]
 mod testing;
 pub mod types;
+pub mod warn;
 
 use std::collections::HashMap;
 

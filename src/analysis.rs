@@ -3,9 +3,10 @@
 use crate::graph::infer::Types;
 use crate::graph::kind::{Kind, kind};
 use crate::graph::reach::Reach;
-use crate::graph::role::{InitializerRole, apply_overrides, roles};
+use crate::graph::role::{InitializerRole, Role, apply_overrides, roles};
 use crate::graph::{Graph, GraphError};
 use crate::inject::InjectError;
+use crate::record::ROOT;
 use crate::select::{Catalog, select_names};
 use crate::wire::Model;
 
@@ -53,7 +54,12 @@ impl<'m> Analysis<'m> {
             || Catalog::of(&graph, model),
             || {
                 let types = Types::of(&graph, model);
-                let roles = roles(&graph, &types);
+                let mut roles = roles(&graph, &types);
+                // The tables and coefficients of an earlier injection stand where weights do.
+                for role in roles.iter_mut().filter(|r| graph.name(r.value).starts_with(ROOT)) {
+                    role.role = Role::Constant;
+                    role.because = "part of an injection".into();
+                }
                 let trained = apply_overrides(&roles, wrt, freeze);
                 let reach = Reach::of(&graph, &types, &trained);
                 let kind = kind(&graph, &types, model, &reach);

@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::analysis::Analysis;
 use crate::graph::GraphError;
 use crate::graph::kind::Kind;
+use crate::graph::warn::warnings;
 use crate::graph::work::Work;
 use crate::inject::layers::{describe, resolve};
 use crate::inject::report::{ModelSummary, Skipped};
@@ -144,7 +145,10 @@ pub fn inspect(
             .collect(),
         initializers: analysis.roles.iter().zip(&analysis.trained).map(initializer).collect(),
         injections: Record::all(model).unwrap_or_default().into_iter().map(|(_, r)| r).collect(),
-        warnings: Vec::new(),
+        warnings: warnings(&analysis.graph, model, &analysis.types, &analysis.roles, &analysis.reach, &analysis.kind)
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
         multiply_adds: work.multiply_adds,
         per_sample: work.open_dimensions,
     })

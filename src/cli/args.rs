@@ -142,7 +142,7 @@ pub struct InjectArgs {
     pub json: bool,
 
     /// What happens to external data when OUT is in another folder
-    #[arg(long, value_enum, default_value = "link", env = "PER_INJECT_EXTERNAL")]
+    #[arg(long, value_enum, default_value = "copy", env = "PER_INJECT_EXTERNAL")]
     pub external: ExternalArg,
 
     /// Flush to disk before the rename, also above 64 MB
@@ -179,7 +179,7 @@ pub struct StripArgs {
     #[arg(long)]
     pub all: bool,
     /// What happens to external data when OUT is in another folder
-    #[arg(long, value_enum, default_value = "link", env = "PER_INJECT_EXTERNAL")]
+    #[arg(long, value_enum, default_value = "copy", env = "PER_INJECT_EXTERNAL")]
     pub external: ExternalArg,
     /// Flush to disk before the rename, also above 64 MB
     #[arg(long, env = "PER_INJECT_SYNC")]
@@ -221,8 +221,11 @@ pub enum OutputArg {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum ExternalArg {
-    Link,
+    /// A copy
     Copy,
+    /// A hard link, where the system has them; onnx 1.23 refuses data files with two names
+    Link,
+    /// Leave it where it is: the output works once somebody puts the data beside it
     Keep,
 }
 

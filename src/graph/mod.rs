@@ -12,6 +12,7 @@ mod scope;
 #[cfg(test)]
 mod testing;
 pub mod types;
+pub mod warn;
 pub mod work;
 
 use std::collections::HashMap;

@@ -64,7 +64,7 @@ impl Tensor<'_> {
     fn sampled(count: usize) -> impl Iterator<Item = usize> {
         let size = u64::try_from(count).unwrap_or(u64::MAX);
         // A golden-ratio sequence in [0, 1), as the high bits of a product: irregular, so that no stride of the tensor hides from it.
-        let position = move |k: u64| u128::from(k.wrapping_mul(0x9e37_79b9_7f4a_7c15)) * u128::from(size) >> 64;
+        let position = move |k: u64| (u128::from(k.wrapping_mul(0x9e37_79b9_7f4a_7c15)) * u128::from(size)) >> 64;
         (0..SAMPLES).map(move |k| usize::try_from(position(k)).unwrap_or(0))
     }
 

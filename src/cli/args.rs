@@ -157,7 +157,7 @@ pub struct InspectArgs {
     /// Print JSON (schemas/inspect.schema.json)
     #[arg(long, env = "PER_INJECT_JSON")]
     pub json: bool,
-    /// List every initializer with its role
+    /// List every initializer with its role, however many there are
     #[arg(long)]
     pub initializers: bool,
     /// Initializers that are trained, instead of those whose role says so (a selector over names)

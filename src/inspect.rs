@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::analysis::Analysis;
+use crate::analysis::{Analysis, AnalysisError};
 use crate::graph::GraphError;
 use crate::graph::kind::Kind;
 use crate::graph::warn::warnings;
@@ -101,11 +101,7 @@ pub struct InitializerReport {
 }
 
 /// Inspects a model. `wrt` and `freeze` are selectors over initializers, as for an injection.
-pub fn inspect(
-    model: &Model,
-    wrt: Option<&str>,
-    freeze: Option<&str>,
-) -> Result<Inspection, crate::inject::InjectError> {
+pub fn inspect(model: &Model, wrt: Option<&str>, freeze: Option<&str>) -> Result<Inspection, AnalysisError> {
     let analysis = Analysis::with_overrides(model, wrt, freeze)?;
     let work = Work::of(&analysis.graph, &analysis.types);
     let (kind, kind_detail) = describe_kind(&analysis.kind);

@@ -35,6 +35,8 @@ pub struct Inspection {
     pub taps: Vec<TapReport>,
     /// Activations that no selector reaches, with the reason.
     pub hidden: Vec<Skipped>,
+    /// Nodes that come close to an activation, with what differs.
+    pub near_misses: Vec<Skipped>,
     /// Initializers with their roles.
     pub initializers: Vec<InitializerReport>,
     /// Injections that the model holds already.
@@ -138,6 +140,15 @@ pub fn inspect(model: &Model, wrt: Option<&str>, freeze: Option<&str>) -> Result
             .hidden
             .iter()
             .map(|h| Skipped { what: h.description.clone(), reason: h.reason.clone() })
+            .collect(),
+        near_misses: analysis
+            .catalog
+            .near_misses
+            .iter()
+            .map(|m| Skipped {
+                what: format!("{}, nearly {}", analysis.graph.describe(m.node), m.activation.name()),
+                reason: m.reason.clone(),
+            })
             .collect(),
         initializers: analysis.roles.iter().zip(&analysis.trained).map(initializer).collect(),
         injections: Record::all(model).unwrap_or_default().into_iter().map(|(_, r)| r).collect(),

@@ -239,6 +239,9 @@ pub fn inspection(found: &Inspection, initializers: bool) -> String {
     for hidden in found.hidden.iter().take(MOST_ROWS) {
         let _ = writeln!(out, "{} {}: {}", yellow("out of reach:"), visible(&hidden.what), visible(&hidden.reason));
     }
+    for miss in found.near_misses.iter().take(MOST_ROWS) {
+        let _ = writeln!(out, "{} {}: {}", yellow("no activation:"), visible(&miss.what), visible(&miss.reason));
+    }
     initializer_roles(&mut out, found, initializers);
     for warning in &found.warnings {
         let _ = writeln!(out, "{} {}", yellow("note:"), visible(warning));

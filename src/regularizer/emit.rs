@@ -248,7 +248,7 @@ impl Emitter {
         self.node(label, "MatMul", &[a, b], Vec::new(), TensorType { elem: a.ty.elem, dims })
     }
 
-    /// One run-time dimension of `x` as an int64 tensor of shape [1]; −1 is the last.
+    /// One run-time dimension of `x` as an int64 tensor of one element; −1 is the last.
     pub fn dimension(&mut self, label: &str, x: &Tensor, axis: i64) -> Tensor {
         let rank = x.dims().map(|d| Dim::Known(d.len() as u64));
         let shape_ty = TensorType { elem: Elem::I64.onnx(), dims: Some(vec![rank.unwrap_or_default()]) };

@@ -7,7 +7,7 @@ use crate::graph::kind::{Kind, kind};
 use crate::graph::reach::Reach;
 use crate::graph::role::{InitializerRole, Role, apply_overrides, roles};
 use crate::graph::{Graph, GraphError};
-use crate::record::ROOT;
+use crate::record::{ROOT, Record};
 use crate::select::{Catalog, SelectError, select_names};
 use crate::wire::Model;
 
@@ -80,7 +80,7 @@ impl<'m> Analysis<'m> {
                 }
                 let trained = apply_overrides(&roles, wrt, freeze);
                 let reach = Reach::of(&graph, &types, &trained);
-                let kind = kind(&graph, &types, model, &reach);
+                let kind = without_ours(kind(&graph, &types, model, &reach), &graph, model);
                 (types, roles, trained, reach, kind)
             },
         );
@@ -91,4 +91,13 @@ impl<'m> Analysis<'m> {
     pub fn has_trainable(&self) -> bool {
         self.reach.trains()
     }
+}
+
+/// Outputs that an injection added are no losses of the model's own.
+fn without_ours(kind: Kind, graph: &Graph, model: &Model) -> Kind {
+    let Kind::ForwardLoss { mut candidates } = kind else { return kind };
+    let records = Record::all(model).unwrap_or_default();
+    let added = |name: &str| records.iter().any(|(_, r)| r.outputs.iter().any(|o| o == name));
+    candidates.retain(|v| !graph.name(*v).starts_with(ROOT) && !added(graph.name(*v)));
+    if candidates.is_empty() { Kind::ForwardOnly } else { Kind::ForwardLoss { candidates } }
 }

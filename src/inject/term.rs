@@ -55,7 +55,9 @@ pub fn write_term(injection: &Injection, opset: i64, root: &str, written: &[Writ
         let suffix = if group == 0 { String::new() } else { format!("_{group}") };
         let sum = add_all(&mut e, &format!("sum{suffix}"), &pers);
         let coef = coefficient(injection, &mut term, root, group, &suffix, elem);
-        weighted.push(e.binary(&format!("weighted{suffix}"), "Mul", &sum, &coef));
+        let all_in_one = pers.len() == written.len();
+        let label = if all_in_one { "term".to_owned() } else { format!("weighted{suffix}") };
+        weighted.push(e.binary(&label, "Mul", &sum, &coef));
         sums.push(sum);
     }
     let total = add_all(&mut e, "term", &weighted);
@@ -86,7 +88,9 @@ pub fn write_term(injection: &Injection, opset: i64, root: &str, written: &[Writ
         }
     }
     if options.outputs.per {
-        exposed.push(add_all(&mut e, "per", &sums));
+        let sum = add_all(&mut e, "per", &sums);
+        // A sum of one has no name of its own yet.
+        exposed.push(if sums.len() == 1 { e.unary("per", "Identity", &sum) } else { sum });
     }
     if options.outputs.layers {
         exposed.extend(written.iter().map(|w| w.per.clone()));
@@ -109,7 +113,7 @@ fn arithmetic(injection: &Injection, written: &[Written]) -> Elem {
     if double { Elem::F64 } else { Elem::F32 }
 }
 
-/// A chain of Adds; ONNX Runtime's training has no gradient for Sum.
+/// A chain of Adds, because ONNX Runtime's training has no gradient for Sum; the last one is called `label`. One value is its own sum.
 fn add_all(e: &mut Emitter, label: &str, values: &[Tensor]) -> Tensor {
     let Some((first, rest)) = values.split_first() else { return e.scalar("zero", Elem::F32, 0.0) };
     let mut sum = first.clone();
@@ -117,7 +121,7 @@ fn add_all(e: &mut Emitter, label: &str, values: &[Tensor]) -> Tensor {
         let name = if i + 1 == rest.len() { label.to_owned() } else { format!("{label}/{}", i + 2) };
         sum = e.binary(&name, "Add", &sum, value);
     }
-    if rest.is_empty() { e.unary(label, "Identity", &sum) } else { sum }
+    sum
 }
 
 /// The initializer that holds λ of a group; also an input where asked, and where the IR version wants every initializer to be one.

@@ -11,11 +11,10 @@ import closed_form
 import models
 from test_reference_values import ACTIVATION, LOSS_TOLERANCE, VIEWS
 
-# The four exports that ONNX Runtime's training API takes.
-TRAINABLE = ["bn_resnet8.ts17", "fixup_resnet20.dyn", "seq_lstm_lm.ts17", "seq_lstm_lm.dyn"]
-
-# As for the models without a regulariser; measured are 1.2e-6, 1.7e-5, 5.1e-7 and 5.1e-7 of the largest entry.
-GRADIENT_TOLERANCE = 2e-4
+# The four exports that ONNX Runtime's training API takes, with the error allowed, over the largest entry. Measured are 1.2e-6, 1.7e-5,
+# 5.1e-7 and 5.1e-7; Fixup is 20 layers deep and has no normalisation, and other CPUs sum in another order.
+TOLERANCE = {"bn_resnet8.ts17": 1e-5, "fixup_resnet20.dyn": 2e-4, "seq_lstm_lm.ts17": 1e-5, "seq_lstm_lm.dyn": 1e-5}
+TRAINABLE = list(TOLERANCE)
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
@@ -29,9 +28,9 @@ def test_the_gradients_of_the_exact_injection_are_those_of_pytorch(reference, in
     step = gradients(injected.data, model.feeds, model.trainable)
     assert step.loss == pytest.approx(expected.loss, rel=LOSS_TOLERANCE)
     errors = model.errors(step.gradients, kind)
-    assert max(errors.values()) <= GRADIENT_TOLERANCE, errors
+    assert max(errors.values()) <= TOLERANCE[name], errors
     # The regulariser matters: against the gradients without it the same numbers are far off.
-    assert max(model.errors(step.gradients, "vanilla").values()) > 100 * GRADIENT_TOLERANCE
+    assert max(model.errors(step.gradients, "vanilla").values()) > 100 * TOLERANCE[name]
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
@@ -59,7 +58,7 @@ def test_the_gradient_of_the_sampled_graph_is_equation_6_of_the_slices_that_were
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     injected = inject(model, "--layers", "tensor:h", "--view", view, "--slices", 16, "--coef", 1).model
-    [theta] = [value for value in injected.graph.value_info if value.name == "per_inject/Mul_0/theta" or value.name.endswith("/theta")]
+    [theta] = [value for value in injected.graph.value_info if value.name.endswith("/theta")]
     injected.graph.output.append(theta)
     step = gradients(injected, {"one": np.ones(1, np.float32)}, ["h0"])
 

@@ -11,10 +11,10 @@ from onnx import TensorProto, helper, numpy_helper
 FLOAT, DOUBLE, FLOAT16, BFLOAT16 = TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16
 
 
-def model(nodes, inputs, outputs, initializers=(), opset: int = 17) -> onnx.ModelProto:
+def model(nodes, inputs, outputs, initializers=(), opset: int = 17, ir_version: int | None = None) -> onnx.ModelProto:
     """A model of the lowest IR version that the operator set allows. Inputs and outputs are (name, type, dims or None)."""
     opsets = [helper.make_opsetid("", opset)]
-    ir_version = max(3, helper.find_min_ir_version_for(opsets, ignore_unknown=True))
+    ir_version = ir_version or helper.find_min_ir_version_for(opsets, ignore_unknown=True)
     tensors = [numpy_helper.from_array(value, name) for name, value in dict(initializers).items()]
     values = [helper.make_tensor_value_info(*each) for each in inputs]
     if ir_version < 4:

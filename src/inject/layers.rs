@@ -109,8 +109,8 @@ fn view(analysis: &Analysis, value: ValueId, recurrent: bool, asked: Option<View
     match asked {
         None if sequence => View::Last,
         None => View::Flatten,
-        // The features of a sequence are its last axis: that is what a channel is there.
-        Some(View::Channel) if sequence => View::Last,
+        // The features of a sequence are its last axis: that is what a channel is there. Of unknown origin, what is asked counts.
+        Some(View::Channel) if recurrent || layout == Layout::Sequence => View::Last,
         Some(view) => view,
     }
 }

@@ -255,7 +255,8 @@ impl Injection<'_> {
             change.initializers.extend(constants.into_values());
         } else {
             // Before IR version 4 an initializer has to be a graph input as well; a Constant node does not.
-            change.nodes = constants.into_values().map(term::constant_node).collect();
+            let opset = self.analysis.model.opset();
+            change.nodes = constants.into_values().flat_map(|tensor| term::constant_nodes(tensor, opset)).collect();
         }
         change
     }
@@ -414,6 +415,9 @@ fn cheaper_view(report: &Report) -> &'static str {
     if report.layers.iter().any(flattened) { ", and --view channel less" } else { "" }
 }
 
+/// RandomNormal and RandomNormalLike were revised in this operator set, for bfloat16.
+const NO_RANDOM_KERNELS: i64 = 22;
+
 fn warnings(injection: &Injection, report: &Report) -> Vec<String> {
     let mut out = Vec::new();
     let sampled = injection.options.estimator == Estimator::Sampled;
@@ -440,6 +444,12 @@ fn warnings(injection: &Injection, report: &Report) -> Vec<String> {
                 cheaper_view(report)
             ));
         }
+    }
+    if sampled && report.model.opset >= NO_RANDOM_KERNELS && !report.layers.is_empty() {
+        out.push(format!(
+            "the model imports operator set {}, and ONNX Runtime (1.32) has no CPU kernel of RandomNormal since {NO_RANDOM_KERNELS}; --estimator exact runs there",
+            report.model.opset
+        ));
     }
     if !injection.analysis.has_trainable() && injection.loss.is_some() {
         out.push(

@@ -6,7 +6,7 @@ use crate::graph::types::TensorType;
 use crate::onnx::attribute_proto::AttributeType;
 use crate::onnx::tensor_proto::DataType;
 use crate::onnx::{AttributeProto, NodeProto, TensorProto, ValueInfoProto};
-use crate::regularizer::emit::{Elem, Emission, Emitter, Tensor};
+use crate::regularizer::emit::{Elem, Emission, Emitter, Tensor, int};
 
 /// What is written once for all layers.
 pub struct Term {
@@ -159,7 +159,29 @@ fn free_output_name(injection: &Injection) -> String {
 }
 
 /// A Constant node that makes the tensor under its own name.
-pub fn constant_node(tensor: TensorProto) -> NodeProto {
+///
+/// Before operator set 9 Constant holds floating point only: integers are cast from double, which holds them all up to 2⁵³.
+pub fn constant_nodes(tensor: TensorProto, opset: i64) -> Vec<NodeProto> {
+    if opset >= 9 || tensor.data_type() != DataType::Int64 as i32 {
+        return vec![constant_node(tensor)];
+    }
+    let integers = tensor.raw_data().chunks_exact(8).filter_map(|b| b.try_into().ok()).map(i64::from_le_bytes);
+    let doubles: Vec<u8> = integers.flat_map(|n| (n as f64).to_le_bytes()).collect();
+    let name = tensor.name().to_owned();
+    let as_double = format!("{name}_double");
+    let cast = NodeProto {
+        input: vec![as_double.clone()],
+        output: vec![name.clone()],
+        name: Some(name),
+        op_type: Some("Cast".into()),
+        attribute: vec![int("to", i64::from(tensor.data_type()))],
+        ..NodeProto::default()
+    };
+    let (name, data_type, raw_data) = (Some(as_double), Some(DataType::Double as i32), Some(doubles.into()));
+    vec![constant_node(TensorProto { name, data_type, raw_data, ..tensor }), cast]
+}
+
+fn constant_node(tensor: TensorProto) -> NodeProto {
     let name = tensor.name().to_owned();
     let value = AttributeProto {
         name: Some("value".into()),

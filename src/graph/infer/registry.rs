@@ -118,7 +118,7 @@ static RULES: LazyLock<Table> = LazyLock::new(|| {
         ("RandomNormal RandomUniform", Each(constant::random)),
         ("Range", Like(0, constant::range)),
         ("Shape", Typed(DataType::Int64, constant::shape)),
-        ("Size", Typed(DataType::Int64, |_| Some(Vec::new()))),
+        ("SequenceLength Size", Typed(DataType::Int64, |_| Some(Vec::new()))),
     ])
 });
 

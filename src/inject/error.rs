@@ -58,6 +58,15 @@ pub enum InjectError {
     /// A graph without nodes.
     #[error("the graph has no nodes, so there is nothing to regularise")]
     NoNodes,
+    /// Nothing of ONNX's own operators may stand in the graph.
+    #[error(
+        "the model imports no version of ONNX's own operator set, only {found}, so its graph can hold none of the operators that \
+         would be added; import one, such as 17"
+    )]
+    NoOperators {
+        /// The operator sets that it imports.
+        found: String,
+    },
     /// The graph has no loss.
     #[error(
         "no graph output can be the loss: it would be a scalar of floating point that depends on a weight ({found}); \

@@ -50,6 +50,12 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan, InjectError> {
     if model.graph.nodes.is_empty() {
         return Err(InjectError::NoNodes);
     }
+    // Without any import the specification means version 1.
+    if !model.opset_imports.is_empty() && !model.opset_imports.iter().any(|o| matches!(o.domain(), "" | "ai.onnx")) {
+        let found: Vec<String> =
+            model.opset_imports.iter().map(|o| format!("{:?} {}", o.domain(), o.version())).collect();
+        return Err(InjectError::NoOperators { found: found.join(", ") });
+    }
     let analysis = Analysis::with_overrides(model, options.wrt.as_deref(), options.freeze.as_deref())?;
     let loss = if options.as_output { None } else { Some(loss::choose(&analysis, options)?) };
 
@@ -179,11 +185,7 @@ impl Injection<'_> {
                 layer: name.clone(),
                 estimator: regularizer.name(),
                 source,
-                advice: if opset >= 7 {
-                    "--estimator exact needs only 7"
-                } else {
-                    "convert the model to 13 or later with onnx.version_converter"
-                },
+                advice: "--estimator exact does without, or convert the model to 13 or later with onnx.version_converter",
             })?;
             let mut emitter = Emitter::new(opset, root, &name);
             let per = regularizer.emit(&mut emitter, &chosen.layer);

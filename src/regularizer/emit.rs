@@ -1,4 +1,4 @@
-//! Writes ONNX nodes: one method per operator, hiding what differs between operator-set versions 7 to 26.
+//! Writes ONNX nodes: one method per operator, hiding what differs between operator-set versions 1 to 26.
 //!
 //! Every value it makes has a name under the layer's prefix and, where its shape is known, a declared type.
 
@@ -155,7 +155,29 @@ impl Emitter {
     /// An operator of two operands that broadcast: Add, Sub, Mul, Div, Min.
     pub fn binary(&mut self, label: &str, op: &str, a: &Tensor, b: &Tensor) -> Tensor {
         let dims = a.dims().zip(b.dims()).map(|(a, b)| broadcast(a, b));
-        self.node(label, op, &[a, b], Vec::new(), TensorType { elem: a.ty.elem, dims })
+        let ty = TensorType { elem: a.ty.elem, dims };
+        if self.opset < 7 { self.stretched(label, op, a, b, ty) } else { self.node(label, op, &[a, b], Vec::new(), ty) }
+    }
+
+    /// Before operator set 7 only the second operand is ever stretched, here one of one element, and only when an attribute asks.
+    fn stretched(&mut self, label: &str, op: &str, a: &Tensor, b: &Tensor, ty: TensorType) -> Tensor {
+        let is_one = |t: &Tensor| t.ty.is_scalar() == Some(true);
+        if is_one(a) && (!is_one(b) || b.ty.rank() > a.ty.rank()) {
+            return match op {
+                "Div" => {
+                    let inverse = self.unary(&format!("{label}_inverse"), "Reciprocal", b);
+                    self.binary(label, "Mul", &inverse, a)
+                }
+                "Sub" => {
+                    let negative = self.unary(&format!("{label}_negative"), "Neg", b);
+                    self.binary(label, "Add", &negative, a)
+                }
+                _ => self.binary(label, op, b, a),
+            };
+        }
+        // Min has no such attribute, and gets operands of one shape.
+        let stretches = is_one(b) && op != "Min";
+        self.node(label, op, &[a, b], if stretches { vec![int("broadcast", 1)] } else { Vec::new() }, ty)
     }
 
     /// Cast, unless the value has that type already.
@@ -164,7 +186,10 @@ impl Emitter {
             return x.clone();
         }
         let ty = TensorType { elem, dims: x.ty.dims.clone() };
-        self.node(label, "Cast", &[x], vec![int("to", i64::from(elem))], ty)
+        // Before operator set 6 the type goes by its name.
+        let name = DataType::try_from(elem).map_or("", |t| t.as_str_name());
+        let to = if self.opset < 6 { string("to", name) } else { int("to", i64::from(elem)) };
+        self.node(label, "Cast", &[x], vec![to], ty)
     }
 
     /// ReduceMean, ReduceSum or ReduceL2 over some axes, or over all of them (`None`) to a scalar.
@@ -424,8 +449,47 @@ pub fn float(name: &str, value: f32) -> AttributeProto {
     AttributeProto { name: Some(name.into()), r#type: kind, f: Some(value), ..AttributeProto::default() }
 }
 
+/// A string attribute.
+pub fn string(name: &str, value: &str) -> AttributeProto {
+    let kind = Some(AttributeType::String as i32);
+    let s = Some(value.as_bytes().to_vec().into());
+    AttributeProto { name: Some(name.into()), r#type: kind, s, ..AttributeProto::default() }
+}
+
 /// An attribute that is a list of integers.
 pub fn ints(name: &str, values: &[i64]) -> AttributeProto {
     let kind = Some(AttributeType::Ints as i32);
     AttributeProto { name: Some(name.into()), r#type: kind, ints: values.to_vec(), ..AttributeProto::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(name: &str, dims: &[u64]) -> Tensor {
+        let dims = Some(dims.iter().map(|d| Dim::Known(*d)).collect());
+        Tensor { name: name.into(), ty: TensorType { elem: Elem::F32.onnx(), dims } }
+    }
+
+    /// The nodes for one operator of two operands, as `Op(a, b)` with a `*` where broadcasting is asked for.
+    fn written(opset: i64, op: &str, a: &Tensor, b: &Tensor) -> String {
+        let mut e = Emitter::new(opset, "", "");
+        e.binary("y", op, a, b);
+        let text = |n: &NodeProto| {
+            let star = if n.attribute.iter().any(|a| a.name() == "broadcast") { "*" } else { "" };
+            format!("{}{star}({})", n.op_type(), n.input.join(", "))
+        };
+        e.finish().nodes.iter().map(text).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn before_operator_set_seven_only_a_second_operand_is_stretched() {
+        let (x, one, row) = (tensor("x", &[3, 2]), tensor("one", &[]), tensor("row", &[1]));
+        assert_eq!(written(7, "Div", &one, &x), "Div(one, x)");
+        assert_eq!(written(6, "Div", &one, &x), "Reciprocal(x) Mul*(y_inverse, one)");
+        assert_eq!(written(6, "Sub", &one, &row), "Neg(row) Add*(y_negative, one)");
+        assert_eq!(written(6, "Mul", &one, &x), "Mul*(x, one)");
+        assert_eq!(written(6, "Mul", &x, &x), "Mul(x, x)");
+        assert_eq!(written(6, "Min", &row, &row), "Min(row, row)");
+    }
 }

@@ -137,7 +137,7 @@ static STANDARD: LazyLock<Table> = LazyLock::new(|| {
             ("RandomNormal RandomUniform", Each(constant::random)),
             ("Range", Like(0, constant::range)),
             ("Shape", Typed(DataType::Int64, constant::shape)),
-            ("Size", Typed(DataType::Int64, |_| Some(Vec::new()))),
+            ("SequenceLength Size", Typed(DataType::Int64, |_| Some(Vec::new()))),
         ],
         true,
     )

@@ -37,6 +37,7 @@ pub fn resolve(
         };
         let result = match value {
             None => Err("it has no single input to tap; --at pre takes what goes into an activation".to_owned()),
+            Some(value) if Some(value) == loss => Err("it is the loss itself".to_owned()),
             Some(value) => check(analysis, value, leads.as_deref()).map(|()| value),
         };
         match result {

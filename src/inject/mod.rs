@@ -50,6 +50,7 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan, InjectError> {
     if model.graph.nodes.is_empty() {
         return Err(InjectError::NoNodes);
     }
+    Record::all(model).map_err(|problem| InjectError::BadRecord { problem })?;
     let analysis = Analysis::with_overrides(model, options.wrt.as_deref(), options.freeze.as_deref())?;
     let loss = if options.as_output { None } else { Some(loss::choose(&analysis, options)?) };
 

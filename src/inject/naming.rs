@@ -4,26 +4,31 @@ use std::collections::HashSet;
 
 use crate::graph::{Graph, NodeId, bodies};
 use crate::onnx::{GraphProto, NodeProto};
-use crate::record::ROOT;
+use crate::record::{ROOT, Record};
 use crate::wire::Model;
 
 /// Longest part of a node's name that a layer's name takes over.
 const LONGEST: usize = 120;
 
-/// The first of `per_inject/`, `per_inject/2/`, `per_inject/3/` … that no name of the model starts with, and its number.
+/// The first of `per_inject/`, `per_inject/2/`, `per_inject/3/` … behind all that the model's names and records use, and its number.
 ///
 /// Every injection has its own, so that taking the last one out leaves the earlier ones.
 pub fn free_root(model: &Model, graph: &Graph) -> (String, usize) {
     let mut taken = HashSet::new();
     let mut note = |name: &str| {
         if let Some(rest) = name.strip_prefix(ROOT) {
-            taken.insert(rest.split('/').next().and_then(|n| n.parse().ok()).unwrap_or(1));
+            // Whatever is no number, and 0 too, stands under the first root.
+            let number = rest.split('/').next().and_then(|n| n.parse::<usize>().ok());
+            taken.insert(number.unwrap_or(1).max(1));
         }
     };
     graph.values().for_each(|v| note(graph.name(v)));
     visit_names(graph.nodes, &mut note);
     model.graph.value_info.iter().for_each(|v| note(v.name()));
-    let next = taken.iter().max().map_or(1, |n: &usize| n + 1);
+    taken.extend(model.metadata.iter().filter_map(|m| Record::number(m.key())));
+    let last = taken.iter().max().copied().unwrap_or(0);
+    // Only a forged name holds the greatest number there is.
+    let next = last.checked_add(1).or_else(|| (2..last).find(|n| !taken.contains(n))).unwrap_or(last);
     (if next == 1 { ROOT.to_owned() } else { format!("{ROOT}{next}/") }, next)
 }
 
@@ -81,3 +86,32 @@ impl LayerNames {
 
 /// What the injection itself calls values right under the root.
 const RESERVED: [&str; 5] = ["coef", "task_loss", "per", "term", "total"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::testing::Net;
+    use crate::onnx::StringStringEntryProto;
+
+    fn root_beside(name: &str) -> (String, usize) {
+        let model = Net::new().input(name, 1, "1").build();
+        free_root(&model, &Graph::of(&model).unwrap())
+    }
+
+    #[test]
+    fn a_root_is_free_whatever_the_names_of_the_model_are() {
+        assert_eq!(root_beside("x"), ("per_inject/".into(), 1));
+        for name in ["per_inject/", "per_inject/0", "per_inject/0/x", "per_inject/-1", "per_inject/1/x"] {
+            assert_eq!(root_beside(name), ("per_inject/2/".into(), 2), "{name}");
+        }
+        assert_eq!(root_beside("per_inject/7/x"), ("per_inject/8/".into(), 8));
+        assert_eq!(root_beside(&format!("per_inject/{}/x", usize::MAX)), ("per_inject/2/".into(), 2));
+    }
+
+    #[test]
+    fn a_record_without_its_nodes_still_takes_its_number() {
+        let mut model = Net::new().input("x", 1, "1").build();
+        model.metadata.push(StringStringEntryProto { key: Some("per_inject.4".into()), value: None });
+        assert_eq!(free_root(&model, &Graph::of(&model).unwrap()).1, 5);
+    }
+}

@@ -27,7 +27,9 @@ pub enum InjectError {
     #[error(transparent)]
     Select(#[from] SelectError),
     /// A selector of initializers.
-    #[error("{option}: {source}")]
+    #[error(
+        "{option} chooses among the model's initializers: {source}; 'per-inject inspect --initializers' lists them"
+    )]
     Initializers {
         /// `--wrt` or `--freeze`.
         option: &'static str,

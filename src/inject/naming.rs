@@ -90,28 +90,32 @@ const RESERVED: [&str; 5] = ["coef", "task_loss", "per", "term", "total"];
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::testing::Net;
-    use crate::onnx::StringStringEntryProto;
+    use crate::onnx::{ModelProto, StringStringEntryProto, ValueInfoProto};
+    use prost::Message;
 
-    fn root_beside(name: &str) -> (String, usize) {
-        let model = Net::new().input(name, 1, "1").build();
-        free_root(&model, &Graph::of(&model).unwrap())
+    fn root_in(input: &str, metadata: &str) -> (String, usize) {
+        let input = ValueInfoProto { name: Some(input.into()), ..Default::default() };
+        let entry = StringStringEntryProto { key: Some(metadata.into()), value: None };
+        let graph = GraphProto { input: vec![input], ..Default::default() };
+        let proto =
+            ModelProto { ir_version: Some(8), graph: Some(graph), metadata_props: vec![entry], ..Default::default() };
+        let model = Model::from_bytes(proto.encode_to_vec()).unwrap();
+        let graph = Graph::of(&model).unwrap();
+        free_root(&model, &graph)
     }
 
     #[test]
     fn a_root_is_free_whatever_the_names_of_the_model_are() {
-        assert_eq!(root_beside("x"), ("per_inject/".into(), 1));
+        assert_eq!(root_in("x", ""), ("per_inject/".into(), 1));
         for name in ["per_inject/", "per_inject/0", "per_inject/0/x", "per_inject/-1", "per_inject/1/x"] {
-            assert_eq!(root_beside(name), ("per_inject/2/".into(), 2), "{name}");
+            assert_eq!(root_in(name, ""), ("per_inject/2/".into(), 2), "{name}");
         }
-        assert_eq!(root_beside("per_inject/7/x"), ("per_inject/8/".into(), 8));
-        assert_eq!(root_beside(&format!("per_inject/{}/x", usize::MAX)), ("per_inject/2/".into(), 2));
+        assert_eq!(root_in("per_inject/7/x", ""), ("per_inject/8/".into(), 8));
+        assert_eq!(root_in(&format!("per_inject/{}/x", usize::MAX), ""), ("per_inject/2/".into(), 2));
     }
 
     #[test]
     fn a_record_without_its_nodes_still_takes_its_number() {
-        let mut model = Net::new().input("x", 1, "1").build();
-        model.metadata.push(StringStringEntryProto { key: Some("per_inject.4".into()), value: None });
-        assert_eq!(free_root(&model, &Graph::of(&model).unwrap()).1, 5);
+        assert_eq!(root_in("x", "per_inject.4").1, 5);
     }
 }

@@ -435,6 +435,12 @@ fn warnings(injection: &Injection, report: &Report) -> Vec<String> {
             ));
         }
     }
+    let opset = injection.analysis.model.opset();
+    if opset < 7 {
+        out.push(format!(
+            "the model imports operator set {opset}, whose Add and Mul ONNX Runtime does not have; onnx.version_converter brings it to 13, also after the injection"
+        ));
+    }
     if !injection.analysis.has_trainable() && injection.loss.is_some() {
         out.push(
             "no initializer is trainable, so nothing says which layers can learn; are the parameters graph inputs?"

@@ -1,14 +1,32 @@
 //! Everything that is known about a model's main graph, found once and shared by inspection and injection.
 
+use thiserror::Error;
+
 use crate::graph::infer::Types;
 use crate::graph::kind::{Kind, kind};
 use crate::graph::reach::Reach;
 use crate::graph::role::{InitializerRole, Role, apply_overrides, roles};
 use crate::graph::{Graph, GraphError};
-use crate::inject::InjectError;
-use crate::record::ROOT;
-use crate::select::{Catalog, select_names};
+use crate::record::{ROOT, Record};
+use crate::select::{Catalog, SelectError, select_names};
 use crate::wire::Model;
+
+/// Why a model could not be analysed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum AnalysisError {
+    /// The graph's structure.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// A selector of initializers.
+    #[error("{option}: {source}")]
+    Initializers {
+        /// `--wrt` or `--freeze`.
+        option: &'static str,
+        /// What is wrong with it.
+        source: SelectError,
+    },
+}
 
 /// A model's graph with its types, roles, reach and activations.
 pub struct Analysis<'m> {
@@ -37,12 +55,12 @@ impl<'m> Analysis<'m> {
     }
 
     /// As [`Analysis::of`], with selectors over initializers that override their roles.
-    pub fn with_overrides(model: &'m Model, wrt: Option<&str>, freeze: Option<&str>) -> Result<Self, InjectError> {
+    pub fn with_overrides(model: &'m Model, wrt: Option<&str>, freeze: Option<&str>) -> Result<Self, AnalysisError> {
         let names: Vec<&str> = model.graph.initializers.iter().map(|t| t.name.as_str()).collect();
         let chosen = |option, spec: Option<&str>| {
             spec.map(|spec| select_names(spec, &names))
                 .transpose()
-                .map_err(|source| InjectError::Initializers { option, source })
+                .map_err(|source| AnalysisError::Initializers { option, source })
         };
         let (wrt, freeze) = (chosen("--wrt", wrt)?, chosen("--freeze", freeze)?);
         Ok(Self::build(model, wrt.as_deref(), freeze.as_deref())?)
@@ -62,7 +80,7 @@ impl<'m> Analysis<'m> {
                 }
                 let trained = apply_overrides(&roles, wrt, freeze);
                 let reach = Reach::of(&graph, &types, &trained);
-                let kind = kind(&graph, &types, model, &reach);
+                let kind = without_ours(kind(&graph, &types, model, &reach), &graph, model);
                 (types, roles, trained, reach, kind)
             },
         );
@@ -73,4 +91,13 @@ impl<'m> Analysis<'m> {
     pub fn has_trainable(&self) -> bool {
         self.reach.trains()
     }
+}
+
+/// Outputs that an injection added are no losses of the model's own.
+fn without_ours(kind: Kind, graph: &Graph, model: &Model) -> Kind {
+    let Kind::ForwardLoss { mut candidates } = kind else { return kind };
+    let records = Record::all(model).unwrap_or_default();
+    let added = |name: &str| records.iter().any(|(_, r)| r.outputs.iter().any(|o| o == name));
+    candidates.retain(|v| !graph.name(*v).starts_with(ROOT) && !added(graph.name(*v)));
+    if candidates.is_empty() { Kind::ForwardOnly } else { Kind::ForwardLoss { candidates } }
 }

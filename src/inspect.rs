@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::analysis::Analysis;
+use crate::analysis::{Analysis, AnalysisError};
 use crate::graph::GraphError;
 use crate::graph::kind::Kind;
 use crate::graph::warn::warnings;
@@ -35,6 +35,8 @@ pub struct Inspection {
     pub taps: Vec<TapReport>,
     /// Activations that no selector reaches, with the reason.
     pub hidden: Vec<Skipped>,
+    /// Nodes that come close to an activation, with what differs.
+    pub near_misses: Vec<Skipped>,
     /// Initializers with their roles.
     pub initializers: Vec<InitializerReport>,
     /// Injections that the model holds already.
@@ -101,11 +103,7 @@ pub struct InitializerReport {
 }
 
 /// Inspects a model. `wrt` and `freeze` are selectors over initializers, as for an injection.
-pub fn inspect(
-    model: &Model,
-    wrt: Option<&str>,
-    freeze: Option<&str>,
-) -> Result<Inspection, crate::inject::InjectError> {
+pub fn inspect(model: &Model, wrt: Option<&str>, freeze: Option<&str>) -> Result<Inspection, AnalysisError> {
     let analysis = Analysis::with_overrides(model, wrt, freeze)?;
     let work = Work::of(&analysis.graph, &analysis.types);
     let (kind, kind_detail) = describe_kind(&analysis.kind);
@@ -142,6 +140,15 @@ pub fn inspect(
             .hidden
             .iter()
             .map(|h| Skipped { what: h.description.clone(), reason: h.reason.clone() })
+            .collect(),
+        near_misses: analysis
+            .catalog
+            .near_misses
+            .iter()
+            .map(|m| Skipped {
+                what: format!("{}, nearly {}", analysis.graph.describe(m.node), m.activation.name()),
+                reason: m.reason.clone(),
+            })
             .collect(),
         initializers: analysis.roles.iter().zip(&analysis.trained).map(initializer).collect(),
         injections: Record::all(model).unwrap_or_default().into_iter().map(|(_, r)| r).collect(),

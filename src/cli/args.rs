@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use per_inject::inject::{At, Estimator, Options, Outputs};
@@ -106,7 +107,7 @@ pub struct InjectArgs {
     pub loss: Option<String>,
 
     /// Leave any loss alone and add the term as an output per_loss
-    #[arg(long, env = "PER_INJECT_AS_OUTPUT")]
+    #[arg(long, env = "PER_INJECT_AS_OUTPUT", value_parser = BoolishValueParser::new())]
     pub as_output: bool,
 
     /// Expose as further outputs: the task loss, the PER total, each layer's PER
@@ -114,11 +115,11 @@ pub struct InjectArgs {
     pub outputs: Vec<OutputArg>,
 
     /// Make λ a graph input, with its value as the default
-    #[arg(long, env = "PER_INJECT_COEF_INPUT")]
+    #[arg(long, env = "PER_INJECT_COEF_INPUT", value_parser = BoolishValueParser::new())]
     pub coef_input: bool,
 
     /// Accept a coefficient of 1000 and more
-    #[arg(long, env = "PER_INJECT_ANY_COEF")]
+    #[arg(long, env = "PER_INJECT_ANY_COEF", value_parser = BoolishValueParser::new())]
     pub any_coef: bool,
 
     /// Initializers that are trained, instead of those whose role says so (a selector over names)
@@ -130,15 +131,15 @@ pub struct InjectArgs {
     pub freeze: Option<String>,
 
     /// Refuse when a selected activation cannot be regularised, instead of leaving it out with a warning
-    #[arg(long, env = "PER_INJECT_STRICT")]
+    #[arg(long, env = "PER_INJECT_STRICT", value_parser = BoolishValueParser::new())]
     pub strict: bool,
 
     /// Write nothing; show what would be done
-    #[arg(long, env = "PER_INJECT_DRY_RUN")]
+    #[arg(long, env = "PER_INJECT_DRY_RUN", value_parser = BoolishValueParser::new())]
     pub dry_run: bool,
 
     /// Print the report as JSON (schemas/report.schema.json)
-    #[arg(long, env = "PER_INJECT_JSON")]
+    #[arg(long, env = "PER_INJECT_JSON", value_parser = BoolishValueParser::new())]
     pub json: bool,
 
     /// What happens to external data when OUT is in another folder
@@ -146,7 +147,7 @@ pub struct InjectArgs {
     pub external: ExternalArg,
 
     /// Flush to disk before the rename, also above 64 MB
-    #[arg(long, env = "PER_INJECT_SYNC")]
+    #[arg(long, env = "PER_INJECT_SYNC", value_parser = BoolishValueParser::new())]
     pub sync: bool,
 }
 
@@ -155,10 +156,10 @@ pub struct InspectArgs {
     /// The model, an ONNX file; - reads standard input
     pub model: PathBuf,
     /// Print JSON (schemas/inspect.schema.json)
-    #[arg(long, env = "PER_INJECT_JSON")]
+    #[arg(long, env = "PER_INJECT_JSON", value_parser = BoolishValueParser::new())]
     pub json: bool,
-    /// List every initializer with its role
-    #[arg(long)]
+    /// List every initializer with its role, however many there are
+    #[arg(long, env = "PER_INJECT_INITIALIZERS", value_parser = BoolishValueParser::new())]
     pub initializers: bool,
     /// Initializers that are trained, instead of those whose role says so (a selector over names)
     #[arg(long, value_name = "SELECTOR", env = "PER_INJECT_WRT")]
@@ -176,13 +177,13 @@ pub struct StripArgs {
     #[arg(short, long, value_name = "OUT", env = "PER_INJECT_OUTPUT")]
     pub output: PathBuf,
     /// Take out every injection, not only the last one
-    #[arg(long)]
+    #[arg(long, env = "PER_INJECT_ALL", value_parser = BoolishValueParser::new())]
     pub all: bool,
     /// What happens to external data when OUT is in another folder
     #[arg(long, value_enum, default_value = "copy", env = "PER_INJECT_EXTERNAL")]
     pub external: ExternalArg,
     /// Flush to disk before the rename, also above 64 MB
-    #[arg(long, env = "PER_INJECT_SYNC")]
+    #[arg(long, env = "PER_INJECT_SYNC", value_parser = BoolishValueParser::new())]
     pub sync: bool,
 }
 

@@ -1,5 +1,6 @@
 //! Reports as text. Fits 100 columns where names do; colours only on a terminal.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
 use std::path::Path;
@@ -238,18 +239,40 @@ pub fn inspection(found: &Inspection, initializers: bool) -> String {
     for hidden in found.hidden.iter().take(MOST_ROWS) {
         let _ = writeln!(out, "{} {}: {}", yellow("out of reach:"), visible(&hidden.what), visible(&hidden.reason));
     }
-    if initializers {
+    for miss in found.near_misses.iter().take(MOST_ROWS) {
+        let _ = writeln!(out, "{} {}: {}", yellow("no activation:"), visible(&miss.what), visible(&miss.reason));
+    }
+    initializer_roles(&mut out, found, initializers);
+    for warning in &found.warnings {
+        let _ = writeln!(out, "{} {}", yellow("note:"), visible(warning));
+    }
+    out
+}
+
+/// Every initializer with its role; in a large model only how many there are of each, unless all are asked for.
+fn initializer_roles(out: &mut String, found: &Inspection, all: bool) {
+    if found.initializers.is_empty() {
+        return;
+    }
+    out.push('\n');
+    if all || found.initializers.len() <= MOST_ROWS {
         let mut table = table(&["initializer", "shape", "role", "trained", "because"]);
         for i in &found.initializers {
             let trained = if i.trained { "yes" } else { "no" };
             table.add_row([visible(&i.name), visible(&i.shape), i.role.clone(), trained.into(), visible(&i.because)]);
         }
-        let _ = writeln!(out, "\n{}", trimmed(&table));
+        let _ = writeln!(out, "{}", trimmed(&table));
+        return;
     }
-    for warning in &found.warnings {
-        let _ = writeln!(out, "{} {}", yellow("note:"), visible(warning));
+    let mut counts: BTreeMap<(&str, bool), usize> = BTreeMap::new();
+    for i in &found.initializers {
+        *counts.entry((&i.role, i.trained)).or_insert(0) += 1;
     }
-    out
+    let mut table = table(&["initializers", "role", "trained"]);
+    for ((role, trained), n) in counts {
+        table.add_row([n.to_string(), role.to_owned(), if trained { "yes" } else { "no" }.to_owned()]);
+    }
+    let _ = writeln!(out, "{}\n(--initializers lists each with the reason)", trimmed(&table));
 }
 
 fn table(header: &[&str]) -> Table {

@@ -6,6 +6,7 @@
 mod constant;
 mod convolution;
 mod dims;
+mod int;
 mod integers;
 mod layout;
 mod loss;
@@ -25,6 +26,7 @@ mod tests;
 
 pub use layout::Layout;
 
+use layout::Making;
 use registry::Rule;
 use site::{Known, MAX_RANK, Site};
 
@@ -151,32 +153,43 @@ fn infer_node(known: &mut Known<'_, '_>, layouts: &mut [Layout], id: NodeId) {
     let graph = known.graph;
     let node = graph.node(id);
     let outputs = graph.outputs_of(id);
-    let open = outputs.iter().flatten().any(|v| !is_complete(&known.types[v.index()]));
-    if open && let Some(rule) = registry::rule(node.domain(), node.op_type()) {
-        let found = apply(rule, &Site { known, id, node });
-        for (value, found) in outputs.iter().zip(found) {
-            if let Some(value) = value {
-                fill_in(&mut known.types[value.index()], found);
-            }
-        }
+    // Y of an LSTM may be left out where only Y_h is used.
+    let Some(present) = outputs.iter().flatten().next().copied() else { return };
+    let operator = registry::operator(node.domain(), node.op_type());
+    let open = || outputs.iter().flatten().any(|v| !is_complete(&known.types[v.index()]));
+    if let Some(operator) = operator.filter(|_| open()) {
+        apply(operator.rule, known, id, outputs);
     }
-    let Some(first) = outputs.first().copied().flatten() else { return };
     let site = Site { known, id, node };
     let input = |slot: usize| site.value(slot).map_or(Layout::Unknown, |v| layouts[v.index()]);
-    let layout = layout::of(&site, input, &known.types[first.index()]);
-    let is_standard = matches!(node.domain(), "" | "ai.onnx");
-    let integers = if is_standard && integers::takes_part(node.op_type()) { integers::evaluate(&site) } else { None };
+    let making = operator.map(|o| o.layout).or_else(|| Making::of(node.op_type())).unwrap_or(Making::Nothing);
+    let layout = layout::of(making, &site, input, &known.types[present.index()]);
+    let integers = if operator.is_some_and(|o| o.integers) { integers::evaluate(&site) } else { None };
     for value in outputs.iter().flatten() {
         let rank_two = known.types[value.index()].rank() == Some(2);
         layouts[value.index()] = if rank_two { Layout::Features } else { layout };
     }
-    known.note_integers(first, integers);
+    if let Some(first) = outputs[0] {
+        known.note_integers(first, integers);
+    }
 }
 
-fn apply(rule: Rule, site: &Site<'_, '_>) -> Vec<TensorType> {
-    match rule {
-        Rule::Like(slot, dims) => vec![TensorType { elem: site.elem(slot), dims: dims(site) }],
-        Rule::Typed(elem, dims) => vec![TensorType { elem: elem as i32, dims: dims(site) }],
-        Rule::Each(all) => all(site),
+/// Fills in what a rule finds about a node's outputs.
+fn apply(rule: Rule, known: &mut Known<'_, '_>, id: NodeId, outputs: &[Option<ValueId>]) {
+    let site = Site { known, id, node: known.graph.node(id) };
+    let found = match rule {
+        Rule::Like(slot, dims) => TensorType { elem: site.elem(slot), dims: dims(&site) },
+        Rule::Typed(elem, dims) => TensorType { elem: elem as i32, dims: dims(&site) },
+        Rule::Each(all) => {
+            for (value, found) in outputs.iter().zip(all(&site)) {
+                if let Some(value) = value {
+                    fill_in(&mut known.types[value.index()], found);
+                }
+            }
+            return;
+        }
+    };
+    if let Some(first) = outputs.first().copied().flatten() {
+        fill_in(&mut known.types[first.index()], found);
     }
 }

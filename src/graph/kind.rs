@@ -5,6 +5,7 @@ use super::infer::Types;
 use super::reach::Reach;
 use super::types::Dim;
 use super::{Graph, ValueId};
+use crate::onnx::{ValueInfoProto, type_proto};
 use crate::wire::Model;
 
 /// The kinds of graph that a regulariser can be put into.
@@ -40,7 +41,7 @@ pub fn kind(graph: &Graph<'_>, types: &Types, model: &Model, reach: &Reach) -> K
     if !model.training_info.is_empty() {
         return Kind::TrainingInfo { entries: model.training_info.len() };
     }
-    let mut candidates = scalar_outputs(graph, types);
+    let mut candidates = scalar_outputs(graph, types, model);
     if reach.trains() {
         candidates.retain(|v| reach.depends_on_trainable(*v));
     }
@@ -48,8 +49,16 @@ pub fn kind(graph: &Graph<'_>, types: &Types, model: &Model, reach: &Reach) -> K
 }
 
 /// Float outputs that hold one element, as far as is known, whether or not they depend on anything trained.
-pub(super) fn scalar_outputs(graph: &Graph<'_>, types: &Types) -> Vec<ValueId> {
-    let floats = || graph.outputs.iter().copied().filter(|v| types.get(*v).is_float() != Some(false));
+/// Sequences, maps and optionals are none.
+pub(super) fn scalar_outputs(graph: &Graph<'_>, types: &Types, model: &Model) -> Vec<ValueId> {
+    let is_tensor = |declared: &ValueInfoProto| match declared.r#type.as_ref().and_then(|t| t.value.as_ref()) {
+        Some(kind) => matches!(kind, type_proto::Value::TensorType(_)),
+        None => true,
+    };
+    // The graph lists its outputs in the order of their declarations.
+    let declared = graph.outputs.iter().zip(&model.graph.outputs);
+    let tensors: Vec<ValueId> = declared.filter(|(_, d)| is_tensor(d)).map(|(v, _)| *v).collect();
+    let floats = || tensors.iter().copied().filter(|v| types.get(*v).is_float() != Some(false));
     let fits = |v: &ValueId| match single_element(types, *v) {
         Some(single) => single,
         None => graph.name(*v).to_ascii_lowercase().contains("loss"),
@@ -154,6 +163,15 @@ mod tests {
         assert_eq!(kind_of(&of_input.build()).0, Kind::ForwardOnly);
         let integer = net().node("Shape", &["m"], &["loss"], vec![]).output("loss", 7, Some("1"));
         assert_eq!(kind_of(&integer.build()).0, Kind::ForwardOnly);
+    }
+
+    #[test]
+    fn a_sequence_is_no_loss() {
+        let net = net().node("SequenceConstruct", &["m"], &["loss"], vec![]).output("loss", 1, None);
+        let mut model = net.build();
+        let sequence = type_proto::Value::SequenceType(Box::default());
+        model.graph.outputs[0].r#type = Some(crate::onnx::TypeProto { value: Some(sequence), denotation: None });
+        assert_eq!(kind_of(&model).0, Kind::ForwardOnly);
     }
 
     #[test]

@@ -147,7 +147,7 @@ pub fn warnings(
     if *kind != Kind::ForwardOnly {
         found.extend(frozen_normalization(graph, model));
     }
-    found.extend(loss_problems(graph, types, reach, kind));
+    found.extend(loss_problems(graph, model, types, reach, kind));
     found
 }
 
@@ -198,7 +198,7 @@ fn frozen_normalization(graph: &Graph<'_>, model: &Model) -> Option<Warning> {
     (!nodes.is_empty()).then_some(Warning::FrozenBatchNormalization { nodes })
 }
 
-fn loss_problems(graph: &Graph<'_>, types: &Types, reach: &Reach, kind: &Kind) -> Option<Warning> {
+fn loss_problems(graph: &Graph<'_>, model: &Model, types: &Types, reach: &Reach, kind: &Kind) -> Option<Warning> {
     match kind {
         Kind::ForwardLoss { candidates } if !reach.trains() => {
             Some(Warning::NothingTrained { loss: graph.name(*candidates.first()?).to_owned() })
@@ -208,7 +208,7 @@ fn loss_problems(graph: &Graph<'_>, types: &Types, reach: &Reach, kind: &Kind) -
             let looks_like = |v: &&super::ValueId| {
                 types.get(**v).is_scalar() == Some(true) || graph.name(**v).to_ascii_lowercase().contains("loss")
             };
-            let outputs = scalar_outputs(graph, types);
+            let outputs = scalar_outputs(graph, types, model);
             let loss = outputs.iter().find(looks_like)?;
             Some(Warning::UnreachedLoss { loss: graph.name(*loss).to_owned() })
         }

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::graph::GraphError;
+use crate::analysis::AnalysisError;
 use crate::regularizer::Unsupported;
 use crate::select::{ParseError, SelectError};
 use crate::wire::WireError;
@@ -14,20 +14,12 @@ pub enum InjectError {
     /// The file's bytes.
     #[error(transparent)]
     Wire(#[from] WireError),
-    /// The graph's structure.
+    /// The graph's structure, or a selector of initializers.
     #[error(transparent)]
-    Graph(#[from] GraphError),
+    Analysis(#[from] AnalysisError),
     /// A selector.
     #[error(transparent)]
     Select(#[from] SelectError),
-    /// A selector of initializers.
-    #[error("{option}: {source}")]
-    Initializers {
-        /// `--wrt` or `--freeze`.
-        option: &'static str,
-        /// What is wrong with it.
-        source: SelectError,
-    },
     /// A per-layer coefficient's selector.
     #[error("--coef {item}={value}: {source}")]
     CoefficientItem {

@@ -37,6 +37,7 @@ pub fn resolve(
         };
         let result = match value {
             None => Err("it has no single input to tap; --at pre takes what goes into an activation".to_owned()),
+            Some(value) if Some(value) == loss => Err("it is the loss itself".to_owned()),
             Some(value) => check(analysis, value, leads.as_deref()).map(|()| value),
         };
         match result {
@@ -108,8 +109,8 @@ fn view(analysis: &Analysis, value: ValueId, recurrent: bool, asked: Option<View
     match asked {
         None if sequence => View::Last,
         None => View::Flatten,
-        // The features of a sequence are its last axis: that is what a channel is there.
-        Some(View::Channel) if sequence => View::Last,
+        // The features of a sequence are its last axis: that is what a channel is there. Of unknown origin, what is asked counts.
+        Some(View::Channel) if recurrent || layout == Layout::Sequence => View::Last,
         Some(view) => view,
     }
 }

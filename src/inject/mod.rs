@@ -23,7 +23,7 @@ use crate::onnx::StringStringEntryProto;
 use crate::patch::{Anchor, Change, Patch, Rename};
 use crate::record::{self, Original, Record, RecordedLayer, Renamed};
 use crate::regularizer::emit::{Emission, Emitter, Tensor};
-use crate::regularizer::{Exact, Reduction, Regularizer, Sampled};
+use crate::regularizer::{Exact, Reduction, Regularizer, Sampled, View};
 use crate::select::{SelectError, Selector};
 use crate::wire::fields::{graph as graph_field, node as node_field};
 use crate::wire::{Model, structure_digest};
@@ -257,7 +257,8 @@ impl Injection<'_> {
             change.initializers.extend(constants.into_values());
         } else {
             // Before IR version 4 an initializer has to be a graph input as well; a Constant node does not.
-            change.nodes = constants.into_values().map(term::constant_node).collect();
+            let opset = self.analysis.model.opset();
+            change.nodes = constants.into_values().flat_map(|tensor| term::constant_nodes(tensor, opset)).collect();
         }
         change
     }
@@ -410,6 +411,15 @@ const TYPICAL_BATCH: f64 = 128.0;
 /// Θ and projections above this many bytes for one layer are worth a warning.
 const LARGE: f64 = 64e6;
 
+/// Where maps are flattened there is a cheaper view.
+fn cheaper_view(report: &Report) -> &'static str {
+    let flattened = |l: &LayerReport| l.view == View::Flatten.name() && l.shape.matches(',').count() >= 2;
+    if report.layers.iter().any(flattened) { ", and --view channel less" } else { "" }
+}
+
+/// RandomNormal and RandomNormalLike were revised in this operator set, for bfloat16.
+const NO_RANDOM_KERNELS: i64 = 22;
+
 fn warnings(injection: &Injection, report: &Report) -> Vec<String> {
     let mut out = Vec::new();
     let sampled = injection.options.estimator == Estimator::Sampled;
@@ -417,10 +427,11 @@ fn warnings(injection: &Injection, report: &Report) -> Vec<String> {
         let heavy: Vec<&LayerReport> = report.layers.iter().filter(|l| l.cost.bytes > LARGE).collect();
         if let Some(worst) = heavy.iter().max_by(|a, b| a.cost.bytes.total_cmp(&b.cost.bytes)) {
             out.push(format!(
-                "{} layer(s) draw large slices in every step, the largest {:.0} MB ({}); --estimator exact needs none, and --view channel less",
+                "{} layer(s) draw large slices in every step, the largest {:.0} MB ({}); --estimator exact needs none{}",
                 heavy.len(),
                 worst.cost.bytes / 1e6,
-                worst.name
+                worst.name,
+                cheaper_view(report)
             ));
         }
         // Random numbers are drawn once a step, whatever the batch.
@@ -430,15 +441,21 @@ fn warnings(injection: &Injection, report: &Report) -> Vec<String> {
         let model = report.cost.model_multiply_adds;
         if model > 0.0 && term > model {
             out.push(format!(
-                "the term costs about {:.1} times the model's own forward pass; --estimator exact costs next to nothing, and --view channel less",
-                term / model
+                "the term costs about {:.1} times the model's own forward pass; --estimator exact costs next to nothing{}",
+                term / model,
+                cheaper_view(report)
             ));
         }
     }
-    let opset = injection.analysis.model.opset();
+    let opset = report.model.opset;
     if opset < 7 {
         out.push(format!(
             "the model imports operator set {opset}, whose Add and Mul ONNX Runtime does not have; onnx.version_converter brings it to 13, also after the injection"
+        ));
+    }
+    if sampled && opset >= NO_RANDOM_KERNELS && !report.layers.is_empty() {
+        out.push(format!(
+            "the model imports operator set {opset}, and ONNX Runtime (1.32) has no CPU kernel of RandomNormal since {NO_RANDOM_KERNELS}; --estimator exact runs there"
         ));
     }
     if !injection.analysis.has_trainable() && injection.loss.is_some() {

@@ -6,7 +6,7 @@ use crate::graph::types::TensorType;
 use crate::onnx::attribute_proto::AttributeType;
 use crate::onnx::tensor_proto::DataType;
 use crate::onnx::{AttributeProto, NodeProto, TensorProto, ValueInfoProto};
-use crate::regularizer::emit::{Elem, Emission, Emitter, Tensor};
+use crate::regularizer::emit::{Elem, Emission, Emitter, Tensor, int};
 
 /// What is written once for all layers.
 pub struct Term {
@@ -55,7 +55,9 @@ pub fn write_term(injection: &Injection, opset: i64, root: &str, written: &[Writ
         let suffix = if group == 0 { String::new() } else { format!("_{group}") };
         let sum = add_all(&mut e, &format!("sum{suffix}"), &pers);
         let coef = coefficient(injection, &mut term, root, group, &suffix, elem);
-        weighted.push(e.binary(&format!("weighted{suffix}"), "Mul", &sum, &coef));
+        let all_in_one = pers.len() == written.len();
+        let label = if all_in_one { "term".to_owned() } else { format!("weighted{suffix}") };
+        weighted.push(e.binary(&label, "Mul", &sum, &coef));
         sums.push(sum);
     }
     let total = add_all(&mut e, "term", &weighted);
@@ -86,7 +88,9 @@ pub fn write_term(injection: &Injection, opset: i64, root: &str, written: &[Writ
         }
     }
     if options.outputs.per {
-        exposed.push(add_all(&mut e, "per", &sums));
+        let sum = add_all(&mut e, "per", &sums);
+        // A sum of one has no name of its own yet.
+        exposed.push(if sums.len() == 1 { e.unary("per", "Identity", &sum) } else { sum });
     }
     if options.outputs.layers {
         exposed.extend(written.iter().map(|w| w.per.clone()));
@@ -109,7 +113,7 @@ fn arithmetic(injection: &Injection, written: &[Written]) -> Elem {
     if double { Elem::F64 } else { Elem::F32 }
 }
 
-/// A chain of Adds; ONNX Runtime's training has no gradient for Sum.
+/// A chain of Adds, because ONNX Runtime's training has no gradient for Sum; the last one is called `label`. One value is its own sum.
 fn add_all(e: &mut Emitter, label: &str, values: &[Tensor]) -> Tensor {
     let Some((first, rest)) = values.split_first() else { return e.scalar("zero", Elem::F32, 0.0) };
     let mut sum = first.clone();
@@ -117,7 +121,7 @@ fn add_all(e: &mut Emitter, label: &str, values: &[Tensor]) -> Tensor {
         let name = if i + 1 == rest.len() { label.to_owned() } else { format!("{label}/{}", i + 2) };
         sum = e.binary(&name, "Add", &sum, value);
     }
-    if rest.is_empty() { e.unary(label, "Identity", &sum) } else { sum }
+    sum
 }
 
 /// The initializer that holds λ of a group; also an input where asked, and where the IR version wants every initializer to be one.
@@ -155,7 +159,29 @@ fn free_output_name(injection: &Injection) -> String {
 }
 
 /// A Constant node that makes the tensor under its own name.
-pub fn constant_node(tensor: TensorProto) -> NodeProto {
+///
+/// Before operator set 9 Constant holds floating point only: integers are cast from double, which holds them all up to 2⁵³.
+pub fn constant_nodes(tensor: TensorProto, opset: i64) -> Vec<NodeProto> {
+    if opset >= 9 || tensor.data_type() != DataType::Int64 as i32 {
+        return vec![constant_node(tensor)];
+    }
+    let integers = tensor.raw_data().chunks_exact(8).filter_map(|b| b.try_into().ok()).map(i64::from_le_bytes);
+    let doubles: Vec<u8> = integers.flat_map(|n| (n as f64).to_le_bytes()).collect();
+    let name = tensor.name().to_owned();
+    let as_double = format!("{name}_double");
+    let cast = NodeProto {
+        input: vec![as_double.clone()],
+        output: vec![name.clone()],
+        name: Some(name),
+        op_type: Some("Cast".into()),
+        attribute: vec![int("to", i64::from(tensor.data_type()))],
+        ..NodeProto::default()
+    };
+    let (name, data_type, raw_data) = (Some(as_double), Some(DataType::Double as i32), Some(doubles.into()));
+    vec![constant_node(TensorProto { name, data_type, raw_data, ..tensor }), cast]
+}
+
+fn constant_node(tensor: TensorProto) -> NodeProto {
     let name = tensor.name().to_owned();
     let value = AttributeProto {
         name: Some("value".into()),

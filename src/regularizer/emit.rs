@@ -217,6 +217,64 @@ impl Emitter {
         }
     }
 
+    /// ReduceMean or ReduceSum to a scalar, one axis after another from the last.
+    ///
+    /// ONNX Runtime's CPU provider adds float32 one by one in a few lanes: the mean of 33 million equal numbers over all axes at once
+    /// comes out 3 % wrong. Axis by axis no sum is longer than a dimension, and all stages but the first are small.
+    pub fn reduce_all(&mut self, label: &str, op: &str, x: &Tensor) -> Tensor {
+        let is_short = self.length(x, 0..usize::MAX).is_some_and(|n| n <= LONGEST_SUM);
+        let rank = x.dims().map_or(0, Vec::len);
+        let mut partial = x.clone();
+        if !is_short {
+            for axis in (1..rank).rev() {
+                partial = self.reduce(&format!("{label}_axis{axis}"), op, &partial, Some(&[axis as i64]), false);
+            }
+        }
+        self.reduce(label, op, &partial, None, false)
+    }
+
+    /// ReduceSum over some axes (counted from the front), in stages as in [`Emitter::reduce_all`] where the sum is long.
+    pub fn sum(&mut self, label: &str, x: &Tensor, axes: &[i64]) -> Tensor {
+        let within = |i: &usize| axes.contains(&(*i as i64));
+        let rank = x.dims().map_or(0, Vec::len);
+        let length = self.length(x, (0..rank).filter(within));
+        let is_long = length.is_none_or(|n| n > LONGEST_SUM);
+        let mut sorted = axes.to_vec();
+        sorted.sort_unstable();
+        match sorted.as_slice() {
+            [first, rest @ ..] if is_long && !rest.is_empty() => {
+                let mut partial = x.clone();
+                for axis in rest.iter().rev() {
+                    partial = self.reduce(&format!("{label}_axis{axis}"), "ReduceSum", &partial, Some(&[*axis]), false);
+                }
+                self.reduce(label, "ReduceSum", &partial, Some(&[*first]), false)
+            }
+            // One long last axis is split in two.
+            [axis] if is_long && *axis + 1 == rank as i64 && length.and_then(split).is_some() => {
+                let (outer, inner) = length.and_then(split).unwrap_or((1, 1));
+                let mut shape = vec![0; rank - 1];
+                shape.extend([outer, inner].map(|n| i64::try_from(n).unwrap_or(i64::MAX)));
+                let shape = self.shape_constant("shape", &shape);
+                let mut dims = x.dims().cloned().unwrap_or_default();
+                dims.truncate(rank - 1);
+                dims.extend([outer, inner].map(Dim::Known));
+                let ty = TensorType { elem: x.ty.elem, dims: Some(dims) };
+                let parts = self.node(&format!("{label}_parts"), "Reshape", &[x, &shape], Vec::new(), ty);
+                let partial =
+                    self.reduce(&format!("{label}_axis{rank}"), "ReduceSum", &parts, Some(&[rank as i64]), false);
+                self.reduce(label, "ReduceSum", &partial, Some(&[*axis]), false)
+            }
+            _ => self.reduce(label, "ReduceSum", x, Some(axes), false),
+        }
+    }
+
+    /// The product of some dimensions, where they are known.
+    fn length(&self, x: &Tensor, axes: impl Iterator<Item = usize>) -> Option<u64> {
+        let dims = x.dims()?;
+        let mut axes = axes.take_while(|i| *i < dims.len());
+        axes.try_fold(1u64, |n, i| n.checked_mul(dims[i].known()?))
+    }
+
     /// An axis as this operator set wants it: not negative below 11 when the rank is known.
     fn axis(&self, axis: i64, rank: Option<usize>) -> i64 {
         match rank {
@@ -273,7 +331,7 @@ impl Emitter {
         self.node(label, "MatMul", &[a, b], Vec::new(), TensorType { elem: a.ty.elem, dims })
     }
 
-    /// One run-time dimension of `x` as an int64 tensor of shape [1]; −1 is the last.
+    /// One run-time dimension of `x` as an int64 tensor of one element; −1 is the last.
     pub fn dimension(&mut self, label: &str, x: &Tensor, axis: i64) -> Tensor {
         let rank = x.dims().map(|d| Dim::Known(d.len() as u64));
         let shape_ty = TensorType { elem: Elem::I64.onnx(), dims: Some(vec![rank.unwrap_or_default()]) };
@@ -354,6 +412,15 @@ fn broadcast(a: &[Dim], b: &[Dim]) -> Vec<Dim> {
         _ => Dim::Unknown,
     };
     (0..rank).map(|i| join((at(a, i), at(b, i)))).collect()
+}
+
+/// Longest sum in float32 that is left to one operator: ONNX Runtime keeps it to 1e-6 even when all terms are equal.
+const LONGEST_SUM: u64 = 1024;
+
+/// The two factors of `n` that are nearest to each other, if they are of any use.
+fn split(n: u64) -> Option<(u64, u64)> {
+    let inner = (8..=n.isqrt()).rev().find(|k| n.is_multiple_of(*k))?;
+    Some((n / inner, inner))
 }
 
 fn reduced(dims: &[Dim], axes: &[i64], keep: bool) -> Vec<Dim> {

@@ -62,8 +62,8 @@ impl Regularizer for Exact {
             None => dynamic_loss(e, layer, &norm2),
         };
         match layer.reduction {
-            Reduction::Mean => e.reduce("per", "ReduceMean", &loss, None, false),
-            Reduction::Sum => e.reduce("per", "ReduceSum", &loss, None, false),
+            Reduction::Mean => e.reduce_all("per", "ReduceMean", &loss),
+            Reduction::Sum => e.reduce_all("per", "ReduceSum", &loss),
         }
     }
 
@@ -76,7 +76,7 @@ impl Regularizer for Exact {
 fn sum_over_row(e: &mut Emitter, layer: &Layer, square: &Tensor) -> Tensor {
     match layer.row_axes() {
         Some(axes) if axes.is_empty() => square.clone(),
-        Some(axes) => e.reduce("norm2", "ReduceSum", square, Some(&axes), false),
+        Some(axes) => e.sum("norm2", square, &axes),
         // Of unknown rank, and every sample a row.
         None => {
             let rows = e.flatten("rows", square);

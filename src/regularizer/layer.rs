@@ -136,7 +136,7 @@ impl Layer {
             (Some([axis]), _) => e.dimension("length", &self.h, *axis),
             // More than one axis, or all of them but the first: the second dimension of the flattened tensor.
             _ => {
-                let h = self.batch_first(e, &self.h);
+                let h = self.batch_first(e, "length_batch_first", &self.h);
                 let flat = e.flatten("length_rows", &h);
                 e.dimension("length", &flat, 1)
             }
@@ -165,7 +165,7 @@ impl Layer {
             }
             (View::Flatten, Some(2)) if self.batch_axis == 0 => h.clone(),
             (View::Flatten, _) => {
-                let h = self.batch_first(e, h);
+                let h = self.batch_first(e, "batch_first", h);
                 e.flatten("rows", &h)
             }
             (View::Channel, Some(2 | 3)) => h.clone(),
@@ -175,12 +175,12 @@ impl Layer {
     }
 
     /// Moves the axis of samples to the front.
-    fn batch_first(&self, e: &mut Emitter, h: &Tensor) -> Tensor {
+    fn batch_first(&self, e: &mut Emitter, label: &str, h: &Tensor) -> Tensor {
         match self.dims() {
             Some(dims) if self.batch_axis > 0 && self.batch_axis < dims.len() => {
                 let rest = (0..dims.len()).filter(|a| *a != self.batch_axis);
                 let perm: Vec<usize> = std::iter::once(self.batch_axis).chain(rest).collect();
-                e.transpose("batch_first", h, &perm)
+                e.transpose(label, h, &perm)
             }
             _ => h.clone(),
         }

@@ -81,7 +81,7 @@ impl Regularizer for Sampled {
                 ("ReduceSum", scale, format!("sqrt_2_over_{}", self.slices))
             }
         };
-        let reduced = e.reduce("reduced", op, &rho, None, false);
+        let reduced = e.reduce_all("reduced", op, &rho);
         let scale = e.scalar(&label, layer.elem(), scale);
         e.binary("per", "Mul", &reduced, &scale)
     }

@@ -4,6 +4,7 @@ import pytest
 
 import command
 import corpus as wheels
+import injection
 import models
 import ort
 
@@ -12,6 +13,12 @@ import ort
 def per_inject():
     """`per_inject(*args, check=True)` runs the binary."""
     return command.per_inject
+
+
+@pytest.fixture(scope="session")
+def inject():
+    """`inject(model, *args)` is the injected model, checked by onnx, with its report."""
+    return injection.inject
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,8 @@
 //! Operators whose result does not come from the elements of a tensor.
 
-use super::dims::Int;
+use super::int::Int;
 use super::integers::{LIMIT, range_length, shape_range};
-use super::site::Site;
+use super::site::{MAX_RANK, Site};
 use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
 use crate::onnx::tensor_proto::DataType;
@@ -43,9 +43,11 @@ pub(super) fn constant_of_shape(site: &Site<'_, '_>) -> Vec<TensorType> {
     let dims = match site.integers(0) {
         Some(shape) => Some(shape.iter().map(Int::to_dim).collect()),
         None => match site.dims(0) {
-            Some([rank]) => {
-                rank.known().and_then(|r| usize::try_from(r).ok()).filter(|r| *r <= 16).map(|r| vec![Dim::Unknown; r])
-            }
+            Some([rank]) => rank
+                .known()
+                .and_then(|r| usize::try_from(r).ok())
+                .filter(|r| *r <= MAX_RANK)
+                .map(|r| vec![Dim::Unknown; r]),
             _ => None,
         },
     };

@@ -1,6 +1,6 @@
 //! Conv and ConvTranspose, and the windows that they share with pooling.
 
-use super::site::Site;
+use super::site::{MAX_RANK, Site};
 use crate::graph::Attributes;
 use crate::graph::types::Dim;
 
@@ -116,7 +116,7 @@ impl Window {
 fn spatial_axes(site: &Site<'_, '_>) -> Option<usize> {
     let known = site.dims(0).map(<[Dim]>::len).or_else(|| site.dims(1).map(<[Dim]>::len));
     let rank = known.or_else(|| site.node.ints("kernel_shape").map(|k| k.len() + 2))?;
-    (3..=16).contains(&rank).then(|| rank - 2)
+    (3..=MAX_RANK).contains(&rank).then(|| rank - 2)
 }
 
 fn at(dims: Option<&[Dim]>, i: usize) -> Dim {
@@ -127,7 +127,8 @@ fn at(dims: Option<&[Dim]>, i: usize) -> Dim {
 pub(super) fn conv(site: &Site<'_, '_>) -> Option<Vec<Dim>> {
     let axes = spatial_axes(site)?;
     let (data, weight) = (site.dims(0), site.dims(1));
-    let mut out = vec![at(data, 0), at(weight, 0)];
+    let mut out = Vec::with_capacity(axes + 2);
+    out.extend([at(data, 0), at(weight, 0)]);
     for axis in 0..axes {
         let window = Window::along(site, axis, axes, at(weight, axis + 2).known());
         out.push(window.map_or(Dim::Unknown, |w| w.slide(&at(data, axis + 2), false)));

@@ -1,45 +1,6 @@
-//! Arithmetic of dimensions, and of the whole numbers that shapes are computed from. Nothing overflows: what would is unknown.
-
-use std::sync::Arc;
+//! Arithmetic of dimensions. Nothing overflows: what would is unknown.
 
 use crate::graph::types::Dim;
-
-/// An element of a small integer tensor: a number, the size that a symbol stands for, or nothing known.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Int {
-    Known(i64),
-    Symbol(Arc<str>),
-    Unknown,
-}
-
-impl Int {
-    /// The number, when it is known.
-    pub fn known(&self) -> Option<i64> {
-        match self {
-            Int::Known(n) => Some(*n),
-            _ => None,
-        }
-    }
-
-    /// As a dimension; negative numbers are none.
-    pub fn to_dim(&self) -> Dim {
-        match self {
-            Int::Known(n) => u64::try_from(*n).map_or(Dim::Unknown, Dim::Known),
-            Int::Symbol(s) => Dim::Symbol(s.clone()),
-            Int::Unknown => Dim::Unknown,
-        }
-    }
-}
-
-impl From<&Dim> for Int {
-    fn from(dim: &Dim) -> Self {
-        match dim {
-            Dim::Known(n) => i64::try_from(*n).map_or(Int::Unknown, Int::Known),
-            Dim::Symbol(s) => Int::Symbol(s.clone()),
-            Dim::Unknown => Int::Unknown,
-        }
-    }
-}
 
 /// One dimension of the result of broadcasting. Two different symbols may be equal, or one of them 1: nothing is known then.
 fn broadcast_one(a: &Dim, b: &Dim) -> Dim {

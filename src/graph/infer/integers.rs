@@ -2,7 +2,8 @@
 
 use std::rc::Rc;
 
-use super::dims::{Int, position, product, slice_length};
+use super::dims::{position, product, slice_length};
+use super::int::{Int, add, divide, equal, multiply, subtract};
 use super::site::{Axes, Known, Site};
 use crate::graph::{Graph, ValueId, tensor_elements};
 
@@ -229,55 +230,6 @@ fn arithmetic(op: &str, site: &Site<'_, '_>) -> Option<Rc<[Int]>> {
         (_, 1) => Some(a.iter().map(|x| f(x, &b[0])).collect()),
         (1, _) => Some(b.iter().map(|y| f(&a[0], y)).collect()),
         _ => None,
-    }
-}
-
-fn number(n: Option<i64>) -> Int {
-    n.map_or(Int::Unknown, Int::Known)
-}
-
-fn add(x: &Int, y: &Int) -> Int {
-    match (x, y) {
-        (Int::Known(0), other) | (other, Int::Known(0)) => other.clone(),
-        (Int::Known(m), Int::Known(n)) => number(m.checked_add(*n)),
-        _ => Int::Unknown,
-    }
-}
-
-fn subtract(x: &Int, y: &Int) -> Int {
-    match (x, y) {
-        (other, Int::Known(0)) => other.clone(),
-        (Int::Known(m), Int::Known(n)) => number(m.checked_sub(*n)),
-        (Int::Symbol(s), Int::Symbol(t)) if s == t => Int::Known(0),
-        _ => Int::Unknown,
-    }
-}
-
-fn multiply(x: &Int, y: &Int) -> Int {
-    match (x, y) {
-        (Int::Known(1), other) | (other, Int::Known(1)) => other.clone(),
-        (Int::Known(0), _) | (_, Int::Known(0)) => Int::Known(0),
-        (Int::Known(m), Int::Known(n)) => number(m.checked_mul(*n)),
-        _ => Int::Unknown,
-    }
-}
-
-/// Integers divide towards zero; floats must come out even to stay whole.
-fn divide(x: &Int, y: &Int, exact: bool) -> Int {
-    match (x, y) {
-        (other, Int::Known(1)) => other.clone(),
-        (Int::Known(m), Int::Known(n)) if !exact || m.checked_rem(*n) == Some(0) => number(m.checked_div(*n)),
-        _ => Int::Unknown,
-    }
-}
-
-/// A symbol stands for a size, so it equals no negative number.
-fn equal(x: &Int, y: &Int) -> Int {
-    match (x, y) {
-        (Int::Known(m), Int::Known(n)) => Int::Known(i64::from(m == n)),
-        (Int::Symbol(s), Int::Symbol(t)) if s == t => Int::Known(1),
-        (Int::Symbol(_), Int::Known(n)) | (Int::Known(n), Int::Symbol(_)) if *n < 0 => Int::Known(0),
-        _ => Int::Unknown,
     }
 }
 

@@ -21,56 +21,93 @@ pub enum Layout {
     Unknown,
 }
 
-/// The layout of a node's outputs, given that of its inputs and the type of its first output.
-pub(super) fn of(site: &Site<'_, '_>, input: impl Fn(usize) -> Layout, result: &TensorType) -> Layout {
-    let rank = result.rank();
-    match rank {
-        Some(2) => return Layout::Features,
-        Some(0 | 1) => return Layout::Unknown,
-        _ => {}
+/// How an operator decides the layout of what it makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Making {
+    Maps,
+    Rows,
+    /// Sequences, of any known rank above 2.
+    Sequences,
+    /// Maps, of any known rank above 2.
+    MapsFromRank,
+    Recurrent,
+    Nothing,
+    Joined,
+    Normalized,
+    Gathered,
+    Transposed,
+    Reshaped,
+    Unsqueezed,
+    Squeezed,
+    Reduced,
+}
+
+impl Making {
+    /// By the operator's name, whatever its domain; `None` for one that has no way of its own.
+    pub fn of(op: &str) -> Option<Self> {
+        Some(match op {
+            "Conv"
+            | "ConvTranspose"
+            | "DeformConv"
+            | "ConvInteger"
+            | "QLinearConv"
+            | "FusedConv"
+            | "MaxPool"
+            | "AveragePool"
+            | "LpPool"
+            | "GlobalAveragePool"
+            | "GlobalMaxPool"
+            | "GlobalLpPool"
+            | "MaxUnpool"
+            | "InstanceNormalization"
+            | "GroupNormalization"
+            | "GroupNorm"
+            | "LRN"
+            | "DepthToSpace"
+            | "SpaceToDepth"
+            | "MaxRoiPool"
+            | "RoiAlign"
+            | "GridSample" => Making::Maps,
+            "BatchNormalization" => Making::MapsFromRank,
+            "LSTM" | "GRU" | "RNN" | "Attention" | "MultiHeadAttention" => Making::Recurrent,
+            "MatMul" | "FusedMatMul" | "Einsum" => Making::Sequences,
+            "LayerNormalization"
+            | "RMSNormalization"
+            | "SimplifiedLayerNormalization"
+            | "SkipLayerNormalization"
+            | "SkipSimplifiedLayerNormalization" => Making::Normalized,
+            "Gather" => Making::Gathered,
+            "Transpose" => Making::Transposed,
+            "Reshape" => Making::Reshaped,
+            "Unsqueeze" => Making::Unsqueezed,
+            "Squeeze" => Making::Squeezed,
+            "ArgMax" | "ArgMin" => Making::Reduced,
+            "Flatten" => Making::Rows,
+            "Shape" | "Size" | "NonZero" | "Constant" | "ConstantOfShape" | "Range" | "OneHot" | "GatherND"
+            | "GatherElements" => Making::Nothing,
+            op if op.starts_with("Reduce") => Making::Reduced,
+            _ => return None,
+        })
     }
-    match site.node.op_type() {
-        "Conv"
-        | "ConvTranspose"
-        | "DeformConv"
-        | "ConvInteger"
-        | "QLinearConv"
-        | "FusedConv"
-        | "MaxPool"
-        | "AveragePool"
-        | "LpPool"
-        | "GlobalAveragePool"
-        | "GlobalMaxPool"
-        | "GlobalLpPool"
-        | "MaxUnpool"
-        | "InstanceNormalization"
-        | "GroupNormalization"
-        | "GroupNorm"
-        | "LRN"
-        | "DepthToSpace"
-        | "SpaceToDepth"
-        | "MaxRoiPool"
-        | "RoiAlign"
-        | "GridSample" => Layout::Spatial,
-        "BatchNormalization" if rank.is_some() => Layout::Spatial,
-        "LSTM" | "GRU" | "RNN" | "Attention" | "MultiHeadAttention" => Layout::Sequence,
-        "MatMul" | "FusedMatMul" | "Einsum" if rank.is_some() => Layout::Sequence,
-        "LayerNormalization"
-        | "RMSNormalization"
-        | "SimplifiedLayerNormalization"
-        | "SkipLayerNormalization"
-        | "SkipSimplifiedLayerNormalization" => normalized(site, &input, rank),
-        "Gather" => gathered(site, &input),
-        "Transpose" => transposed(site, input(0)),
-        "Reshape" => reshaped(site, input(0), result),
-        "Unsqueeze" => unsqueezed(site, input(0)),
-        "Squeeze" => squeezed(site, input(0)),
-        op if op.starts_with("Reduce") || matches!(op, "ArgMax" | "ArgMin") => reduced(site, input(0)),
-        "Flatten" => Layout::Features,
-        "Shape" | "Size" | "NonZero" | "Constant" | "ConstantOfShape" | "Range" | "OneHot" | "GatherND"
-        | "GatherElements" | "If" | "Loop" | "Scan" => Layout::Unknown,
-        _ if super::registry::rule(site.node.domain(), site.node.op_type()).is_some() => joined(site, &input, rank),
-        _ => Layout::Unknown,
+}
+
+/// The layout of a node's outputs, given that of its inputs and the type of its first output.
+pub(super) fn of(making: Making, site: &Site<'_, '_>, input: impl Fn(usize) -> Layout, result: &TensorType) -> Layout {
+    let rank = result.rank();
+    match (making, rank) {
+        (_, Some(2)) => Layout::Features,
+        (_, Some(0 | 1)) | (Making::Nothing, _) | (Making::Sequences | Making::MapsFromRank, None) => Layout::Unknown,
+        (Making::Maps | Making::MapsFromRank, _) => Layout::Spatial,
+        (Making::Rows, _) => Layout::Features,
+        (Making::Recurrent | Making::Sequences, _) => Layout::Sequence,
+        (Making::Joined, _) => joined(site, &input, rank),
+        (Making::Normalized, _) => normalized(site, &input, rank),
+        (Making::Gathered, _) => gathered(site, &input),
+        (Making::Transposed, _) => transposed(site, input(0)),
+        (Making::Reshaped, _) => reshaped(site, input(0), result),
+        (Making::Unsqueezed, _) => unsqueezed(site, input(0)),
+        (Making::Squeezed, _) => squeezed(site, input(0)),
+        (Making::Reduced, _) => reduced(site, input(0)),
     }
 }
 

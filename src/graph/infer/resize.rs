@@ -1,6 +1,7 @@
 //! Resize, Upsample, DepthToSpace and SpaceToDepth.
 
-use super::dims::{Int, position, times};
+use super::dims::{position, times};
+use super::int::Int;
 use super::site::Site;
 use crate::graph::Attributes;
 use crate::graph::types::Dim;
@@ -47,6 +48,13 @@ fn scaled(dim: &Dim, scale: f64) -> Dim {
         Some(size) if (0.0..9e15).contains(&size) => Dim::Known(size as u64),
         _ => Dim::Unknown,
     }
+}
+
+/// `[N, C]` of the data and the spatial axes of the grid `[N, d…, axes]`.
+pub(super) fn grid_sample(site: &Site<'_, '_>) -> Option<Vec<Dim>> {
+    let (data, grid) = (site.dims(0)?, site.dims(1)?);
+    let spatial = grid.get(1..grid.len().checked_sub(1)?)?;
+    Some(data.get(..2)?.iter().chain(spatial).cloned().collect())
 }
 
 fn block(site: &Site<'_, '_>) -> Option<(u64, u64)> {

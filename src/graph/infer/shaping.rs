@@ -1,7 +1,8 @@
 //! Operators that arrange the same elements in another shape, and Concat, Split, Expand, Tile and Pad.
 
-use super::dims::{Int, broadcast, plus, position, product, quotient, times};
-use super::site::{Axes, Site};
+use super::dims::{broadcast, plus, position, product, quotient, times};
+use super::int::Int;
+use super::site::{Axes, MAX_RANK, Site};
 use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
 
@@ -14,7 +15,7 @@ pub(super) fn reshape(site: &Site<'_, '_>) -> Option<Vec<Dim>> {
             Some(shape) if shape.len() <= super::integers::LIMIT => shape.iter().map(|n| Int::Known(*n)).collect(),
             _ => {
                 // The number of elements of the shape is the rank.
-                let rank = usize::try_from(site.dims(1)?.first()?.known()?).ok().filter(|r| *r <= 16)?;
+                let rank = usize::try_from(site.dims(1)?.first()?.known()?).ok().filter(|r| *r <= MAX_RANK)?;
                 vec![Int::Unknown; rank]
             }
         },
@@ -91,7 +92,10 @@ pub(super) fn unsqueeze(site: &Site<'_, '_>) -> Option<Vec<Dim>> {
 
 /// The data broadcast with the shape.
 pub(super) fn expand(site: &Site<'_, '_>) -> Option<Vec<Dim>> {
-    let shape: Vec<Dim> = site.integers(1)?.iter().map(Int::to_dim).collect();
+    let shape: Vec<Dim> = match site.integers(1) {
+        Some(shape) => shape.iter().map(Int::to_dim).collect(),
+        None => vec![Dim::Unknown; usize::try_from(site.dims(1)?.first()?.known()?).ok().filter(|r| *r <= MAX_RANK)?],
+    };
     Some(broadcast(site.dims(0)?, &shape))
 }
 

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::dims::Int;
+use super::int::Int;
 use super::integers::{LIMIT, read_constant};
 use crate::graph::types::{Dim, TensorType};
 use crate::graph::{Attributes, Graph, NodeId, ValueId};

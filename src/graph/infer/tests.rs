@@ -135,6 +135,14 @@ fn recurrent_outputs_have_their_four_axes_in_either_layout() {
 }
 
 #[test]
+fn the_last_state_of_a_recurrent_net_is_known_where_its_sequence_is_left_out() {
+    let net = || Net::new().input("x", 1, "T B 3").weight("w", &[1, 20, 3]).weight("r", &[1, 20, 5]);
+    let lstm = || net().node("LSTM", &["x", "w", "r"], &["", "y"], vec![Net::int("hidden_size", 5)]);
+    assert_eq!(type_of_y(lstm()), "float[1, B, 5]");
+    assert_eq!(layout_of_y(lstm()), Layout::Sequence);
+}
+
+#[test]
 fn a_loss_is_a_scalar_unless_it_is_not_reduced() {
     let loss = |reduction: &str| {
         let net = Net::new().input("x", 1, "N 10 T").input("l", 7, "N T");
@@ -302,6 +310,8 @@ fn hostile_attributes_and_shapes_never_panic() {
         "Mod",
         "Div",
         "Upsample",
+        "GridSample",
+        "If",
         "ReduceProd",
         "Det",
         "Dropout",

@@ -4,7 +4,6 @@
 //! only when those agree. Tensors that hold one number throughout (fresh biases and gains) are alike by design and left out, external
 //! and unusually encoded ones too.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
 
 use super::Warning;
@@ -12,6 +11,8 @@ use crate::graph::Graph;
 use crate::graph::reach::Reach;
 use crate::graph::role::InitializerRole;
 use crate::wire::fields::tensor::RAW_DATA;
+
+type HashMap<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
 
 /// How many elements of a tensor are compared first.
 const SAMPLES: u64 = 32;
@@ -98,8 +99,8 @@ impl Tensor<'_> {
 }
 
 fn equal(tensors: &[Tensor<'_>]) -> Vec<Warning> {
-    let mut alike: HashMap<(i32, &[i64], u64), Vec<&Tensor<'_>>> = HashMap::new();
-    let mut of_size: HashMap<(i32, &[i64]), usize> = HashMap::new();
+    let mut alike: HashMap<(i32, &[i64], u64), Vec<&Tensor<'_>>> = HashMap::default();
+    let mut of_size: HashMap<(i32, &[i64]), usize> = HashMap::default();
     for tensor in tensors {
         *of_size.entry((tensor.data_type, tensor.dims)).or_default() += 1;
     }
@@ -110,7 +111,7 @@ fn equal(tensors: &[Tensor<'_>]) -> Vec<Warning> {
     let mut found: Vec<(&str, Warning)> = Vec::new();
     for group in alike.into_values().filter(|g| g.len() > 1) {
         // By the hash of all bytes, then by the bytes: linear, and certain.
-        let mut exact: HashMap<u64, Vec<&Tensor<'_>>> = HashMap::new();
+        let mut exact: HashMap<u64, Vec<&Tensor<'_>>> = HashMap::default();
         for tensor in group.into_iter().filter(|t| !t.is_uniform()) {
             exact.entry(tensor.hash(std::iter::once(tensor.bytes))).or_default().push(tensor);
         }
@@ -127,12 +128,12 @@ fn equal(tensors: &[Tensor<'_>]) -> Vec<Warning> {
 
 fn transposed(tensors: &[Tensor<'_>]) -> Vec<Warning> {
     let matrices = || tensors.iter().filter_map(|t| t.matrix().map(|shape| (t, shape)));
-    let mut shapes: HashMap<(i32, usize, usize), usize> = HashMap::new();
+    let mut shapes: HashMap<(i32, usize, usize), usize> = HashMap::default();
     matrices().for_each(|(t, (r, c))| *shapes.entry((t.data_type, r, c)).or_default() += 1);
     let partners = |t: &Tensor<'_>, (r, c): (usize, usize)| {
         shapes.get(&(t.data_type, c, r)).copied().unwrap_or(0) > usize::from(r == c)
     };
-    let mut seen: HashMap<(i32, usize, usize, u64), Vec<&Tensor<'_>>> = HashMap::new();
+    let mut seen: HashMap<(i32, usize, usize, u64), Vec<&Tensor<'_>>> = HashMap::default();
     let mut found = Vec::new();
     for (tensor, (rows, columns)) in matrices().filter(|(t, shape)| partners(t, *shape)) {
         let at = |i: usize, columns: usize| (i / columns, i % columns);

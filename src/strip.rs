@@ -116,7 +116,7 @@ pub fn plan(model: &Model) -> Result<(Patch, Record), StripError> {
         let others = graph.uses(value).iter().filter(|u| !is_ours[u.node.index()]);
         change.renames.extend(others.map(|u| rename(graph.place_of_use(*u))));
     }
-    Ok((Patch { changes: vec![change] }, record))
+    Ok((Patch { changes: vec![change], widths: record.widths.clone() }, record))
 }
 
 /// Whether a stripped model has the structure that the record remembers: the same bytes, but for elements of initializers.

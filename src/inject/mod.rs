@@ -26,7 +26,7 @@ use crate::regularizer::emit::{Emission, Emitter, Tensor};
 use crate::regularizer::{Exact, Reduction, Regularizer, Sampled, View};
 use crate::select::{SelectError, Selector};
 use crate::wire::fields::{graph as graph_field, node as node_field};
-use crate::wire::{Model, structure_digest};
+use crate::wire::{Model, narrowed, structure_digest};
 use layers::Chosen;
 use report::{CostReport, LayerCost, LayerReport, LossReport, ModelSummary};
 use term::{Term, write_term};
@@ -153,7 +153,7 @@ impl Injection<'_> {
         }
         let mut patch = self.assemble(&root, written, term, anchor);
         report.added = added(&patch);
-        let record = self.record(&root, &patch, &report);
+        let record = self.record(&root, &patch, &report)?;
         let value = serde_json::to_string(&record).unwrap_or_default();
         patch.changes.push(Change {
             reason: "record of this injection, for strip".into(),
@@ -235,7 +235,7 @@ impl Injection<'_> {
         let constants = self.constants(root, constants, &term, anchor);
         changes.insert(0, constants);
         changes.push(self.closing(term, anchor));
-        Patch { changes }
+        Patch { changes, ..Patch::default() }
     }
 
     /// Shared constants and the coefficients.
@@ -362,9 +362,10 @@ impl Injection<'_> {
         }
     }
 
-    fn record(&self, root: &str, patch: &Patch, report: &Report) -> Record {
+    fn record(&self, root: &str, patch: &Patch, report: &Report) -> Result<Record, InjectError> {
         let (model, graph) = (self.analysis.model, &self.analysis.graph);
-        Record {
+        Ok(Record {
+            widths: narrowed(model, patch)?,
             record: record::VERSION,
             version: env!("CARGO_PKG_VERSION").into(),
             arguments: self.options.arguments(),
@@ -388,7 +389,7 @@ impl Injection<'_> {
                     coef: l.coef,
                 })
                 .collect(),
-        }
+        })
     }
 }
 

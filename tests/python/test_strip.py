@@ -405,12 +405,10 @@ def remove_injected_node(model):
 
 
 def fuse_injected_nodes(model):
-    """As an optimiser does: one node less, and the graph is still whole."""
-    at, weighted = next((i, n) for i, n in enumerate(model.graph.node) if n.name == "per_inject/weighted")
-    output = next(n for n in model.graph.node if n.name == "per_inject/output")
+    """As an optimiser does: two nodes less, and the graph is still whole."""
+    weighted, term, output = (n for n in model.graph.node if n.name in ("per_inject/weighted", "per_inject/term", "per_inject/output"))
     weighted.output[0] = output.output[0]
-    for node in [n for n in model.graph.node if n.name in ("per_inject/term", "per_inject/output")][:1]:
-        model.graph.node.remove(node)
+    model.graph.node.remove(term)
     model.graph.node.remove(output)
 
 

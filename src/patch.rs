@@ -3,6 +3,8 @@
 //! A pass looks at a [`Model`](crate::wire::Model) and returns a `Patch`; dry run, report, diff, apply and strip all read it.
 //! [`wire::splice`](crate::wire::splice) turns it into bytes, and what it does not name stays byte for byte as it came.
 
+use serde::{Deserialize, Serialize};
+
 use crate::onnx::{NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, ValueInfoProto};
 
 /// Everything that one pass wants changed, in the order in which it should be read.
@@ -10,6 +12,17 @@ use crate::onnx::{NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorP
 pub struct Patch {
     /// Independent groups of changes, each with its reason. No two of them name the same place.
     pub changes: Vec<Change>,
+    /// Widths that length prefixes shall have, as a record remembers them; see [`Width`].
+    pub widths: Vec<Width>,
+}
+
+/// How many bytes the length of a message takes, where its padding alone would not bring it back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Width {
+    /// Which of the messages around the patch's edits, in file order.
+    pub message: usize,
+    /// Bytes.
+    pub width: usize,
 }
 
 /// Changes that belong together.

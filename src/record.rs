@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::patch::Width;
 use crate::wire::Model;
 
 /// Every name that this tool adds starts so.
@@ -34,6 +35,9 @@ pub struct Record {
     pub added: Added,
     /// The regularised layers.
     pub layers: Vec<RecordedLayer>,
+    /// Widths of length prefixes that were padded up to what readers take; nearly always none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub widths: Vec<Width>,
 }
 
 /// The file before the injection.

@@ -102,7 +102,8 @@ pub fn plan(model: &Model) -> Result<(Patch, Record), StripError> {
     }
     change.removals.push(Part::Metadata(metadata));
     all_there(&record, found)?;
-    unused_elsewhere(&graph, &is_ours)?;
+    // The sum under the loss's own name is read by nodes of the model, which read the task loss again afterwards.
+    unused_elsewhere(&graph, &is_ours, task.map(|t| t.from.as_str()))?;
 
     if let Some(task) = task
         && let Some(value) = graph.find(&task.to)
@@ -115,7 +116,7 @@ pub fn plan(model: &Model) -> Result<(Patch, Record), StripError> {
         let others = graph.uses(value).iter().filter(|u| !is_ours[u.node.index()]);
         change.renames.extend(others.map(|u| rename(graph.place_of_use(*u))));
     }
-    Ok((Patch { changes: vec![change] }, record))
+    Ok((Patch { changes: vec![change], widths: record.widths.clone() }, record))
 }
 
 /// Whether a stripped model has the structure that the record remembers: the same bytes, but for elements of initializers.
@@ -139,12 +140,11 @@ fn all_there(record: &Record, found: Added) -> Result<(), StripError> {
     Ok(())
 }
 
-fn unused_elsewhere(graph: &Graph, is_ours: &[bool]) -> Result<(), StripError> {
+fn unused_elsewhere(graph: &Graph, is_ours: &[bool], total: Option<&str>) -> Result<(), StripError> {
     for (i, _) in is_ours.iter().enumerate().filter(|(_, ours)| **ours) {
         for value in graph.outputs_of(NodeId(i as u32)).iter().flatten() {
             let outside = graph.uses(*value).iter().find(|u| !is_ours[u.node.index()]);
-            // The sum under the loss's own name is read by nodes of the model, which read the task loss again afterwards.
-            if let Some(used) = outside.filter(|_| graph.name(*value).starts_with(crate::record::ROOT)) {
+            if let Some(used) = outside.filter(|_| Some(graph.name(*value)) != total) {
                 return Err(StripError::InUse { node: graph.describe(used.node), tensor: graph.name(*value).into() });
             }
         }

@@ -26,7 +26,7 @@ use crate::regularizer::emit::{Emission, Emitter, Tensor};
 use crate::regularizer::{Exact, Reduction, Regularizer, Sampled, View};
 use crate::select::{SelectError, Selector};
 use crate::wire::fields::{graph as graph_field, node as node_field};
-use crate::wire::{Model, structure_digest};
+use crate::wire::{Model, narrowed, structure_digest};
 use layers::Chosen;
 use report::{CostReport, LayerCost, LayerReport, LossReport, ModelSummary};
 use term::{Term, write_term};
@@ -154,7 +154,7 @@ impl Injection<'_> {
         }
         let mut patch = self.assemble(&root, written, term, anchor);
         report.added = added(&patch);
-        let record = self.record(&root, &patch, &report);
+        let record = self.record(&root, &patch, &report)?;
         let value = serde_json::to_string(&record).unwrap_or_default();
         patch.changes.push(Change {
             reason: "record of this injection, for strip".into(),
@@ -236,7 +236,7 @@ impl Injection<'_> {
         let constants = self.constants(root, constants, &term, anchor);
         changes.insert(0, constants);
         changes.push(self.closing(term, anchor));
-        Patch { changes }
+        Patch { changes, ..Patch::default() }
     }
 
     /// Shared constants and the coefficients.
@@ -363,9 +363,10 @@ impl Injection<'_> {
         }
     }
 
-    fn record(&self, root: &str, patch: &Patch, report: &Report) -> Record {
+    fn record(&self, root: &str, patch: &Patch, report: &Report) -> Result<Record, InjectError> {
         let (model, graph) = (self.analysis.model, &self.analysis.graph);
-        Record {
+        Ok(Record {
+            widths: narrowed(model, patch)?,
             record: record::VERSION,
             version: env!("CARGO_PKG_VERSION").into(),
             arguments: self.options.arguments(),
@@ -389,7 +390,7 @@ impl Injection<'_> {
                     coef: l.coef,
                 })
                 .collect(),
-        }
+        })
     }
 }
 
@@ -448,10 +449,15 @@ fn warnings(injection: &Injection, report: &Report) -> Vec<String> {
             ));
         }
     }
-    if sampled && report.model.opset >= NO_RANDOM_KERNELS && !report.layers.is_empty() {
+    let opset = report.model.opset;
+    if opset < 7 {
         out.push(format!(
-            "the model imports operator set {}, and ONNX Runtime (1.32) has no CPU kernel of RandomNormal since {NO_RANDOM_KERNELS}; --estimator exact runs there",
-            report.model.opset
+            "the model imports operator set {opset}, whose Add and Mul ONNX Runtime does not have; onnx.version_converter brings it to 13, also after the injection"
+        ));
+    }
+    if sampled && opset >= NO_RANDOM_KERNELS && !report.layers.is_empty() {
+        out.push(format!(
+            "the model imports operator set {opset}, and ONNX Runtime (1.32) has no CPU kernel of RandomNormal since {NO_RANDOM_KERNELS}; --estimator exact runs there"
         ));
     }
     if !injection.analysis.has_trainable() && injection.loss.is_some() {

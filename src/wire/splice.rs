@@ -1,9 +1,10 @@
 //! A patch and a model → the bytes of the patched model, as pieces of the original and new bytes in between.
 //!
 //! The length prefix of every message around an edit is rewritten. A prefix that was wider than needed stays exactly as much wider,
-//! so that taking the edit back gives the original bytes, non-canonical ones included.
+//! so that taking the edit back gives the original bytes, non-canonical ones included. Only where that would make it wider than
+//! readers take does it lose padding, and [`narrowed`] says so beforehand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use prost::Message;
@@ -12,10 +13,13 @@ use super::error::{WireError, WireResult};
 use super::fields::{graph, model};
 use super::model::Model;
 use super::record::{Record, put_varint, read_varint, records, varint_width};
-use crate::patch::{Anchor, Change, Part, Patch, Place};
+use crate::patch::{Anchor, Change, Part, Patch, Place, Width};
 
 /// Largest serialised message that protobuf implementations read.
 const PROTOBUF_LIMIT: u64 = i32::MAX as u64;
+
+/// Widest length that C++'s and Python's protobuf read.
+const WIDEST_LENGTH: usize = 5;
 
 /// The bytes of a file to be written, as a sequence of pieces.
 #[derive(Debug, Default)]
@@ -68,13 +72,33 @@ impl Piece {
 
 /// Applies a patch. Fails when it names a place that the model lacks, and when the result would pass protobuf's 2 GiB.
 pub fn splice(model: &Model, patch: &Patch) -> WireResult<Rope> {
-    let mut edits = Edits { model, list: Vec::new(), frames: BTreeMap::new(), ends: BTreeMap::new() };
-    for change in &patch.changes {
-        edits.add_change(change)?;
-    }
-    let rope = edits.finish()?;
+    let (rope, _) = Edits::of(model, patch)?.finish(&patch.widths)?;
     let size = rope.len();
     if size > PROTOBUF_LIMIT { Err(WireError::TooLarge { size }) } else { Ok(rope) }
+}
+
+/// The widths that length prefixes have now and that undoing the patch will not find by itself. Empty for nearly every file.
+pub fn narrowed(model: &Model, patch: &Patch) -> WireResult<Vec<Width>> {
+    // Only a padded length can lose padding, and a look at the messages around the edits costs less than the edits.
+    let mut edits = Edits::of(model, &Patch::default())?;
+    edits.note_last_graph();
+    for change in &patch.changes {
+        if let Anchor::After(node) = change.at {
+            let start = edits.graph_record(&model.layout.nodes, node, "node")?.start;
+            edits.frame_around_graph(start);
+        }
+        for rename in &change.renames {
+            edits.rename(&rename.place, &rename.from, &rename.to)?;
+        }
+    }
+    let bytes = &model.file.bytes;
+    let is_padded = |(at, frame): (&usize, &Frame)| {
+        read_varint(bytes, *at, frame.payload.start).is_ok_and(|(n, _)| frame.payload.start - at > varint_width(n))
+    };
+    if !edits.frames.iter().any(is_padded) {
+        return Ok(Vec::new());
+    }
+    Ok(Edits::of(model, patch)?.finish(&[])?.1)
 }
 
 struct Edit {
@@ -105,7 +129,23 @@ struct Edits<'m> {
     ends: BTreeMap<(bool, u32), usize>,
 }
 
-impl Edits<'_> {
+impl<'m> Edits<'m> {
+    fn of(model: &'m Model, patch: &Patch) -> WireResult<Self> {
+        let mut edits = Edits { model, list: Vec::new(), frames: BTreeMap::new(), ends: BTreeMap::new() };
+        for change in &patch.changes {
+            edits.add_change(change)?;
+        }
+        Ok(edits)
+    }
+
+    /// Notes the message that insertions into the graph go to.
+    fn note_last_graph(&mut self) {
+        let graph = self.model.layout.model.iter().rfind(|r| r.field == model::GRAPH && r.is_length_delimited());
+        if let Some(graph) = graph {
+            self.frame(graph.payload.clone(), graph.length_at, None);
+        }
+    }
+
     fn add_change(&mut self, change: &Change) -> WireResult<()> {
         self.insert_nodes(change)?;
         self.insert(graph::INITIALIZER, &change.initializers, true);
@@ -233,8 +273,11 @@ impl Edits<'_> {
         Some(self.frame(r.payload.clone(), r.length_at, None))
     }
 
-    fn finish(mut self) -> WireResult<Rope> {
+    /// The rope, and the lengths that lost padding.
+    fn finish(mut self, widths: &[Width]) -> WireResult<(Rope, Vec<Width>)> {
         let bytes = &self.model.file.bytes;
+        let order: HashMap<usize, usize> = self.frames.keys().enumerate().map(|(i, at)| (*at, i)).collect();
+        let mut narrowed = Vec::new();
         for edit in &self.list {
             if let Some(frame) = edit.owner.and_then(|o| self.frames.get_mut(&o)) {
                 frame.grown += edit.bytes.len() as i64 - edit.range.len() as i64;
@@ -245,7 +288,10 @@ impl Edits<'_> {
         for key in inner_first {
             let frame = &self.frames[&key];
             let (parent, grown) = (frame.parent, frame.grown);
-            let edit = new_length(bytes, key, &frame.payload, grown, parent)?;
+            let message = order[&key];
+            let asked = widths.iter().find(|w| w.message == message).map(|w| w.width);
+            let (edit, lost) = new_length(bytes, key, &frame.payload, grown, parent, asked)?;
+            narrowed.extend(lost.then_some(Width { message, width: frame.payload.start - key }));
             let grown = grown + edit.bytes.len() as i64 - edit.range.len() as i64;
             if let Some(parent) = parent.and_then(|p| self.frames.get_mut(&p)) {
                 parent.grown += grown;
@@ -270,7 +316,8 @@ impl Edits<'_> {
             }
         }
         push_original(&mut pieces, at..bytes.len());
-        Ok(Rope { pieces })
+        narrowed.sort_by_key(|w| w.message);
+        Ok((Rope { pieces }, narrowed))
     }
 }
 
@@ -289,22 +336,32 @@ fn after_last(records: &[Record], field: u32, start: usize) -> usize {
     records.iter().rfind(|r| r.field <= field && r.start >= start).map_or(start, |r| r.end)
 }
 
-/// The edit that gives a message its new length, exactly as padded as the old one was.
+/// The edit that gives a message its new length, exactly as padded as the old one was, and whether that was not possible.
+///
+/// `asked` is the width that an earlier edit took away: it counts where the length has the widest width now.
 fn new_length(
     bytes: &[u8],
     length_at: usize,
     payload: &Range<usize>,
     grown: i64,
     owner: Option<usize>,
-) -> WireResult<Edit> {
+    asked: Option<usize>,
+) -> WireResult<(Edit, bool)> {
     let (old, _) = read_varint(bytes, length_at, payload.start)?;
-    let padding = payload.start - length_at - varint_width(old);
+    let old_width = payload.start - length_at;
+    let padding = old_width - varint_width(old);
     let new = old.checked_add_signed(grown).ok_or_else(|| WireError::NoSuchPlace {
         what: format!("more bytes to remove than the message at {length_at} has"),
     })?;
-    let mut out = Vec::with_capacity(5);
-    put_varint(&mut out, new, varint_width(new) + padding);
-    Ok(Edit { range: length_at..payload.start, bytes: out, owner, field: 0 })
+    let kept = varint_width(new) + padding;
+    let width = match asked {
+        Some(asked) if old_width == WIDEST_LENGTH.max(asked) => asked,
+        // What no other program reads anyway may be as wide as a varint can be.
+        _ => kept.min(WIDEST_LENGTH.max(old_width)),
+    };
+    let mut out = Vec::with_capacity(width);
+    put_varint(&mut out, new, width);
+    Ok((Edit { range: length_at..payload.start, bytes: out, owner, field: 0 }, width < kept))
 }
 
 /// Records of one field, encoded.
@@ -348,18 +405,38 @@ mod tests {
         splice(&model, patch).unwrap().to_vec(bytes)
     }
 
-    /// The same records with every length prefix of the model message widened by `padding` bytes.
-    fn pad_lengths(bytes: &[u8], padding: usize) -> Vec<u8> {
+    /// The same records with every length prefix of the model, its graph and its nodes widened by `padding` bytes, up to `widest`.
+    fn pad_lengths(bytes: &[u8], padding: usize, widest: usize) -> Vec<u8> {
+        pad(bytes, &[model::GRAPH, graph::NODE], padding, widest)
+    }
+
+    fn pad(bytes: &[u8], path: &[u32], padding: usize, widest: usize) -> Vec<u8> {
         let mut out = Vec::new();
         for record in records(bytes, 0..bytes.len()).map(Result::unwrap) {
             out.extend_from_slice(&bytes[record.start..record.length_at]);
-            if record.is_length_delimited() {
-                let length = record.payload.len() as u64;
-                put_varint(&mut out, length, varint_width(length) + padding);
+            let mut payload = bytes[record.payload.clone()].to_vec();
+            if path.first() == Some(&record.field) {
+                payload = pad(&payload, &path[1..], padding, widest);
             }
-            out.extend_from_slice(&bytes[record.payload]);
+            if record.is_length_delimited() {
+                let length = payload.len() as u64;
+                put_varint(&mut out, length, (varint_width(length) + padding).min(widest));
+            }
+            out.extend_from_slice(&payload);
         }
         out
+    }
+
+    /// The widest length prefix around and in the graph's nodes.
+    fn widest_length(bytes: &[u8], path: &[u32]) -> usize {
+        let mut widest = 0;
+        for record in records(bytes, 0..bytes.len()).map(Result::unwrap).filter(Record::is_length_delimited) {
+            widest = widest.max(record.payload.start - record.length_at);
+            if path.first() == Some(&record.field) {
+                widest = widest.max(widest_length(&bytes[record.payload], &path[1..]));
+            }
+        }
+        widest
     }
 
     #[test]
@@ -387,6 +464,7 @@ mod tests {
                     ..Default::default()
                 },
             ],
+            ..Default::default()
         };
         let graph = proto.graph.as_mut().unwrap();
         graph.node[1].output[0] = "renamed_to_something_long".into();
@@ -403,7 +481,8 @@ mod tests {
     fn an_edit_of_a_string_that_is_not_there_is_refused() {
         let bytes = model(1).encode_to_vec();
         let rename = Rename { place: vec![(1, 0), (2, 0)], from: "other".into(), to: "x".into() };
-        let patch = Patch { changes: vec![Change { renames: vec![rename], ..Default::default() }] };
+        let patch =
+            Patch { changes: vec![Change { renames: vec![rename], ..Default::default() }], ..Default::default() };
         assert!(splice(&Model::from_bytes(bytes).unwrap(), &patch).is_err());
     }
 
@@ -411,23 +490,30 @@ mod tests {
         /// Insert, rename and undo: the original bytes, padded length prefixes included.
         #[test]
         fn undoing_a_patch_gives_the_same_bytes(
-            nodes in 1usize..40, added in 1usize..40, renamed in 0usize..40, padding in 0usize..3, long in 0usize..300,
+            nodes in 1usize..40, added in 1usize..40, renamed in 0usize..40, padding in 0usize..10, widest in 5usize..=10,
+            long in 0usize..300, anchored: bool,
         ) {
-            let bytes = pad_lengths(&model(nodes).encode_to_vec(), padding);
+            let bytes = pad_lengths(&model(nodes).encode_to_vec(), padding, widest);
             let renamed = renamed % nodes;
             let (old, new) = (format!("{renamed}_out"), "x".repeat(long));
             let place: Place = vec![(1, renamed), (2, 0)];
-            let done = apply(&bytes, &Patch { changes: vec![Change {
+            let at = if anchored { Anchor::After(nodes - 1) } else { Anchor::End };
+            let patch = Patch { changes: vec![Change {
                 nodes: (0..added).map(|i| node(&format!("added{i}"))).collect(),
+                at,
                 metadata: vec![StringStringEntryProto { key: Some("k".into()), value: None }],
                 renames: vec![Rename { place: place.clone(), from: old.clone(), to: new.clone() }],
                 ..Default::default()
-            }] });
+            }], ..Default::default() };
+            let widths = narrowed(&Model::from_bytes(bytes.clone()).unwrap(), &patch).unwrap();
+            let done = apply(&bytes, &patch);
+            let path = [model::GRAPH, graph::NODE];
+            prop_assert!(widest_length(&done, &path) <= widest_length(&bytes, &path).max(WIDEST_LENGTH));
             let undo = Patch { changes: vec![Change {
                 removals: (nodes..nodes + added).map(Part::Node).chain([Part::Metadata(0)]).collect(),
                 renames: vec![Rename { place, from: new, to: old }],
                 ..Default::default()
-            }] };
+            }], widths };
             prop_assert_eq!(apply(&done, &undo), bytes);
         }
     }

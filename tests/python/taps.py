@@ -63,10 +63,17 @@ def inject(tap: Tap, output: pathlib.Path, *options: object, check: bool = True)
     return per_inject(*arguments, check=check)
 
 
-def refusal(run) -> str:
+class Sentence(str):
+    """What a refusal says. Whether it contains some words does not depend on where the terminal's width breaks them."""
+
+    def __contains__(self, words: str) -> bool:
+        return "".join(words.split()) in "".join(self.split())
+
+
+def refusal(run) -> Sentence:
     """The sentence of a refusal, without the frame and the line breaks around it."""
     assert run.returncode == 1, f"exit status {run.returncode}: {run.stderr}"
-    return " ".join(run.stderr.replace("│", " ").replace("×", " ").split())
+    return Sentence(" ".join(run.stderr.replace("│", " ").replace("×", " ").split()))
 
 
 def in_parallel(work: Callable, items: Iterable) -> list:

@@ -4,6 +4,10 @@ mod cli;
 
 use std::process::ExitCode;
 
+/// Injecting into a large graph allocates millions of small strings; this allocator takes half the time over them.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     cli::run()
 }

@@ -21,7 +21,7 @@ const SIZE: usize = 3 << 20;
 
 /// What a target may hold: the stamp, most of the original, the stamp.
 fn version(stamp: u8) -> Rope {
-    let stamp = || Piece::New(vec![stamp; 1000]);
+    let stamp = || Piece::New(vec![stamp; 1000].into());
     Rope { pieces: vec![stamp(), Piece::Original(0..SIZE / 3), stamp(), Piece::Original(17..SIZE), stamp()] }
 }
 
@@ -180,7 +180,7 @@ fn is_root() -> bool {
 
 #[test]
 fn a_target_in_a_file_system_of_the_kernel_is_refused() {
-    let rope = Rope { pieces: vec![Piece::New(b"x".to_vec())] };
+    let rope = Rope { pieces: vec![Piece::New(b"x".to_vec().into())] };
     let error = write(&rope, &ModelFile::from_bytes(Vec::new()), Path::new("/proc/model.onnx"), Sync::Auto);
     assert!(error.unwrap_err().to_string().contains("no file can be made in the folder /proc"));
 }

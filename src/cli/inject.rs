@@ -63,7 +63,10 @@ fn inject(args: &InjectArgs, path: &Path, to_stdout: bool) -> Result<(), Failure
     if let Some(output) = args.output.as_ref().filter(|_| !args.dry_run) {
         remarks = deliver(&model, &plan.patch, output, args.external.into(), args.sync)?;
     }
-    show(args, &plan.report, remarks, to_stdout)
+    let shown = show(args, &plan.report, remarks, to_stdout);
+    // The process ends here: freeing a large graph piece by piece would only take time.
+    std::mem::forget((model, plan));
+    shown
 }
 
 fn show(args: &InjectArgs, report: &Report, remarks: Vec<String>, to_stdout: bool) -> Result<(), Failure> {

@@ -14,13 +14,14 @@ pub use options::{At, Estimator, Options, Outputs};
 pub use report::Report;
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
 use crate::analysis::Analysis;
 use crate::graph::work::Work;
-use crate::onnx::StringStringEntryProto;
-use crate::patch::{Anchor, Change, Patch, Rename};
+use crate::onnx::{NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto};
+use crate::patch::{Anchor, Change, Encoded, Patch, Rename};
 use crate::record::{self, Original, Record, RecordedLayer, Renamed};
 use crate::regularizer::emit::{Emission, Emitter, Tensor};
 use crate::regularizer::{Exact, Reduction, Regularizer, Sampled, View};
@@ -135,15 +136,19 @@ struct Written {
     name: String,
     seed: Option<u32>,
     per: Tensor,
-    emission: Emission,
+    nodes: Encoded<NodeProto, { graph_field::NODE }>,
+    value_info: Encoded<ValueInfoProto, { graph_field::VALUE_INFO }>,
 }
+
+/// The constants that all layers share, by name.
+type Constants = BTreeMap<String, TensorProto>;
 
 impl Injection<'_> {
     fn plan(self) -> Result<Plan, InjectError> {
         let (model, graph) = (self.analysis.model, &self.analysis.graph);
         let opset = model.opset();
         let (root, injection) = naming::free_root(model, graph);
-        let written = self.write_layers(opset, &root, injection)?;
+        let (written, constants) = self.write_layers(opset, &root, injection)?;
         let anchor = self.anchor()?;
 
         let term = write_term(&self, opset, &root, &written);
@@ -152,7 +157,7 @@ impl Injection<'_> {
         if self.chosen.is_empty() {
             return Ok(Plan { patch: Patch::default(), report });
         }
-        let mut patch = self.assemble(&root, written, term, anchor);
+        let mut patch = self.assemble(&root, written, constants, term, anchor);
         report.added = added(&patch);
         let record = self.record(&root, &patch, &report)?;
         let value = serde_json::to_string(&record).unwrap_or_default();
@@ -176,7 +181,8 @@ impl Injection<'_> {
         }
     }
 
-    fn write_layers(&self, opset: i64, root: &str, injection: usize) -> Result<Vec<Written>, InjectError> {
+    fn write_layers(&self, opset: i64, root: &str, injection: usize) -> Result<(Vec<Written>, Constants), InjectError> {
+        let constants = Mutex::new(Constants::new());
         let mut names = naming::LayerNames::default();
         let named: Vec<String> =
             self.chosen.iter().map(|c| names.name(&self.analysis.graph, c.tap.node, &c.layer.h.name)).collect();
@@ -190,9 +196,22 @@ impl Injection<'_> {
             })?;
             let mut emitter = Emitter::new(opset, root, &name);
             let per = regularizer.emit(&mut emitter, &chosen.layer);
-            Ok(Written { name, seed, per, emission: emitter.finish() })
+            let Emission { nodes, constants: mine, mut value_info } = emitter.finish();
+            if self.options.outputs.layers {
+                // What is an output is declared there.
+                value_info.retain(|v| v.name() != per.name);
+            }
+            let mut shared = constants.lock().unwrap_or_else(PoisonError::into_inner);
+            for (name, tensor) in mine {
+                shared.entry(name).or_insert(tensor);
+            }
+            drop(shared);
+            // Encoded at once: hundreds of thousands of nodes would fill the memory as structures.
+            Ok(Written { name, seed, per, nodes: nodes.into(), value_info: value_info.into() })
         };
-        self.chosen.par_iter().zip(named).enumerate().map(write).collect()
+        let written =
+            self.chosen.par_iter().zip(named).enumerate().map(write).collect::<Result<Vec<_>, InjectError>>()?;
+        Ok((written, constants.into_inner().unwrap_or_else(PoisonError::into_inner)))
     }
 
     /// Behind all nodes; but where a node must read the sum, right behind the last tapped value.
@@ -215,19 +234,20 @@ impl Injection<'_> {
         Ok(Anchor::After(last.index()))
     }
 
-    fn assemble(&self, root: &str, written: Vec<Written>, mut term: Term, anchor: Anchor) -> Patch {
-        let mut constants = BTreeMap::new();
+    fn assemble(
+        &self,
+        root: &str,
+        written: Vec<Written>,
+        mut constants: Constants,
+        mut term: Term,
+        anchor: Anchor,
+    ) -> Patch {
         let mut changes = Vec::with_capacity(written.len() + 2);
         for (layer, chosen) in written.into_iter().zip(&self.chosen) {
-            let Emission { nodes, constants: mine, mut value_info } = layer.emission;
-            constants.extend(mine);
-            if self.options.outputs.layers {
-                value_info.retain(|v| v.name() != layer.per.name);
-            }
             changes.push(Change {
                 reason: format!("PER of {:?}, layer {}", chosen.layer.h.name, layer.name),
-                nodes,
-                value_info,
+                nodes: layer.nodes,
+                value_info: layer.value_info,
                 at: anchor,
                 ..Change::default()
             });
@@ -240,13 +260,7 @@ impl Injection<'_> {
     }
 
     /// Shared constants and the coefficients.
-    fn constants(
-        &self,
-        root: &str,
-        constants: BTreeMap<String, crate::onnx::TensorProto>,
-        term: &Term,
-        anchor: Anchor,
-    ) -> Change {
+    fn constants(&self, root: &str, constants: Constants, term: &Term, anchor: Anchor) -> Change {
         let mut change = Change {
             reason: format!("constants of all layers, under {root}const/, and the coefficients"),
             at: anchor,
@@ -272,8 +286,8 @@ impl Injection<'_> {
                 Some(loss) => format!("λ·ΣPER, added to the loss {:?}", graph.name(loss.value)),
                 None => format!("λ·ΣPER, as the output {:?}", term.result),
             },
-            nodes: term.emission.nodes,
-            value_info: term.emission.value_info,
+            nodes: term.emission.nodes.into(),
+            value_info: term.emission.value_info.into(),
             outputs: term.outputs,
             at: anchor,
             ..Change::default()
@@ -327,7 +341,7 @@ impl Injection<'_> {
                 d,
                 coef: self.coef_of(i),
                 seed: w.seed,
-                nodes: w.emission.nodes.len(),
+                nodes: w.nodes.len(),
                 cost: LayerCost { multiply_adds: c.multiply_adds, bytes: c.bytes, random_numbers: c.random_numbers },
             });
         }

@@ -1,5 +1,7 @@
 //! From the layers' values to one term, and to the sum with the task loss.
 
+use std::collections::HashSet;
+
 use super::report::Coefficient;
 use super::{Injection, Written};
 use crate::graph::types::TensorType;
@@ -99,7 +101,8 @@ pub fn write_term(injection: &Injection, opset: i64, root: &str, written: &[Writ
     term.emission = e.finish();
     term.emission.value_info.extend(declared);
     // What is an output is declared there.
-    term.emission.value_info.retain(|v| exposed.iter().all(|o| o.name != v.name()));
+    let outputs: HashSet<&str> = exposed.iter().map(|o| o.name.as_str()).collect();
+    term.emission.value_info.retain(|v| !outputs.contains(v.name()));
     term.outputs = exposed.iter().filter_map(|o| o.ty.declare(&o.name)).collect();
     term
 }

@@ -96,6 +96,8 @@ fn kernel_copy(_: &File, _: &Range<usize>, _: &File) -> io::Result<usize> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use std::fs;
 
@@ -103,14 +105,14 @@ mod tests {
     fn rope(len: usize) -> Rope {
         Rope {
             pieces: vec![
-                Piece::New(b"head".to_vec()),
+                Piece::New(Bytes::from_static(b"head")),
                 Piece::Original(len / 2..len),
                 Piece::Original(3..40),
-                Piece::New(vec![7; BUFFER + 5]),
+                Piece::New(vec![7; BUFFER + 5].into()),
                 Piece::Original(10..10),
-                Piece::New(Vec::new()),
+                Piece::New(Bytes::new()),
                 Piece::Original(0..len / 2 + 1),
-                Piece::New(b"tail".to_vec()),
+                Piece::New(Bytes::from_static(b"tail")),
             ],
         }
     }

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
+use bytes::Bytes;
 use prost::Message;
 
 use super::error::{WireError, WireResult};
@@ -34,7 +35,7 @@ pub enum Piece {
     /// A range of the original file.
     Original(Range<usize>),
     /// New bytes.
-    New(Vec<u8>),
+    New(Bytes),
 }
 
 impl Rope {
@@ -103,7 +104,7 @@ pub fn narrowed(model: &Model, patch: &Patch) -> WireResult<Vec<Width>> {
 
 struct Edit {
     range: Range<usize>,
-    bytes: Vec<u8>,
+    bytes: Bytes,
     /// Position of the length prefix of the innermost message around it; `None` in the model itself.
     owner: Option<usize>,
     /// Field number of what is inserted: at the same place, lower numbers come first.
@@ -149,7 +150,7 @@ impl<'m> Edits<'m> {
     fn add_change(&mut self, change: &Change) -> WireResult<()> {
         self.insert_nodes(change)?;
         self.insert(graph::INITIALIZER, &change.initializers, true);
-        self.insert(graph::VALUE_INFO, &change.value_info, true);
+        self.insert_records(graph::VALUE_INFO, change.value_info.records(), true);
         self.insert(graph::INPUT, &change.inputs, true);
         self.insert(graph::OUTPUT, &change.outputs, true);
         self.insert(model::OPSET_IMPORT, &change.opset_imports, false);
@@ -168,24 +169,30 @@ impl<'m> Edits<'m> {
             return Ok(());
         }
         match change.at {
-            Anchor::End => self.insert(graph::NODE, &change.nodes, true),
+            Anchor::End => self.insert_records(graph::NODE, change.nodes.records(), true),
             Anchor::After(node) => {
                 let record = self.graph_record(&self.model.layout.nodes, node, "node")?;
                 let (start, at) = (record.start, record.end);
                 let owner = self.frame_around_graph(start);
-                let bytes = encode(graph::NODE, &change.nodes);
+                let bytes = change.nodes.records().clone();
                 self.list.push(Edit { range: at..at, bytes, owner, field: graph::NODE });
             }
         }
         Ok(())
     }
 
-    /// Puts records behind the last one whose field number is not greater: canonical files stay canonical.
     fn insert<M: Message>(&mut self, field: u32, messages: &[M], in_graph: bool) {
-        if messages.is_empty() {
+        let mut records = Vec::new();
+        messages.iter().for_each(|m| prost::encoding::message::encode(field, m, &mut records));
+        self.insert_records(field, &records.into(), in_graph);
+    }
+
+    /// Puts records behind the last one whose field number is not greater: canonical files stay canonical.
+    fn insert_records(&mut self, field: u32, records: &Bytes, in_graph: bool) {
+        if records.is_empty() {
             return;
         }
-        let bytes = encode(field, messages);
+        let bytes = records.clone();
         let layout = &self.model.layout;
         let (at, owner) = if in_graph {
             // Everything goes into the last `graph` record; nearly every file has just one.
@@ -224,7 +231,7 @@ impl<'m> Edits<'m> {
             return Err(missing());
         }
         let owner = Some(self.frame(record.payload.clone(), record.length_at, owner));
-        self.list.push(Edit { range: record.payload, bytes: to.as_bytes().to_vec(), owner, field: 0 });
+        self.list.push(Edit { range: record.payload, bytes: Bytes::copy_from_slice(to.as_bytes()), owner, field: 0 });
         Ok(())
     }
 
@@ -249,7 +256,7 @@ impl<'m> Edits<'m> {
             Part::OpsetImport(_) | Part::Metadata(_) => None,
             _ => self.frame_around_graph(span.start),
         };
-        self.list.push(Edit { range: span, bytes: Vec::new(), owner, field: 0 });
+        self.list.push(Edit { range: span, bytes: Bytes::new(), owner, field: 0 });
         Ok(())
     }
 
@@ -309,10 +316,8 @@ impl<'m> Edits<'m> {
             }
             push_original(&mut pieces, at..edit.range.start);
             at = edit.range.end;
-            match pieces.last_mut() {
-                _ if edit.bytes.is_empty() => {}
-                Some(Piece::New(last)) => last.extend_from_slice(&edit.bytes),
-                _ => pieces.push(Piece::New(edit.bytes)),
+            if !edit.bytes.is_empty() {
+                pieces.push(Piece::New(edit.bytes));
             }
         }
         push_original(&mut pieces, at..bytes.len());
@@ -361,18 +366,7 @@ fn new_length(
     };
     let mut out = Vec::with_capacity(width);
     put_varint(&mut out, new, width);
-    Ok((Edit { range: length_at..payload.start, bytes: out, owner, field: 0 }, width < kept))
-}
-
-/// Records of one field, encoded.
-fn encode<M: Message>(field: u32, messages: &[M]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for message in messages {
-        put_varint(&mut out, u64::from(field) << 3 | 2, 1);
-        put_varint(&mut out, message.encoded_len() as u64, 1);
-        message.encode_raw(&mut out);
-    }
-    out
+    Ok((Edit { range: length_at..payload.start, bytes: out.into(), owner, field: 0 }, width < kept))
 }
 
 #[cfg(test)]
@@ -447,9 +441,9 @@ mod tests {
         let entry = StringStringEntryProto { key: Some("k".into()), value: Some("v".into()) };
         let patch = Patch {
             changes: vec![
-                Change { nodes: vec![node("new")], outputs: vec![output.clone()], ..Default::default() },
+                Change { nodes: vec![node("new")].into(), outputs: vec![output.clone()], ..Default::default() },
                 Change {
-                    nodes: vec![node("early")],
+                    nodes: vec![node("early")].into(),
                     at: Anchor::After(0),
                     metadata: vec![entry.clone()],
                     ..Default::default()

@@ -106,6 +106,8 @@ fn unwritable_folder(target: &Path, folder: &Path, error: &io::Error) -> WireErr
 
 #[cfg(all(test, unix))]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::wire::Piece;
     use std::fs;
@@ -114,7 +116,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     fn rope(text: &str) -> Rope {
-        Rope { pieces: vec![Piece::New(text.into()), Piece::Original(0..3)] }
+        Rope { pieces: vec![Piece::New(Bytes::copy_from_slice(text.as_bytes())), Piece::Original(0..3)] }
     }
 
     fn abc() -> ModelFile {
@@ -140,7 +142,7 @@ mod tests {
         let old: Vec<u8> = (0..200_000u32).map(|i| i as u8).collect();
         fs::write(&target, &old).unwrap();
         let source = ModelFile::open(&target).unwrap();
-        let rope = Rope { pieces: vec![Piece::New(b"head".to_vec()), Piece::Original(0..old.len())] };
+        let rope = Rope { pieces: vec![Piece::New(Bytes::from_static(b"head")), Piece::Original(0..old.len())] };
         write(&rope, &source, &target, Sync::Always).unwrap();
         assert!(fs::read(&target).unwrap() == rope.to_vec(&old));
         assert!(source.bytes == old, "the mapping still shows the old file");
@@ -164,7 +166,7 @@ mod tests {
         let (mut reader, writer) = io::pipe().unwrap();
         let target = format!("/dev/fd/{}", writer.as_raw_fd());
         let target = Path::new(&target);
-        let big = Rope { pieces: vec![Piece::New(vec![b'x'; 3 << 20])] };
+        let big = Rope { pieces: vec![Piece::New(vec![b'x'; 3 << 20].into())] };
         let reading = std::thread::spawn(move || {
             let mut first = [0; 7];
             reader.read_exact(&mut first).unwrap();

@@ -19,7 +19,9 @@ pub enum AnalysisError {
     #[error(transparent)]
     Graph(#[from] GraphError),
     /// A selector of initializers.
-    #[error("{option}: {source}")]
+    #[error(
+        "{option} chooses among the model's initializers: {source}; 'per-inject inspect --initializers' lists them"
+    )]
     Initializers {
         /// `--wrt` or `--freeze`.
         option: &'static str,

@@ -118,6 +118,10 @@ pub fn inspect(model: &Model, wrt: Option<&str>, freeze: Option<&str>) -> Result
         trained: *trained,
         because: r.because.clone(),
     };
+    let (injections, unreadable) = match Record::all(model) {
+        Ok(records) => (records.into_iter().map(|(_, r)| r).collect(), None),
+        Err(problem) => (Vec::new(), Some(problem)),
+    };
     Ok(Inspection {
         schema: SCHEMA,
         model: ModelSummary {
@@ -151,10 +155,11 @@ pub fn inspect(model: &Model, wrt: Option<&str>, freeze: Option<&str>) -> Result
             })
             .collect(),
         initializers: analysis.roles.iter().zip(&analysis.trained).map(initializer).collect(),
-        injections: Record::all(model).unwrap_or_default().into_iter().map(|(_, r)| r).collect(),
+        injections,
         warnings: warnings(&analysis.graph, model, &analysis.types, &analysis.roles, &analysis.reach, &analysis.kind)
             .iter()
             .map(ToString::to_string)
+            .chain(unreadable)
             .collect(),
         multiply_adds: work.multiply_adds,
         per_sample: work.open_dimensions,

@@ -92,19 +92,20 @@ impl Record {
         if n == 1 { KEY.to_owned() } else { format!("{KEY}.{n}") }
     }
 
+    /// The number of the injection that a metadata key belongs to; `None` for keys of others.
+    pub fn number(key: &str) -> Option<usize> {
+        match key.strip_prefix(KEY)? {
+            "" => Some(1),
+            rest => rest.strip_prefix('.')?.parse().ok(),
+        }
+    }
+
     /// All records of a model with the positions of their metadata entries, first injection first. An entry under our key that is no
     /// record of a version that we know is an error, with what is wrong.
     pub fn all(model: &Model) -> Result<Vec<(usize, Record)>, String> {
         let mut found = Vec::new();
         for (i, entry) in model.metadata.iter().enumerate() {
-            let number = match entry.key().strip_prefix(KEY) {
-                Some("") => 1,
-                Some(rest) => match rest.strip_prefix('.').and_then(|n| n.parse::<usize>().ok()) {
-                    Some(n) => n,
-                    None => continue,
-                },
-                None => continue,
-            };
+            let Some(number) = Record::number(entry.key()) else { continue };
             let record: Record = serde_json::from_str(entry.value())
                 .map_err(|e| format!("the metadata entry {:?} is no record of an injection: {e}", entry.key()))?;
             if record.record != VERSION {

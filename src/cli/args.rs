@@ -19,6 +19,7 @@ use per_inject::wire::ExternalPolicy;
     version,
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
+    arg_required_else_help = true,
     after_help = AFTER_HELP,
     max_term_width = 100
 )]
@@ -67,7 +68,7 @@ pub struct InjectArgs {
     pub model: Option<PathBuf>,
 
     /// Which layers to regularise (see Selectors below)
-    #[arg(long, value_name = "SELECTOR", required = true, env = "PER_INJECT_LAYERS", allow_hyphen_values = true)]
+    #[arg(long, value_name = "SELECTOR", env = "PER_INJECT_LAYERS", allow_hyphen_values = true)]
     pub layers: Option<String>,
 
     /// The coefficient λ, or SELECTOR=λ for some of the layers; may be given more than once
@@ -107,7 +108,7 @@ pub struct InjectArgs {
     pub loss: Option<String>,
 
     /// Leave any loss alone and add the term as an output per_loss
-    #[arg(long, env = "PER_INJECT_AS_OUTPUT", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "PER_INJECT_AS_OUTPUT", value_parser = yes_or_no())]
     pub as_output: bool,
 
     /// Expose as further outputs: the task loss, the PER total, each layer's PER
@@ -115,11 +116,11 @@ pub struct InjectArgs {
     pub outputs: Vec<OutputArg>,
 
     /// Make λ a graph input, with its value as the default
-    #[arg(long, env = "PER_INJECT_COEF_INPUT", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "PER_INJECT_COEF_INPUT", value_parser = yes_or_no())]
     pub coef_input: bool,
 
     /// Accept a coefficient of 1000 and more
-    #[arg(long, env = "PER_INJECT_ANY_COEF", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "PER_INJECT_ANY_COEF", value_parser = yes_or_no())]
     pub any_coef: bool,
 
     /// Initializers that are trained, instead of those whose role says so (a selector over names)
@@ -131,15 +132,15 @@ pub struct InjectArgs {
     pub freeze: Option<String>,
 
     /// Refuse when a selected activation cannot be regularised, instead of leaving it out with a warning
-    #[arg(long, env = "PER_INJECT_STRICT", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "PER_INJECT_STRICT", value_parser = yes_or_no())]
     pub strict: bool,
 
     /// Write nothing; show what would be done
-    #[arg(long, env = "PER_INJECT_DRY_RUN", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "PER_INJECT_DRY_RUN", value_parser = yes_or_no())]
     pub dry_run: bool,
 
     /// Print the report as JSON (schemas/report.schema.json)
-    #[arg(long, env = "PER_INJECT_JSON", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "PER_INJECT_JSON", value_parser = yes_or_no())]
     pub json: bool,
 
     /// What happens to external data when OUT is in another folder
@@ -147,7 +148,7 @@ pub struct InjectArgs {
     pub external: ExternalArg,
 
     /// Flush to disk before the rename, also above 64 MB
-    #[arg(long, env = "PER_INJECT_SYNC", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "PER_INJECT_SYNC", value_parser = yes_or_no())]
     pub sync: bool,
 }
 
@@ -156,10 +157,10 @@ pub struct InspectArgs {
     /// The model, an ONNX file; - reads standard input
     pub model: PathBuf,
     /// Print JSON (schemas/inspect.schema.json)
-    #[arg(long, env = "PER_INJECT_JSON", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "PER_INJECT_JSON", value_parser = yes_or_no())]
     pub json: bool,
     /// List every initializer with its role, however many there are
-    #[arg(long, env = "PER_INJECT_INITIALIZERS", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "PER_INJECT_INITIALIZERS", value_parser = yes_or_no())]
     pub initializers: bool,
     /// Initializers that are trained, instead of those whose role says so (a selector over names)
     #[arg(long, value_name = "SELECTOR", env = "PER_INJECT_WRT")]
@@ -177,13 +178,13 @@ pub struct StripArgs {
     #[arg(short, long, value_name = "OUT", env = "PER_INJECT_OUTPUT")]
     pub output: PathBuf,
     /// Take out every injection, not only the last one
-    #[arg(long, env = "PER_INJECT_ALL", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "PER_INJECT_ALL", value_parser = yes_or_no())]
     pub all: bool,
     /// What happens to external data when OUT is in another folder
     #[arg(long, value_enum, default_value = "copy", env = "PER_INJECT_EXTERNAL")]
     pub external: ExternalArg,
     /// Flush to disk before the rename, also above 64 MB
-    #[arg(long, env = "PER_INJECT_SYNC", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "PER_INJECT_SYNC", value_parser = yes_or_no())]
     pub sync: bool,
 }
 
@@ -238,6 +239,11 @@ impl From<ExternalArg> for ExternalPolicy {
             ExternalArg::Keep => ExternalPolicy::Keep,
         }
     }
+}
+
+/// What an environment variable may hold for an option without a value: true, yes, on, 1, and their opposites.
+fn yes_or_no() -> BoolishValueParser {
+    BoolishValueParser::new()
 }
 
 /// A value of `--coef`.

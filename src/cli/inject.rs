@@ -1,25 +1,37 @@
 //! The main job: `per-inject MODEL --layers … --coef … -o OUT`.
 
+use std::path::Path;
+
 use clap::error::ErrorKind;
 use per_inject::inject::{Report, plan};
 use per_inject::wire::Model;
 
 use super::args::InjectArgs;
 use super::deliver::deliver;
-use super::{Failure, render, usage};
+use super::failure::Failure;
+use super::render;
 
 /// A coefficient from here on is a slip of the pen more often than not.
 const SUSPICIOUS: f64 = 1000.0;
 
 pub fn run(args: &InjectArgs) -> Result<(), Failure> {
     let Some(path) = &args.model else {
-        return Err(usage(
+        return Err(Failure::usage(
             ErrorKind::MissingRequiredArgument,
             "which model? give an ONNX file, or - for standard input",
         ));
     };
+    if args.layers.is_none() {
+        return Err(Failure::usage(
+            ErrorKind::MissingRequiredArgument,
+            format!(
+                "which layers? add --layers relu, or --layers all; 'per-inject inspect {}' lists them",
+                path.display()
+            ),
+        ));
+    }
     if args.output.is_none() && !args.dry_run {
-        return Err(usage(
+        return Err(Failure::usage(
             ErrorKind::MissingRequiredArgument,
             "where shall the result go? add -o OUT.onnx (-o - is standard output), or --dry-run to see what would be done",
         ));
@@ -28,7 +40,7 @@ pub fn run(args: &InjectArgs) -> Result<(), Failure> {
         if coef.value >= SUSPICIOUS && !args.any_coef {
             let exponent = coef.value.log10().floor();
             let meant = format!("{}e-{exponent}", coef.value / 10f64.powf(exponent));
-            return Err(usage(
+            return Err(Failure::usage(
                 ErrorKind::InvalidValue,
                 format!(
                     "the coefficient {:?} would drown every task loss: did you mean {meant}? (the paper takes 1e-7 to 3e-4; --any-coef accepts it)",
@@ -37,12 +49,16 @@ pub fn run(args: &InjectArgs) -> Result<(), Failure> {
             ));
         }
     }
-    let model = Model::open(path)?;
-    let plan = plan(&model, &args.options())?;
     let to_stdout = args.output.as_deref().is_some_and(|o| o.as_os_str() == "-");
     if args.json && to_stdout && !args.dry_run {
-        return Err(usage(ErrorKind::ArgumentConflict, "--json and -o - both want standard output"));
+        return Err(Failure::usage(ErrorKind::ArgumentConflict, "--json and -o - both want standard output"));
     }
+    inject(args, path, to_stdout).map_err(|f| f.of_file(path))
+}
+
+fn inject(args: &InjectArgs, path: &Path, to_stdout: bool) -> Result<(), Failure> {
+    let model = Model::open(path)?;
+    let plan = plan(&model, &args.options())?;
     let mut remarks = Vec::new();
     if let Some(output) = args.output.as_ref().filter(|_| !args.dry_run) {
         remarks = deliver(&model, &plan.patch, output, args.external.into(), args.sync)?;

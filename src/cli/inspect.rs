@@ -4,7 +4,8 @@ use per_inject::inspect::inspect;
 use per_inject::wire::Model;
 
 use super::args::InspectArgs;
-use super::{Failure, render};
+use super::failure::Failure;
+use super::render;
 
 pub fn run(args: &InspectArgs) -> Result<(), Failure> {
     let model = Model::open(&args.model)?;

@@ -12,7 +12,8 @@ use per_inject::inspect::Inspection;
 use per_inject::record::Record;
 use serde::Serialize;
 
-use super::Failure;
+use super::failure::Failure;
+use super::text::{escaped, legible, visible, wrapped};
 
 /// Rows of a table before the rest is summed up.
 const MOST_ROWS: usize = 40;
@@ -28,7 +29,7 @@ pub fn print(text: &str) -> Result<(), Failure> {
 /// JSON, indented, on standard output.
 pub fn json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value)?;
-    print(&format!("{text}\n"))
+    print(&format!("{}\n", escaped(&text)))
 }
 
 /// What an injection did (`output`), or would do.
@@ -50,11 +51,11 @@ pub fn injection(report: &Report, output: Option<&Path>) -> String {
         return out;
     }
     if let Some(loss) = &report.loss {
-        let _ = writeln!(out, "loss {:?} = task loss (now {:?}) + λ·ΣPER", loss.name, loss.task);
+        sentence(&mut out, &format!("loss {:?} = task loss (now {:?}) + λ·ΣPER", loss.name, loss.task));
     }
     for coef in &report.coefficients {
         let whose = coef.item.as_ref().map(|i| format!(" for {i}")).unwrap_or_default();
-        let _ = writeln!(out, "λ = {:?}{whose}, in initializer {:?}", coef.value, coef.initializer);
+        sentence(&mut out, &format!("λ = {:?}{whose}, in initializer {:?}", coef.value, coef.initializer));
     }
     let slices = report.slices.map(|s| format!(", {s} slices")).unwrap_or_default();
     let _ = writeln!(out, "{} estimator{slices}, {} over rows\n", report.estimator, report.reduction);
@@ -65,8 +66,8 @@ pub fn injection(report: &Report, output: Option<&Path>) -> String {
         let d = layer.d.map_or("?".into(), |n| n.to_string());
         table.add_row([
             visible(&layer.name),
-            layer.op.clone().unwrap_or_else(|| "tensor".into()),
-            layer.shape.clone(),
+            visible(layer.op.as_deref().unwrap_or("tensor")),
+            visible(&layer.shape),
             layer.view.into(),
             format!("{rows} × {d}"),
             format!("+{}", layer.nodes),
@@ -92,11 +93,8 @@ pub fn injection(report: &Report, output: Option<&Path>) -> String {
 fn cost(out: &mut String, cost: &CostReport) {
     let per = if cost.per_sample { "per sample (open dimensions count as 1)" } else { "per step" };
     let share = if cost.model_multiply_adds > 0.0 {
-        format!(
-            ", {:.3} of the model's {}",
-            cost.term_multiply_adds / cost.model_multiply_adds,
-            count(cost.model_multiply_adds)
-        )
+        let share = times(cost.term_multiply_adds / cost.model_multiply_adds);
+        format!(", {share} the model's {}", count(cost.model_multiply_adds))
     } else {
         String::new()
     };
@@ -105,7 +103,7 @@ fn cost(out: &mut String, cost: &CostReport) {
     } else {
         String::new()
     };
-    let _ = writeln!(out, "Forward cost {per}: {} multiply-adds{share}{random}.", count(cost.term_multiply_adds));
+    sentence(out, &format!("Forward cost {per}: {} multiply-adds{share}{random}.", count(cost.term_multiply_adds)));
 }
 
 fn before_and_after(out: &mut String, report: &Report) {
@@ -129,24 +127,34 @@ fn before_and_after(out: &mut String, report: &Report) {
 
 fn notes(out: &mut String, report: &Report) {
     for skipped in &report.skipped {
-        let _ = writeln!(out, "{} {}: {}", yellow("left out:"), visible(&skipped.what), visible(&skipped.reason));
+        note(out, "left out:", &format!("{}: {}", skipped.what, skipped.reason));
     }
     for warning in &report.warnings {
-        let _ = writeln!(out, "{} {}", yellow("note:"), visible(warning));
+        note(out, "note:", warning);
     }
+}
+
+/// A sentence of its own, wrapped.
+fn sentence(out: &mut String, text: &str) {
+    let _ = writeln!(out, "{}", wrapped(&legible(text)));
+}
+
+/// A sentence with a coloured word in front.
+fn note(out: &mut String, label: &str, text: &str) {
+    let text = wrapped(&legible(&format!("{label} {text}")));
+    let rest = text.strip_prefix(label).unwrap_or_default();
+    let _ = writeln!(out, "{}{rest}", yellow(label));
 }
 
 /// What was taken out.
 pub fn stripped(peeled: &[Record], output: &Path, verified: bool, remarks: &[String]) -> String {
     let mut out = String::new();
     for record in peeled {
-        let _ = writeln!(
-            out,
-            "Took out {} layer(s), {} nodes and {} initializers ({}).",
-            record.layers.len(),
-            record.added.nodes,
-            record.added.initializers,
-            visible(&record.arguments.join(" "))
+        let (layers, added) = (record.layers.len(), record.added);
+        let (nodes, initializers, arguments) = (added.nodes, added.initializers, record.arguments.join(" "));
+        sentence(
+            &mut out,
+            &format!("Took out {layers} layer(s), {nodes} nodes and {initializers} initializers ({arguments})."),
         );
     }
     let verdict = if verified {
@@ -154,9 +162,9 @@ pub fn stripped(peeled: &[Record], output: &Path, verified: bool, remarks: &[Str
     } else {
         "The file was written anew by another program since, so that the bytes around the weights differ from the original's; the graph is the same."
     };
-    let _ = writeln!(out, "{verdict}");
+    sentence(&mut out, verdict);
     for remark in remarks {
-        let _ = writeln!(out, "{} {}", yellow("note:"), visible(remark));
+        note(&mut out, "note:", remark);
     }
     let _ = writeln!(out, "Wrote {}.", visible(&output.display().to_string()));
     out
@@ -176,11 +184,10 @@ pub fn inspection(found: &Inspection, initializers: bool) -> String {
         bytes(model.bytes as f64),
         if model.producer.is_empty() { String::new() } else { format!(", by {}", visible(&model.producer)) }
     );
-    let detail =
-        if found.kind_detail.is_empty() { String::new() } else { format!(" ({})", visible(&found.kind_detail)) };
-    let _ = writeln!(out, "kind: {}{detail}", found.kind);
+    let detail = if found.kind_detail.is_empty() { String::new() } else { format!(" ({})", found.kind_detail) };
+    sentence(&mut out, &format!("kind: {}{detail}", found.kind));
     for loss in &found.losses {
-        let _ = writeln!(out, "loss: {:?}, {}", loss.name, visible(&loss.shape));
+        sentence(&mut out, &format!("loss: {:?}, {}", loss.name, loss.shape));
     }
     let trained = found.initializers.iter().filter(|i| i.trained).count();
     let _ = writeln!(out, "initializers: {}, of which {trained} are trained", found.initializers.len());
@@ -189,13 +196,8 @@ pub fn inspection(found: &Inspection, initializers: bool) -> String {
         let _ = writeln!(out, "forward: {} multiply-adds {per}", count(found.multiply_adds));
     }
     for (i, record) in found.injections.iter().enumerate() {
-        let _ = writeln!(
-            out,
-            "injection {}: {} layer(s), {}",
-            i + 1,
-            record.layers.len(),
-            visible(&record.arguments.join(" "))
-        );
+        let (layers, arguments) = (record.layers.len(), record.arguments.join(" "));
+        sentence(&mut out, &format!("injection {}: {layers} layer(s), {arguments}", i + 1));
     }
     out.push('\n');
     if found.taps.is_empty() {
@@ -227,24 +229,17 @@ pub fn inspection(found: &Inspection, initializers: bool) -> String {
     }
     let problems = found.taps.iter().filter_map(|t| Some((t, t.problem.as_ref()?)));
     for (tap, problem) in problems.take(MOST_ROWS) {
-        let _ = writeln!(
-            out,
-            "{} #{} {}: {}",
-            yellow("cannot be tapped:"),
-            tap.position,
-            visible(&tap.tensor),
-            visible(problem)
-        );
+        note(&mut out, "cannot be tapped:", &format!("#{} {}: {problem}", tap.position, tap.tensor));
     }
     for hidden in found.hidden.iter().take(MOST_ROWS) {
-        let _ = writeln!(out, "{} {}: {}", yellow("out of reach:"), visible(&hidden.what), visible(&hidden.reason));
+        note(&mut out, "out of reach:", &format!("{}: {}", hidden.what, hidden.reason));
     }
     for miss in found.near_misses.iter().take(MOST_ROWS) {
-        let _ = writeln!(out, "{} {}: {}", yellow("no activation:"), visible(&miss.what), visible(&miss.reason));
+        note(&mut out, "no activation:", &format!("{}: {}", miss.what, miss.reason));
     }
     initializer_roles(&mut out, found, initializers);
     for warning in &found.warnings {
-        let _ = writeln!(out, "{} {}", yellow("note:"), visible(warning));
+        note(&mut out, "note:", warning);
     }
     out
 }
@@ -288,24 +283,21 @@ fn trimmed(table: &Table) -> String {
     table.lines().map(|l| l.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
-/// Text from the model without control characters, so that no name can move the cursor.
-fn visible(text: &str) -> String {
-    const LONGEST: usize = 200;
-    let mut out: String = text.chars().take(LONGEST).map(|c| if is_harmless(c) { c } else { '\u{fffd}' }).collect();
-    if text.chars().nth(LONGEST).is_some() {
-        out.push('…');
-    }
-    out
-}
-
-/// Neither a control character nor one that changes the direction of text.
-fn is_harmless(c: char) -> bool {
-    !c.is_control() && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
 /// 1234567 as 1.23 M.
 fn count(n: f64) -> String {
     scaled(n, &[("", 1.0), (" k", 1e3), (" M", 1e6), (" G", 1e9), (" T", 1e12)])
+}
+
+/// A ratio: 2.61 times, 0.0042 times.
+fn times(ratio: f64) -> String {
+    let digits = if ratio >= 100.0 {
+        0
+    } else if ratio >= 0.1 {
+        2
+    } else {
+        4
+    };
+    format!("{ratio:.digits$} times")
 }
 
 /// Bytes in decimal units.

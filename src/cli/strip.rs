@@ -6,7 +6,8 @@ use per_inject::wire::{Model, splice};
 
 use super::args::StripArgs;
 use super::deliver::deliver;
-use super::{Failure, render};
+use super::failure::Failure;
+use super::render;
 
 pub fn run(args: &StripArgs) -> Result<(), Failure> {
     let mut model = Model::open(&args.model)?;

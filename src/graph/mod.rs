@@ -17,7 +17,7 @@ pub mod work;
 
 use std::collections::HashMap;
 
-use petgraph::algo::tarjan_scc;
+use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::Topo;
 
@@ -343,10 +343,28 @@ impl<'m> Graph<'m> {
         if self.order.len() == self.nodes.len() {
             return Ok(());
         }
-        let on_cycle = |part: &Vec<NodeIndex>| part.len() > 1 || self.flow.contains_edge(part[0], part[0]);
-        let cycle = tarjan_scc(&self.flow).into_iter().find(on_cycle).unwrap_or_default();
-        let nodes = cycle.iter().rev().take(5).map(|i| describe_node(self.nodes, NodeId(i.index() as u32))).collect();
+        let cycle = self.some_cycle();
+        let nodes = cycle.iter().take(5).map(|i| describe_node(self.nodes, *i)).collect();
         Err(GraphError::Cycle { nodes, length: cycle.len() })
+    }
+
+    /// A cycle among the nodes that have no place in the order, in the direction of flow. Without recursion, however long it is.
+    fn some_cycle(&self) -> Vec<NodeId> {
+        let mut waits = vec![true; self.nodes.len()];
+        self.order.iter().for_each(|n| waits[n.index()] = false);
+        let mut path: Vec<NodeIndex> = Vec::new();
+        let mut step_of = vec![usize::MAX; self.nodes.len()];
+        // Each of them waits for another one: going back from any of them comes round in the end.
+        let mut next = waits.iter().position(|w| *w).map(NodeIndex::new);
+        while let Some(node) = next {
+            if let Some(cycle) = path.get(step_of[node.index()]..) {
+                return cycle.iter().rev().map(|i| NodeId(i.index() as u32)).collect();
+            }
+            step_of[node.index()] = path.len();
+            path.push(node);
+            next = self.flow.neighbors_directed(node, Direction::Incoming).find(|n| waits[n.index()]);
+        }
+        Vec::new()
     }
 
     /// The value of this name.
@@ -488,6 +506,7 @@ mod tests {
         assert!(undefined.contains("node 0 (Relu) reads tensor \"nowhere\""), "{undefined}");
         let cycle = refusal(vec![node("Add", &["x", "b"], &["a"]), node("Relu", &["a"], &["b"])]);
         assert!(cycle.contains("a cycle of 2 node(s)"), "{cycle}");
+        assert!(cycle.ends_with("none: node 1 (Relu) → node 0 (Add)"), "{cycle}");
     }
 
     #[test]

@@ -17,6 +17,12 @@ pub enum InjectError {
     /// The graph's structure, or a selector of initializers.
     #[error(transparent)]
     Analysis(#[from] AnalysisError),
+    /// A record of an earlier injection that cannot be read.
+    #[error("{problem}; strip could not tell a new injection from it, so take that entry out first")]
+    BadRecord {
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A selector.
     #[error(transparent)]
     Select(#[from] SelectError),

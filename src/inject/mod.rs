@@ -56,6 +56,7 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan, InjectError> {
             model.opset_imports.iter().map(|o| format!("{:?} {}", o.domain(), o.version())).collect();
         return Err(InjectError::NoOperators { found: found.join(", ") });
     }
+    Record::all(model).map_err(|problem| InjectError::BadRecord { problem })?;
     let analysis = Analysis::with_overrides(model, options.wrt.as_deref(), options.freeze.as_deref())?;
     let loss = if options.as_output { None } else { Some(loss::choose(&analysis, options)?) };
 

@@ -4,26 +4,31 @@ use std::collections::HashSet;
 
 use crate::graph::{Graph, NodeId, bodies};
 use crate::onnx::{GraphProto, NodeProto};
-use crate::record::ROOT;
+use crate::record::{ROOT, Record};
 use crate::wire::Model;
 
 /// Longest part of a node's name that a layer's name takes over.
 const LONGEST: usize = 120;
 
-/// The first of `per_inject/`, `per_inject/2/`, `per_inject/3/` … that no name of the model starts with, and its number.
+/// The first of `per_inject/`, `per_inject/2/`, `per_inject/3/` … behind all that the model's names and records use, and its number.
 ///
 /// Every injection has its own, so that taking the last one out leaves the earlier ones.
 pub fn free_root(model: &Model, graph: &Graph) -> (String, usize) {
     let mut taken = HashSet::new();
     let mut note = |name: &str| {
         if let Some(rest) = name.strip_prefix(ROOT) {
-            taken.insert(rest.split('/').next().and_then(|n| n.parse().ok()).unwrap_or(1));
+            // Whatever is no number, and 0 too, stands under the first root.
+            let number = rest.split('/').next().and_then(|n| n.parse::<usize>().ok());
+            taken.insert(number.unwrap_or(1).max(1));
         }
     };
     graph.values().for_each(|v| note(graph.name(v)));
     visit_names(graph.nodes, &mut note);
     model.graph.value_info.iter().for_each(|v| note(v.name()));
-    let next = taken.iter().max().map_or(1, |n: &usize| n + 1);
+    taken.extend(model.metadata.iter().filter_map(|m| Record::number(m.key())));
+    let last = taken.iter().max().copied().unwrap_or(0);
+    // Only a forged name holds the greatest number there is.
+    let next = last.checked_add(1).or_else(|| (2..last).find(|n| !taken.contains(n))).unwrap_or(last);
     (if next == 1 { ROOT.to_owned() } else { format!("{ROOT}{next}/") }, next)
 }
 
@@ -81,3 +86,36 @@ impl LayerNames {
 
 /// What the injection itself calls values right under the root.
 const RESERVED: [&str; 5] = ["coef", "task_loss", "per", "term", "total"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::onnx::{ModelProto, StringStringEntryProto, ValueInfoProto};
+    use prost::Message;
+
+    fn root_in(input: &str, metadata: &str) -> (String, usize) {
+        let input = ValueInfoProto { name: Some(input.into()), ..Default::default() };
+        let entry = StringStringEntryProto { key: Some(metadata.into()), value: None };
+        let graph = GraphProto { input: vec![input], ..Default::default() };
+        let proto =
+            ModelProto { ir_version: Some(8), graph: Some(graph), metadata_props: vec![entry], ..Default::default() };
+        let model = Model::from_bytes(proto.encode_to_vec()).unwrap();
+        let graph = Graph::of(&model).unwrap();
+        free_root(&model, &graph)
+    }
+
+    #[test]
+    fn a_root_is_free_whatever_the_names_of_the_model_are() {
+        assert_eq!(root_in("x", ""), ("per_inject/".into(), 1));
+        for name in ["per_inject/", "per_inject/0", "per_inject/0/x", "per_inject/-1", "per_inject/1/x"] {
+            assert_eq!(root_in(name, ""), ("per_inject/2/".into(), 2), "{name}");
+        }
+        assert_eq!(root_in("per_inject/7/x", ""), ("per_inject/8/".into(), 8));
+        assert_eq!(root_in(&format!("per_inject/{}/x", usize::MAX), ""), ("per_inject/2/".into(), 2));
+    }
+
+    #[test]
+    fn a_record_without_its_nodes_still_takes_its_number() {
+        assert_eq!(root_in("x", "per_inject.4").1, 5);
+    }
+}

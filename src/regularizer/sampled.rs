@@ -81,6 +81,11 @@ impl Regularizer for Sampled {
                 ("ReduceSum", scale, format!("sqrt_2_over_{}", self.slices))
             }
         };
+        // Of unknown rank the slices at least are summed on their own; see `reduce_all`.
+        let rho = match rho.ty.dims {
+            Some(_) => rho,
+            None => e.reduce("reduced_slices", op, &rho, Some(&[-1]), false),
+        };
         let reduced = e.reduce_all("reduced", op, &rho);
         let scale = e.scalar(&label, layer.elem(), scale);
         e.binary("per", "Mul", &reduced, &scale)

@@ -110,6 +110,9 @@ pub fn recognise_other_format(bytes: &[u8]) -> Option<&'static str> {
     if bytes.get(8) == Some(&b'{') && bytes.get(..8).is_some_and(|n| n[4..] == [0; 4]) {
         return Some("it is a safetensors file, which holds weights without a graph");
     }
+    if starts(b"version https://git-lfs.github.com/spec/") {
+        return Some("it is the pointer that Git LFS keeps in its place; fetch the file itself with git lfs pull");
+    }
     let head = &bytes[..bytes.len().min(512)];
     let printable = |b: &u8| (0x20..0x7f).contains(b) || matches!(b, b'\n' | b'\r' | b'\t') || *b >= 0x80;
     if head.iter().all(printable) && std::str::from_utf8(head).map_or_else(|e| e.error_len().is_none(), |_| true) {

@@ -125,11 +125,13 @@ struct Edits<'m> {
     list: Vec<Edit>,
     /// By the position of the length prefix.
     frames: BTreeMap<usize, Frame>,
+    /// Where records of a field go, in the graph or in the model: many changes add the same few fields.
+    ends: BTreeMap<(bool, u32), usize>,
 }
 
 impl<'m> Edits<'m> {
     fn of(model: &'m Model, patch: &Patch) -> WireResult<Self> {
-        let mut edits = Edits { model, list: Vec::new(), frames: BTreeMap::new() };
+        let mut edits = Edits { model, list: Vec::new(), frames: BTreeMap::new(), ends: BTreeMap::new() };
         for change in &patch.changes {
             edits.add_change(change)?;
         }
@@ -189,10 +191,11 @@ impl<'m> Edits<'m> {
             // Everything goes into the last `graph` record; nearly every file has just one.
             let graph = layout.model.iter().rfind(|r| r.field == model::GRAPH && r.is_length_delimited());
             let (payload, length_at) = graph.map_or((0..0, 0), |r| (r.payload.clone(), r.length_at));
-            let at = after_last(&layout.graph, field, payload.start);
+            let at = self.ends.entry((true, field)).or_insert_with(|| after_last(&layout.graph, field, payload.start));
+            let at = *at;
             (at, Some(self.frame(payload, length_at, None)))
         } else {
-            (after_last(&layout.model, field, 0), None)
+            (*self.ends.entry((false, field)).or_insert_with(|| after_last(&layout.model, field, 0)), None)
         };
         self.list.push(Edit { range: at..at, bytes, owner, field });
     }

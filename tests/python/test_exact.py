@@ -285,8 +285,13 @@ def test_sums_of_many_equal_terms_do_not_drift(inject, session, shape, reduction
         assert per == pytest.approx(expected, rel=1e-5), view
 
 
-def test_the_mean_over_slices_and_rows_does_not_drift(inject, session):
-    # A quarter of a million rows: h = 0 makes every term √(2/π). Over all axes at once the mean was off by percents.
-    h = np.zeros((32, 4, 64, 64), np.float32)
-    injected = inject(nets.tap(list(h.shape)), "--layers", "tensor:h", "--as-output", "--view", "channel", "--slices", 256)
-    assert float(value(session, injected, h)) == pytest.approx(closed_form.RHO_ZERO, rel=1e-5)
+@pytest.mark.parametrize("known", ["static", "symbolic", "unknown"])
+@pytest.mark.parametrize("view", ["flatten", "channel", "last"])
+def test_the_mean_over_slices_and_rows_does_not_drift(inject, session, known, view):
+    # h = 0 makes every term √(2/π). Over all axes at once, the mean of 33 million equal numbers came out 3 % wrong.
+    shape = (8, 4, 64, 64) if view == "channel" else (128, 256, 2)
+    dims = {"static": list(shape), "symbolic": [f"d{i}" for i in range(len(shape))], "unknown": None}[known]
+    injected = inject(nets.tap(dims), "--layers", "tensor:h", "--as-output", "--view", view, "--slices", 256)
+    per = float(value(session, injected, np.zeros(shape, np.float32)))
+    # One dimension of 32,768 rows is what is left to one sum where not even the rank is known.
+    assert per == pytest.approx(closed_form.RHO_ZERO, rel=1e-5 if known != "unknown" else 1e-4)

@@ -1,0 +1,123 @@
+//! What a command ends with when it does not succeed, and how that is told.
+
+use std::error::Error;
+use std::io::{self, IsTerminal};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+use miette::MietteHandlerOpts;
+use per_inject::analysis::AnalysisError;
+use per_inject::inject::InjectError;
+use per_inject::select::SelectError;
+use per_inject::strip::StripError;
+use per_inject::wire::WireError;
+
+use super::args::Cli;
+use super::text::legible;
+
+/// Why a command did not do what it was asked for.
+pub enum Failure {
+    /// Refused or failed, with a sentence for a person; exit code 1.
+    Refused {
+        message: String,
+        /// Whether the sentence is about the model and does not name its file.
+        in_model: bool,
+    },
+    /// The arguments make no sense together; exit code 2.
+    Usage(clap::Error),
+    /// Whoever read our output went away; quiet.
+    BrokenPipe,
+}
+
+impl<E: Error + 'static> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
+        while let Some(e) = cause {
+            if e.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
+                return Failure::BrokenPipe;
+            }
+            cause = e.source();
+        }
+        // The chain of causes is in the sentence already.
+        Failure::Refused { message: error.to_string(), in_model: is_about_the_model(&error) }
+    }
+}
+
+impl Failure {
+    /// A usage error with clap's own look.
+    pub fn usage(kind: clap::error::ErrorKind, message: impl std::fmt::Display) -> Self {
+        Failure::Usage(Cli::command().error(kind, message))
+    }
+
+    /// Puts the file's name in front where the sentence is about the model and lacks it.
+    pub fn of_file(self, path: &Path) -> Self {
+        match self {
+            Failure::Refused { message, in_model: true } => {
+                let name = if path.as_os_str() == "-" { "standard input".into() } else { path.display().to_string() };
+                Failure::Refused { message: format!("{name}: {message}"), in_model: false }
+            }
+            other => other,
+        }
+    }
+
+    /// Prints it.
+    pub fn report(self) -> ExitCode {
+        match self {
+            Failure::BrokenPipe => ExitCode::SUCCESS,
+            Failure::Refused { message, .. } => {
+                // A terminal is wrapped to its width; a log gets the sentence on one line.
+                let options = MietteHandlerOpts::new();
+                let options = if io::stderr().is_terminal() { options } else { options.width(usize::MAX) };
+                let _ = miette::set_hook(Box::new(move |_| Box::new(options.clone().build())));
+                eprintln!("{:?}", miette::miette!("{}", legible(&message)));
+                ExitCode::from(1)
+            }
+            Failure::Usage(error) => {
+                let _ = error.print();
+                ExitCode::from(2)
+            }
+        }
+    }
+}
+
+/// Whether an error is about what the model holds, rather than about arguments or about a file that it names itself.
+fn is_about_the_model(error: &(dyn Error + 'static)) -> bool {
+    if let Some(error) = error.downcast_ref::<InjectError>() {
+        return match error {
+            InjectError::Wire(error) => wire(error),
+            InjectError::Select(error) => select(error),
+            InjectError::Analysis(AnalysisError::Initializers { .. })
+            | InjectError::CoefficientItem { .. }
+            | InjectError::CoefficientUnused { .. }
+            | InjectError::NoCoefficient
+            | InjectError::BadCoefficient { .. }
+            | InjectError::BadSlices { .. }
+            | InjectError::NoTaskLoss => false,
+            _ => true,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<StripError>() {
+        return if let StripError::Wire(error) = error { wire(error) } else { true };
+    }
+    if let Some(error) = error.downcast_ref::<AnalysisError>() {
+        return matches!(error, AnalysisError::Graph(_));
+    }
+    error.downcast_ref::<WireError>().is_some_and(wire)
+}
+
+fn wire(error: &WireError) -> bool {
+    matches!(
+        error,
+        WireError::Truncated { .. }
+            | WireError::Malformed { .. }
+            | WireError::Decode { .. }
+            | WireError::NoSuchPlace { .. }
+            | WireError::TooLarge { .. }
+            | WireError::External { .. }
+    )
+}
+
+fn select(error: &SelectError) -> bool {
+    !matches!(error, SelectError::Parse(_) | SelectError::NothingBefore { .. })
+}

@@ -47,7 +47,7 @@ def round_trip(folder, options):
         run = taps.inject(tap, injected, *options, check=False)
         if run.returncode != 0:
             return f"{tap.path}: {taps.refusal(run)}", None, None
-        said = taps.per_inject("strip", injected, "-o", stripped).stdout
+        said = taps.said("strip", injected, "-o", stripped)
         problem = None
         if stripped.read_bytes() != tap.path.read_bytes():
             problem = f"{tap.path}: strip gave back other bytes"

@@ -161,7 +161,7 @@ def test_a_body_that_reads_the_loss_goes_on_reading_the_task_loss(session, tmp_p
         assert still_seen.tobytes() == seen.tobytes()
         assert task.tobytes() == loss.tobytes()
         assert total == pytest.approx(loss + 0.5 * per, rel=1e-6) and per > 0
-    assert "byte for byte" in per_inject("strip", injected, "-o", back).stdout
+    assert "byte for byte" in taps.said("strip", injected, "-o", back)
     assert back.read_bytes() == original.read_bytes()
 
 

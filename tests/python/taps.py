@@ -64,7 +64,7 @@ def inject(tap: Tap, output: pathlib.Path, *options: object, check: bool = True)
 
 
 class Sentence(str):
-    """What a refusal says. Whether it contains some words does not depend on where the terminal's width breaks them."""
+    """What a report or a refusal says. Whether it contains some words does not depend on where the terminal's width breaks them."""
 
     def __contains__(self, words: str) -> bool:
         return "".join(words.split()) in "".join(self.split())
@@ -80,3 +80,8 @@ def in_parallel(work: Callable, items: Iterable) -> list:
     """`work` of every item, two at a time: most of it waits for another process."""
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(work, items))
+
+
+def said(*args: object) -> Sentence:
+    """What a command that succeeds reports."""
+    return Sentence(per_inject(*args).stdout)

@@ -36,7 +36,10 @@ def tappable(chosen):
 
 
 def round_trip(folder, options):
-    """Injects, checks and strips one model; returns what went wrong, and the verdicts of the checker before and after."""
+    """Injects, checks and strips one model, as written and as onnx saves it.
+
+    Returns what went wrong, and the verdicts of the checker before and after.
+    """
 
     def of(tap):
         name = hashlib.sha256(str(tap.path).encode()).hexdigest()[:24]
@@ -44,13 +47,18 @@ def round_trip(folder, options):
         run = taps.inject(tap, injected, *options, check=False)
         if run.returncode != 0:
             return f"{tap.path}: {taps.refusal(run)}", None, None
-        said = taps.per_inject("strip", injected, "-o", stripped).stdout
+        said = taps.said("strip", injected, "-o", stripped)
         problem = None
         if stripped.read_bytes() != tap.path.read_bytes():
             problem = f"{tap.path}: strip gave back other bytes"
         elif "byte for byte" not in said:
             problem = f"{tap.path}: strip did not recognise the original: {said}"
-        verdicts = verdict(tap.model), verdict(onnx.load(injected, load_external_data=False))
+        loaded = onnx.load(injected, load_external_data=False)
+        verdicts = verdict(tap.model), verdict(loaded)
+        injected.write_bytes(loaded.SerializeToString())
+        taps.per_inject("strip", injected, "-o", stripped)
+        if stripped.read_bytes() != tap.path.read_bytes():
+            problem = problem or f"{tap.path}: other bytes after onnx saved the file"
         injected.unlink()
         stripped.unlink()
         return problem, *verdicts

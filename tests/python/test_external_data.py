@@ -77,7 +77,7 @@ def assert_loads_and_runs(path):
 def strips_back(injected, original):
     """Strips beside the injected file and compares with the original."""
     back = injected.with_name("back.onnx")
-    assert "byte for byte" in per_inject("strip", injected, "-o", back).stdout
+    assert "byte for byte" in taps.said("strip", injected, "-o", back)
     assert back.read_bytes() == original.read_bytes()
     assert weights(onnx.load(back)) == WEIGHTS
     back.unlink()
@@ -87,7 +87,7 @@ def test_in_the_same_folder_the_data_stays_untouched(folders):
     here, _ = folders
     model = save(here)
     before = snapshot(here)
-    said = per_inject(model, *LOSS, "-o", here / "per.onnx").stdout
+    said = taps.said(model, *LOSS, "-o", here / "per.onnx")
     assert "external data" not in said
     assert {name: snapshot(here)[name] for name in before} == before
     assert files(here) == ["model.onnx", "per.onnx", "weights.bin"]
@@ -109,7 +109,7 @@ def test_to_another_folder_the_data_is_copied_and_told(folders):
     here, there = folders
     model = save(here)
     before = snapshot(here)
-    said = per_inject(model, *LOSS, "-o", there / "per.onnx").stdout
+    said = taps.said(model, *LOSS, "-o", there / "per.onnx")
     assert 'external data "weights.bin": copied' in said
     assert snapshot(here) == before
     assert files(there) == ["per.onnx", "weights.bin"]
@@ -117,28 +117,24 @@ def test_to_another_folder_the_data_is_copied_and_told(folders):
     assert (there / "weights.bin").stat().st_nlink == 1
     assert_loads_and_runs(there / "per.onnx")
     strips_back(there / "per.onnx", model)
-    assert 'external data "weights.bin": was there already' in per_inject(model, *LOSS, "-o", there / "again.onnx").stdout
+    assert 'external data "weights.bin": was there already' in taps.said(model, *LOSS, "-o", there / "again.onnx")
 
 
 def test_strip_to_another_folder_copies_the_data_too(folders):
     here, there = folders
     model = save(here)
     per_inject(model, *LOSS, "-o", here / "per.onnx")
-    said = per_inject("strip", here / "per.onnx", "-o", there / "model.onnx").stdout
+    said = taps.said("strip", here / "per.onnx", "-o", there / "model.onnx")
     assert 'external data "weights.bin": copied' in said and "byte for byte" in said
     assert (there / "model.onnx").read_bytes() == model.read_bytes()
-    assert_loads_and_runs_stripped(there / "model.onnx")
-
-
-def assert_loads_and_runs_stripped(path):
-    assert weights(onnx.load(path)) == WEIGHTS
+    assert weights(onnx.load(there / "model.onnx")) == WEIGHTS
 
 
 def test_a_link_takes_no_space_and_the_report_says_who_refuses_it(folders):
     """onnx 1.23 takes hard links for an attack; ONNX Runtime loads them."""
     here, there = folders
     model = save(here)
-    said = per_inject(model, *LOSS, "--external", "link", "-o", there / "per.onnx").stdout
+    said = taps.said(model, *LOSS, "--external", "link", "-o", there / "per.onnx")
     assert "onnx 1.23 refuses to load data with two names; --external copy makes a copy" in said
     assert (there / "weights.bin").samefile(here / "weights.bin")
     for path in (there / "per.onnx", model):
@@ -249,12 +245,12 @@ def test_a_missing_data_file_is_told_where_it_need_not_move_and_refused_where_it
     here, there = folders
     model = save(here)
     (here / "weights.bin").unlink()
-    said = per_inject(model, *LOSS, "-o", here / "per.onnx").stdout
+    said = taps.said(model, *LOSS, "-o", here / "per.onnx")
     assert '"weights.bin"' in said and "is not there" in said
     said = refused(model, *LOSS, "-o", there / "per.onnx")
     assert "weights.bin is not there" in said and "--external keep" in said
     assert files(there) == []
-    said = per_inject(model, *LOSS, "--external", "keep", "-o", there / "per.onnx").stdout
+    said = taps.said(model, *LOSS, "--external", "keep", "-o", there / "per.onnx")
     assert "is not there" in said
     assert files(there) == ["per.onnx"]
 

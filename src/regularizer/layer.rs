@@ -136,7 +136,7 @@ impl Layer {
             (Some([axis]), _) => e.dimension("length", &self.h, *axis),
             // More than one axis, or all of them but the first: the second dimension of the flattened tensor.
             _ => {
-                let h = self.batch_first(e, &self.h);
+                let h = self.batch_first(e, "length_batch_first", &self.h);
                 let flat = e.flatten("length_rows", &h);
                 e.dimension("length", &flat, 1)
             }
@@ -165,7 +165,7 @@ impl Layer {
             }
             (View::Flatten, Some(2)) if self.batch_axis == 0 => h.clone(),
             (View::Flatten, _) => {
-                let h = self.batch_first(e, h);
+                let h = self.batch_first(e, "batch_first", h);
                 e.flatten("rows", &h)
             }
             (View::Channel, Some(2 | 3)) => h.clone(),
@@ -175,14 +175,70 @@ impl Layer {
     }
 
     /// Moves the axis of samples to the front.
-    fn batch_first(&self, e: &mut Emitter, h: &Tensor) -> Tensor {
+    fn batch_first(&self, e: &mut Emitter, label: &str, h: &Tensor) -> Tensor {
         match self.dims() {
             Some(dims) if self.batch_axis > 0 && self.batch_axis < dims.len() => {
                 let rest = (0..dims.len()).filter(|a| *a != self.batch_axis);
                 let perm: Vec<usize> = std::iter::once(self.batch_axis).chain(rest).collect();
-                e.transpose("batch_first", h, &perm)
+                e.transpose(label, h, &perm)
             }
             _ => h.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::types::TensorType;
+    use crate::regularizer::{Exact, Regularizer, Sampled};
+    use std::collections::HashSet;
+
+    /// Every layer there can be, as far as emission tells them apart.
+    fn layers() -> impl Iterator<Item = Layer> {
+        let shapes =
+            (0..6).flat_map(|rank| [Dim::Known(3), Dim::Unknown, Dim::Symbol("n".into())].map(|d| Some(vec![d; rank])));
+        shapes.chain([None]).flat_map(|dims| {
+            let views = [View::Flatten, View::Channel, View::Last].into_iter();
+            views.flat_map(move |view| {
+                let dims = dims.clone();
+                [1, 10, 11, 16].into_iter().flat_map(move |elem| {
+                    let dims = dims.clone();
+                    (0..3).flat_map(move |batch_axis| {
+                        let dims = dims.clone();
+                        [Reduction::Mean, Reduction::Sum].map(move |reduction| {
+                            let h = Tensor { name: "h".into(), ty: TensorType { elem, dims: dims.clone() } };
+                            Layer { h, view, batch_axis, reduction }
+                        })
+                    })
+                })
+            })
+        })
+    }
+
+    #[test]
+    fn every_name_is_made_once_and_read_after_it_was_made() {
+        let regularizers: [&dyn Regularizer; 2] = [&Exact, &Sampled { slices: 2, seed: Some(5) }];
+        for layer in layers() {
+            for (regularizer, opset) in regularizers.iter().flat_map(|r| [7, 9, 13, 18, 24].map(|o| (r, o))) {
+                if regularizer.check(opset, &layer).is_err() {
+                    continue;
+                }
+                let mut e = Emitter::new(opset, "root/", "layer");
+                let result = regularizer.emit(&mut e, &layer);
+                let emission = e.finish();
+                let mut made: HashSet<&str> = emission.constants.keys().map(String::as_str).collect();
+                made.insert("h");
+                for node in &emission.nodes {
+                    for input in &node.input {
+                        assert!(made.contains(input.as_str()), "{} reads {input} of {layer:?}", regularizer.name());
+                    }
+                    for output in &node.output {
+                        assert!(made.insert(output), "{} makes {output} twice of {layer:?}", regularizer.name());
+                    }
+                }
+                assert!(made.contains(result.name.as_str()));
+            }
         }
     }
 }

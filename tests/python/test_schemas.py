@@ -1,0 +1,71 @@
+"""The JSON that the tool prints is what its schemas say, for every model and with every part of a report filled in."""
+
+import json
+import pathlib
+
+import jsonschema
+import onnx
+import pytest
+
+import models
+
+SCHEMAS = pathlib.Path(__file__).parents[2] / "schemas"
+
+
+def schema(name):
+    found = json.loads((SCHEMAS / f"{name}.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(found)
+    return jsonschema.Draft202012Validator(found)
+
+
+def closed(part):
+    """Whether every object of a schema refuses what it does not name: else a new field would go unnoticed."""
+    if isinstance(part, list):
+        return all(map(closed, part))
+    if not isinstance(part, dict):
+        return True
+    named = "properties" in part and part.get("type") == "object"
+    return (not named or part.get("additionalProperties") is False) and all(map(closed, part.values()))
+
+
+@pytest.mark.parametrize("name", ["report", "inspect"])
+def test_the_schemas_name_every_field(name):
+    assert closed(schema(name).schema)
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_reports_of_every_model_follow_their_schemas(per_inject, reference, tmp_path, name):
+    path, injected = reference(name).path, tmp_path / "injected.onnx"
+    schema("inspect").validate(json.loads(per_inject("inspect", path, "--json").stdout))
+    arguments = [path, "--layers", "all", "--coef", "3e-5", "--json"]
+    for more in (
+        ["--dry-run"],
+        ["--dry-run", "--estimator", "exact", "--view", "channel", "--reduction", "sum"],
+        ["--dry-run", "--coef", "#1=1e-4", "--coef-input", "--seed", "7", "--outputs", "task,per,layers"],
+        ["--dry-run", "--as-output"],
+        ["-o", injected],
+    ):
+        schema("report").validate(json.loads(per_inject(*arguments, *more).stdout))
+    # Injections that are there already, and a second one.
+    schema("inspect").validate(json.loads(per_inject("inspect", injected, "--json").stdout))
+    again = [injected, "--layers", "all", "--coef", "1e-5", "--json", "--dry-run"]
+    schema("report").validate(json.loads(per_inject(*again).stdout))
+
+
+def test_reports_of_odd_models_follow_their_schemas(per_inject, tmp_path):
+    """Layers left out, nothing selected, names in bodies, no shapes."""
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[N,4] x, bool c, int64[N] i) => (float y, int64[N] k) <float[4,4] w = {1,0,0,0,0,1,0,0,0,0,1,0,0,0,0,1}> {
+      h = MatMul(x, w)  a = Relu(h)  b = Relu(x)  k = Relu(i)  u = Mystery(a)
+      s = If(c) <then_branch = t () => (p) { r = Relu(u)  p = Neg(r) }, else_branch = e () => (q) { q = Relu(u) }>
+      z = Sigmoid(s)  y = ReduceMean<keepdims = 0>(z)
+    }"""
+    model = tmp_path / "odd.onnx"
+    model.write_bytes(onnx.parser.parse_model(text).SerializeToString())
+    found = json.loads(per_inject("inspect", model, "--json").stdout)
+    schema("inspect").validate(found)
+    assert found["hidden"] and any(tap["problem"] for tap in found["taps"])
+    for arguments in (["--layers", "all", "--coef", "1"], ["--layers", "none", "--coef", "1"], ["--layers", "tensor:x", "--as-output"]):
+        report = json.loads(per_inject(model, *arguments, "--dry-run", "--json").stdout)
+        schema("report").validate(report)
+        assert arguments[1] != "all" or report["skipped"]

@@ -61,9 +61,8 @@ def weightless(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def odd() -> bytes:
-    """What canonical writers do not write: training_info, sparse and external tensors, unknown fields, wide lengths, two graphs."""
+    """What canonical writers do not write: sparse and external tensors, unknown fields, wide lengths, two graphs."""
     model = parser.parse_model(HAND_MADE["composites"])
-    model.training_info.add().algorithm.name = "step"
     model.metadata_props.add(key="k", value="v")
     sparse = model.graph.sparse_initializer.add()
     sparse.values.CopyFrom(helper.make_tensor("sparse", TensorProto.FLOAT, [1], [2.0]))
@@ -87,8 +86,11 @@ def main() -> None:
     for name, text in HAND_MADE.items():
         (SEEDS / f"{name}.onnx").write_bytes(parser.parse_model(text).SerializeToString())
     (SEEDS / "odd.onnx").write_bytes(odd())
+    training = parser.parse_model(HAND_MADE["old"])
+    training.training_info.add().algorithm.name = "step"
+    (SEEDS / "training_info.onnx").write_bytes(training.SerializeToString())
     # With a head that chooses options (see properties.rs).
-    heads = {"exact_output": (3, 2, 0b1001000, 7, 9, 2, 0), "seeded_loss": (0, 0, 0b0110100, 3, 3, 1, 7)}
+    heads = {"exact_output": (3, 2, 0b1001000, 7, 9, 2, 0), "inner_loss": (0, 0, 0b0110100, 3, 3, 1, 39)}
     for name, head in heads.items():
         model = parser.parse_model(HAND_MADE["bodies"]).SerializeToString()
         (SEEDS / f"head_{name}").write_bytes(bytes([0, *head]) + model)

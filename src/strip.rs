@@ -103,7 +103,7 @@ pub fn plan(model: &Model) -> Result<(Patch, Record), StripError> {
     change.removals.push(Part::Metadata(metadata));
     all_there(&record, found)?;
     // The sum under the loss's own name is read by nodes of the model, which read the task loss again afterwards.
-    unused_elsewhere(&graph, &is_ours, task.map(|t| t.from.as_str()))?;
+    unused_elsewhere(&graph, &is_ours, &record.root, task.map(|t| t.from.as_str()))?;
 
     if let Some(task) = task
         && let Some(value) = graph.find(&task.to)
@@ -140,13 +140,21 @@ fn all_there(record: &Record, found: Added) -> Result<(), StripError> {
     Ok(())
 }
 
-fn unused_elsewhere(graph: &Graph, is_ours: &[bool], total: Option<&str>) -> Result<(), StripError> {
+fn unused_elsewhere(graph: &Graph, is_ours: &[bool], root: &str, total: Option<&str>) -> Result<(), StripError> {
     for (i, _) in is_ours.iter().enumerate().filter(|(_, ours)| **ours) {
         for value in graph.outputs_of(NodeId(i as u32)).iter().flatten() {
             let outside = graph.uses(*value).iter().find(|u| !is_ours[u.node.index()]);
             if let Some(used) = outside.filter(|_| Some(graph.name(*value)) != total) {
                 return Err(StripError::InUse { node: graph.describe(used.node), tensor: graph.name(*value).into() });
             }
+        }
+    }
+    let constants = graph.initializers.iter().map(|t| t.name.as_str());
+    let inputs = graph.inputs.iter().map(|v| graph.name(*v));
+    for name in constants.chain(inputs).filter(|name| name.starts_with(root)) {
+        let uses = graph.find(name).map(|value| graph.uses(value)).unwrap_or_default();
+        if let Some(used) = uses.iter().find(|u| !is_ours[u.node.index()]) {
+            return Err(StripError::InUse { node: graph.describe(used.node), tensor: name.into() });
         }
     }
     Ok(())

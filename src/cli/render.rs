@@ -160,7 +160,7 @@ pub fn stripped(peeled: &[Record], output: &Path, verified: bool, remarks: &[Str
     let verdict = if verified {
         "The structure is the original's, byte for byte; weights are as they were in the injected file."
     } else {
-        "The file was written anew by another program since, so that the bytes around the weights differ from the original's; the graph is the same."
+        "The structure differs from the original's: the file was written anew or edited since the injection."
     };
     sentence(&mut out, verdict);
     for remark in remarks {

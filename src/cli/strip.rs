@@ -26,11 +26,11 @@ pub fn run(args: &StripArgs) -> Result<(), Failure> {
         }
         let remarks = deliver(&model, &patch, &args.output, args.external.into(), args.sync)?;
         let to_stdout = args.output.as_os_str() == "-";
-        let verified = if to_stdout {
+        let verified = if is_regular(&args.output) {
+            is_original(&Model::open(&args.output)?, &peeled[peeled.len() - 1])
+        } else {
             let bytes = splice(&model, &patch)?.to_vec(&model.file.bytes);
             is_original(&Model::from_bytes(bytes)?, &peeled[peeled.len() - 1])
-        } else {
-            is_regular(&args.output) && is_original(&Model::open(&args.output)?, &peeled[peeled.len() - 1])
         };
         let text = render::stripped(&peeled, &args.output, verified, &remarks);
         if to_stdout {

@@ -28,7 +28,8 @@ pub use layout::Layout;
 
 use layout::Making;
 use registry::Rule;
-use site::{Known, MAX_RANK, Site};
+pub(crate) use site::MAX_RANK;
+use site::{Known, Site};
 
 use std::collections::HashSet;
 

@@ -71,7 +71,7 @@ pub(super) fn scalar_outputs(graph: &Graph<'_>, types: &Types, model: &Model) ->
 }
 
 /// Whether a value holds one element; `None` when it might. A symbolic dimension is one that varies, so it does not.
-fn single_element(types: &Types, value: ValueId) -> Option<bool> {
+pub(crate) fn single_element(types: &Types, value: ValueId) -> Option<bool> {
     let known = types.get(value);
     let varies = known.dims.iter().flatten().any(|d| matches!(d, Dim::Symbol(_)));
     if varies { Some(false) } else { known.is_scalar() }

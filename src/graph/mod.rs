@@ -442,6 +442,19 @@ impl<'m> Graph<'m> {
         self.outputs.contains(&value)
     }
 
+    /// By node: whether it reads a value, itself or through others.
+    pub fn reached_from(&self, value: ValueId) -> Vec<bool> {
+        let mut reached = vec![false; self.nodes.len()];
+        self.uses(value).iter().for_each(|u| reached[u.node.index()] = true);
+        for node in &self.order {
+            if reached[node.index()] {
+                let next = self.flow.neighbors(NodeIndex::new(node.index()));
+                next.for_each(|n| reached[n.index()] = true);
+            }
+        }
+        reached
+    }
+
     /// Nodes such that producers come before consumers; file order where that is one.
     pub fn topological_order(&self) -> &[NodeId] {
         &self.order

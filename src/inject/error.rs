@@ -50,10 +50,21 @@ pub enum InjectError {
     #[error("no coefficient was given; the paper searched 3e-4, 1e-4, 3e-5 and 1e-5, so start with --coef 3e-5")]
     NoCoefficient,
     /// λ is NaN, infinite or negative.
-    #[error("coefficient {value} makes no regulariser: it must be a finite number that is not negative")]
+    #[error("coefficient {value:?} makes no regulariser: it must be a number that float32 holds, and not negative")]
     BadCoefficient {
         /// What was given.
         value: f64,
+    },
+    /// Two versions of the default operator set.
+    #[error(
+        "the model imports the default operator set twice, as {first} and as {second}, and nobody knows which one counts; \
+         keep one of them"
+    )]
+    TwoOpsets {
+        /// The first version.
+        first: i64,
+        /// The other.
+        second: i64,
     },
     /// No slices.
     #[error("--slices {slices} is out of range: between 1 and 16777216, and the paper takes 256")]

@@ -3,11 +3,11 @@
 use super::options::{At, Options};
 use super::report::Skipped;
 use crate::analysis::Analysis;
-use crate::graph::infer::Layout;
+use crate::graph::infer::{Layout, MAX_RANK};
 use crate::graph::{Attributes, ValueId};
 use crate::regularizer::emit::Tensor;
 use crate::regularizer::{Layer, View};
-use crate::select::{Activation, Tap};
+use crate::select::Tap;
 
 /// A layer and where it came from.
 pub struct Chosen {
@@ -43,11 +43,11 @@ pub fn resolve(
         match result {
             Err(reason) => skipped.push(Skipped { what: describe(analysis, &tap), reason }),
             Ok(value) => {
-                let h = Tensor { name: analysis.graph.name(value).to_owned(), ty: analysis.types.get(value).clone() };
-                let recurrent = tap
-                    .activation
-                    .filter(|_| options.at == At::Post)
-                    .and_then(|a| recurrent_batch_axis(analysis, &tap, a));
+                let mut h =
+                    Tensor { name: analysis.graph.name(value).to_owned(), ty: analysis.types.get(value).clone() };
+                // No tensor has as many axes; a forged declaration would get nodes for each.
+                h.ty.dims = h.ty.dims.filter(|dims| dims.len() <= MAX_RANK);
+                let recurrent = recurrent_batch_axis(analysis, value);
                 let view = view(analysis, value, recurrent.is_some(), options.view, h.ty.rank());
                 let batch_axis = recurrent.unwrap_or(0);
                 chosen.push(Chosen { tap, value, layer: Layer { h, view, batch_axis, reduction: options.reduction } });
@@ -87,13 +87,13 @@ fn check(analysis: &Analysis, value: ValueId, leads: Option<&[bool]>) -> Result<
 }
 
 /// The axis of samples in the output of a recurrent operator; `None` for anything else.
-fn recurrent_batch_axis(analysis: &Analysis, tap: &Tap, activation: Activation) -> Option<usize> {
-    if !matches!(activation, Activation::Lstm | Activation::Gru | Activation::Rnn) {
+fn recurrent_batch_axis(analysis: &Analysis, value: ValueId) -> Option<usize> {
+    let (node, slot) = analysis.graph.producer(value)?;
+    let operator = analysis.graph.node(node);
+    if !matches!((operator.domain(), operator.op_type()), ("" | "ai.onnx", "LSTM" | "GRU" | "RNN")) {
         return None;
     }
-    let node = tap.node?;
-    let slot = analysis.graph.outputs_of(node).iter().position(|o| *o == Some(tap.value))?;
-    let batch_first = analysis.graph.node(node).int("layout").unwrap_or(0) == 1;
+    let batch_first = operator.int("layout").unwrap_or(0) == 1;
     // Y is [T, directions, B, H] or [B, T, directions, H]; Y_h is [directions, B, H] or [B, directions, H].
     Some(match (batch_first, slot) {
         (true, _) => 0,

@@ -3,7 +3,7 @@
 use super::error::InjectError;
 use super::options::Options;
 use crate::analysis::Analysis;
-use crate::graph::kind::Kind;
+use crate::graph::kind::{Kind, single_element};
 use crate::graph::{NodeId, Use, ValueId};
 use crate::select::nearest;
 
@@ -16,6 +16,8 @@ pub struct Loss {
     pub producer: (NodeId, u32),
     /// Readers that keep the task loss alone.
     pub task_readers: Vec<Use>,
+    /// Scalar outputs that the sum reaches, where the loss is no output itself.
+    pub reached: Vec<ValueId>,
     /// Nodes that go on to a scalar output and so must read the sum; empty when the loss is an output itself.
     pub total_readers: Vec<NodeId>,
 }
@@ -41,13 +43,15 @@ pub fn choose(analysis: &Analysis, options: &Options) -> Result<Loss, InjectErro
         return Err(InjectError::BadLoss { name, problem });
     };
     let ty = analysis.types.get(value);
-    if ty.is_float() == Some(false) || ty.is_scalar() == Some(false) {
-        let problem = format!("it is {ty}, and a loss is one floating-point number");
+    let is_tensor = analysis.types.is_tensor(&analysis.graph, value);
+    if !is_tensor || ty.is_float() == Some(false) || single_element(&analysis.types, value) == Some(false) {
+        let what = if is_tensor { ty.to_string() } else { "no tensor".into() };
+        let problem = format!("it is {what}, and a loss is one floating-point number");
         return Err(InjectError::BadLoss { name, problem });
     }
     let uses = analysis.graph.uses(value).to_vec();
     if analysis.graph.is_output(value) {
-        return Ok(Loss { value, producer, task_readers: uses, total_readers: Vec::new() });
+        return Ok(Loss { value, producer, task_readers: uses, reached: Vec::new(), total_readers: Vec::new() });
     }
     let leads = leads_to_scalar_output(analysis);
     let (on, off): (Vec<Use>, Vec<Use>) = uses.into_iter().partition(|u| leads[u.node.index()]);
@@ -55,7 +59,13 @@ pub fn choose(analysis: &Analysis, options: &Options) -> Result<Loss, InjectErro
         let problem = "it leads to no scalar output of the graph, so a term added to it would have no effect".into();
         return Err(InjectError::BadLoss { name, problem });
     }
-    Ok(Loss { value, producer, task_readers: off, total_readers: on.iter().map(|u| u.node).collect() })
+    let from_loss = analysis.graph.reached_from(value);
+    let is_reached = |v: &&ValueId| {
+        let made_there = analysis.graph.producer(**v).is_some_and(|(node, _)| from_loss[node.index()]);
+        made_there && single_element(&analysis.types, **v) != Some(false)
+    };
+    let reached = analysis.graph.outputs.iter().filter(is_reached).copied().collect();
+    Ok(Loss { value, producer, task_readers: off, reached, total_readers: on.iter().map(|u| u.node).collect() })
 }
 
 fn named(analysis: &Analysis, name: &str) -> Result<ValueId, InjectError> {
@@ -98,7 +108,7 @@ fn leads_to_scalar_output(analysis: &Analysis) -> Vec<bool> {
     let mut leads = vec![false; graph.nodes.len()];
     for output in &graph.outputs {
         let ty = analysis.types.get(*output);
-        if ty.is_scalar() != Some(false)
+        if single_element(&analysis.types, *output) != Some(false)
             && ty.is_float() != Some(false)
             && let Some((node, _)) = graph.producer(*output)
         {

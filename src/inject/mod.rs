@@ -57,6 +57,13 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan, InjectError> {
             model.opset_imports.iter().map(|o| format!("{:?} {}", o.domain(), o.version())).collect();
         return Err(InjectError::NoOperators { found: found.join(", ") });
     }
+    let defaults: Vec<i64> =
+        model.opset_imports.iter().filter(|o| matches!(o.domain(), "" | "ai.onnx")).map(|o| o.version()).collect();
+    if let [first, rest @ ..] = defaults.as_slice()
+        && let Some(other) = rest.iter().find(|v| *v != first)
+    {
+        return Err(InjectError::TwoOpsets { first: *first, second: *other });
+    }
     Record::all(model).map_err(|problem| InjectError::BadRecord { problem })?;
     let analysis = Analysis::with_overrides(model, options.wrt.as_deref(), options.freeze.as_deref())?;
     let loss = if options.as_output { None } else { Some(loss::choose(&analysis, options)?) };
@@ -74,17 +81,19 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan, InjectError> {
             return Err(InjectError::NothingLeft { count: selected, first });
         }
     }
-    if !chosen.is_empty() && options.coef.is_none() && !options.as_output {
+    let coefficients = coefficients(&analysis, &chosen, options)?;
+    if options.coef.is_none() && !options.as_output && coefficients.contains(&0) {
         return Err(InjectError::NoCoefficient);
     }
-    let coefficients = coefficients(&analysis, &chosen, options)?;
     Injection { analysis: &analysis, options, loss, chosen, skipped, coefficients }.plan()
 }
 
 fn check_numbers(options: &Options) -> Result<(), InjectError> {
     let given = options.coef.iter().chain(options.coef_overrides.iter().map(|(_, v)| v));
     for value in given {
-        if !value.is_finite() || *value < 0.0 {
+        let single = *value as f32;
+        let is_lost = !single.is_finite() || (single == 0.0 && *value > 0.0);
+        if !value.is_finite() || *value < 0.0 || is_lost {
             return Err(InjectError::BadCoefficient { value: *value });
         }
     }
@@ -479,6 +488,17 @@ fn warnings(injection: &Injection, report: &Report) -> Vec<String> {
             "no initializer is trainable, so nothing says which layers can learn; are the parameters graph inputs?"
                 .into(),
         );
+    }
+    if let Some(loss) = injection.loss.as_ref().filter(|l| l.reached.len() > 1) {
+        let names: Vec<&str> = loss.reached.iter().map(|v| injection.analysis.graph.name(*v)).collect();
+        out.push(format!(
+            "the term reaches {} outputs, each of which changes with it: {}",
+            names.len(),
+            names.join(", ")
+        ));
+    }
+    if report.coefficients.iter().any(|c| c.value == 0.0) {
+        out.push("a coefficient is 0: those layers are computed and weigh nothing".into());
     }
     let unknown = report.layers.iter().filter(|l| l.d.is_none()).count();
     if unknown > 0 {

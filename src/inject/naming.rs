@@ -1,6 +1,6 @@
 //! Names for what is added: they start with one root, collide with nothing, and read well in a graph viewer.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::graph::{Graph, NodeId, bodies};
 use crate::onnx::{GraphProto, NodeProto};
@@ -33,7 +33,7 @@ pub fn free_root(model: &Model, graph: &Graph) -> (String, usize) {
 }
 
 /// Node names everywhere, and value names inside bodies.
-fn visit_names(nodes: &[NodeProto], note: &mut dyn FnMut(&str)) {
+pub fn visit_names(nodes: &[NodeProto], note: &mut dyn FnMut(&str)) {
     for node in nodes {
         note(node.name());
         for (body, _) in bodies(node) {
@@ -53,6 +53,8 @@ fn visit_body(body: &GraphProto, note: &mut dyn FnMut(&str)) {
 #[derive(Debug, Default)]
 pub struct LayerNames {
     used: HashSet<String>,
+    /// By base: the last number that made it unique.
+    last: HashMap<String, usize>,
 }
 
 impl LayerNames {
@@ -75,10 +77,15 @@ impl LayerNames {
             _ => base,
         };
         let mut name = base.clone();
-        let mut n = 1;
-        while RESERVED.contains(&name.as_str()) || !self.used.insert(name.clone()) {
-            n += 1;
-            name = format!("{base}_{n}");
+        if RESERVED.contains(&name.as_str()) || !self.used.insert(name.clone()) {
+            let n = self.last.entry(base.clone()).or_insert(1);
+            loop {
+                *n += 1;
+                name = format!("{base}_{n}");
+                if self.used.insert(name.clone()) {
+                    break;
+                }
+            }
         }
         name
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::naming::visit_names;
 use super::report::Coefficient;
 use super::{Injection, Written};
 use crate::graph::types::TensorType;
@@ -154,7 +155,14 @@ fn coefficient(injection: &Injection, term: &mut Term, root: &str, group: usize,
 fn free_output_name(injection: &Injection) -> String {
     let mut name = "per_loss".to_owned();
     let mut n = 1;
-    while injection.analysis.graph.find(&name).is_some() {
+    // ONNX Runtime wants names to be unique across bodies, too.
+    let mut inside = HashSet::new();
+    visit_names(injection.analysis.graph.nodes, &mut |name| {
+        if name.starts_with("per_loss") {
+            inside.insert(name.to_owned());
+        }
+    });
+    while inside.contains(&name) || injection.analysis.graph.find(&name).is_some() {
         n += 1;
         name = format!("per_loss_{n}");
     }

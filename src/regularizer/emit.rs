@@ -419,7 +419,8 @@ const LONGEST_SUM: u64 = 1024;
 
 /// The two factors of `n` that are nearest to each other, if they are of any use.
 fn split(n: u64) -> Option<(u64, u64)> {
-    let inner = (8..=n.isqrt()).rev().find(|k| n.is_multiple_of(*k))?;
+    // A length with no factor up to here is summed as it is; looking further would take longer than it is worth.
+    let inner = (8..=n.isqrt().min(4096)).rev().find(|k| n.is_multiple_of(*k))?;
     Some((n / inner, inner))
 }
 

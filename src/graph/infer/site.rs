@@ -9,7 +9,7 @@ use crate::graph::{Attributes, Graph, NodeId, ValueId};
 use crate::onnx::{AttributeProto, NodeProto};
 
 /// Shapes of higher rank are taken for unknown: no model needs them, and they would make inference quadratic.
-pub(super) const MAX_RANK: usize = 12;
+pub(crate) const MAX_RANK: usize = 12;
 
 /// What the pass knows so far, by value.
 pub(super) struct Known<'g, 'm> {

@@ -107,8 +107,6 @@ impl Layer {
             // On vectors every view is the row.
             (View::Channel, Some(rank)) => Some(if rank == 1 { Vec::new() } else { vec![1] }),
             (View::Channel, None) => Some(vec![1]),
-            // One axis counts samples, whatever the view.
-            (View::Last, Some(1)) => Some(Vec::new()),
             (View::Last, Some(rank)) => Some(vec![rank as i64 - 1]),
             (View::Last, None) => Some(vec![-1]),
         }
@@ -159,7 +157,7 @@ impl Layer {
         let rank = self.dims().map(<[Dim]>::len);
         match (self.view, rank) {
             // Every element is a row of length 1.
-            (_, Some(0 | 1)) => {
+            (View::Flatten | View::Channel, Some(0 | 1)) | (View::Last, Some(0)) => {
                 let shape = e.shape_constant("shape", &[-1, 1]);
                 let ty =
                     crate::graph::types::TensorType { elem: h.ty.elem, dims: Some(vec![Dim::Unknown, Dim::Known(1)]) };

@@ -21,7 +21,7 @@ import wirefmt
 from command import per_inject
 
 VERIFIED = "byte for byte"
-REWRITTEN = "written anew by another program"
+REWRITTEN = "written anew or edited since the injection"
 
 # Field numbers of ModelProto, GraphProto, NodeProto and TensorProto in schemas/onnx.proto.
 GRAPH, NODE, INITIALIZER, DIMS = 7, 1, 5, 1

@@ -6,7 +6,7 @@ use crate::graph::reach::Reach;
 use crate::graph::role::{InitializerRole, Role, apply_overrides, roles};
 use crate::graph::{Graph, GraphError};
 use crate::inject::InjectError;
-use crate::record::ROOT;
+use crate::record::{ROOT, Record};
 use crate::select::{Catalog, select_names};
 use crate::wire::Model;
 
@@ -28,6 +28,15 @@ pub struct Analysis<'m> {
     pub kind: Kind,
     /// Activations.
     pub catalog: Catalog,
+}
+
+/// What an injection exposes is no loss: the term is added where the loss was before.
+fn without_injected_outputs(kind: Kind, graph: &Graph<'_>, model: &Model) -> Kind {
+    let Kind::ForwardLoss { mut candidates } = kind else { return kind };
+    let records = Record::all(model).unwrap_or_default();
+    let exposed = |name: &str| records.iter().any(|(_, r)| r.outputs.iter().any(|o| o == name));
+    candidates.retain(|v| !graph.name(*v).starts_with(ROOT) && !exposed(graph.name(*v)));
+    if candidates.is_empty() { Kind::ForwardOnly } else { Kind::ForwardLoss { candidates } }
 }
 
 impl<'m> Analysis<'m> {
@@ -62,7 +71,7 @@ impl<'m> Analysis<'m> {
                 }
                 let trained = apply_overrides(&roles, wrt, freeze);
                 let reach = Reach::of(&graph, &types, &trained);
-                let kind = kind(&graph, &types, model, &reach);
+                let kind = without_injected_outputs(kind(&graph, &types, model, &reach), &graph, model);
                 (types, roles, trained, reach, kind)
             },
         );

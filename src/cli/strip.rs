@@ -1,5 +1,6 @@
 //! `per-inject strip MODEL -o OUT`.
 
+use per_inject::record::Record;
 use per_inject::strip::{is_original, plan};
 use per_inject::wire::{Model, splice};
 
@@ -15,8 +16,7 @@ pub fn run(args: &StripArgs) -> Result<(), Failure> {
         let (patch, record) = plan(&model)?;
         peeled.push(record);
         // What is left may hold an earlier injection, which is looked for in the stripped bytes.
-        let more =
-            args.all && model.metadata.iter().filter(|m| m.key().starts_with(per_inject::record::KEY)).count() > 1;
+        let more = args.all && model.metadata.iter().filter(|m| Record::number(m.key()).is_some()).count() > 1;
         if more {
             let bytes = splice(&model, &patch)?.to_vec(&model.file.bytes);
             let path = model.file.path.clone();

@@ -27,9 +27,7 @@ pub enum InjectError {
     #[error(transparent)]
     Select(#[from] SelectError),
     /// A selector of initializers.
-    #[error(
-        "{option} chooses among the model's initializers: {source}; 'per-inject inspect --initializers' lists them"
-    )]
+    #[error("{option}: {source} (it chooses among the initializers, which 'per-inject inspect --initializers' lists)")]
     Initializers {
         /// `--wrt` or `--freeze`.
         option: &'static str,
@@ -59,6 +57,12 @@ pub enum InjectError {
     /// No λ was given.
     #[error("no coefficient was given; the paper searched 3e-4, 1e-4, 3e-5 and 1e-5, so start with --coef 3e-5")]
     NoCoefficient,
+    /// λ was given for other layers only.
+    #[error("no coefficient was given for {layer}: --coef has it for other layers only; add --coef 3e-5 for the rest")]
+    NoCoefficientFor {
+        /// The layer.
+        layer: String,
+    },
     /// λ is NaN, infinite or negative.
     #[error("coefficient {value} makes no regulariser: it must be a finite number that is not negative")]
     BadCoefficient {
@@ -158,7 +162,7 @@ pub enum InjectError {
         reason: String,
     },
     /// Every selected activation had to be skipped.
-    #[error("none of the {count} selected activation(s) can be regularised: {first}")]
+    #[error("{}: {first}", nothing_left(*count))]
     NothingLeft {
         /// How many were selected.
         count: usize,
@@ -168,4 +172,11 @@ pub enum InjectError {
     /// Exposing the task loss of a graph without one.
     #[error("--outputs task: with --as-output the loss is not touched, so the task loss is what it was")]
     NoTaskLoss,
+}
+
+fn nothing_left(count: usize) -> String {
+    match count {
+        1 => "what is selected cannot be regularised".into(),
+        n => format!("none of the {n} selected layers can be regularised; the first"),
+    }
 }

@@ -19,9 +19,7 @@ pub enum AnalysisError {
     #[error(transparent)]
     Graph(#[from] GraphError),
     /// A selector of initializers.
-    #[error(
-        "{option} chooses among the model's initializers: {source}; 'per-inject inspect --initializers' lists them"
-    )]
+    #[error("{option}: {source} (it chooses among the initializers, which 'per-inject inspect --initializers' lists)")]
     Initializers {
         /// `--wrt` or `--freeze`.
         option: &'static str,

@@ -19,7 +19,8 @@ use per_inject::wire::{Model, splice};
 use prost::Message;
 
 /// Address space of the binary beyond the size of its file, in KiB: thread stacks, the mapping, and what it allocates.
-const ADDRESS_SPACE: u64 = 400 << 10;
+// Two gigabytes of it are address space that the allocator reserves for each thread without touching it.
+const ADDRESS_SPACE: u64 = (400 << 10) + 2_000_000;
 
 /// Most time for one file; the slowest takes a tenth of it.
 const TIME: Duration = Duration::from_secs(60);
@@ -266,7 +267,7 @@ fn a_cut_anywhere_is_refused_or_leaves_a_smaller_model() {
         }
     }
     let said = room.refusal(&room.file("cut.onnx", &small[..small.len() - 30]));
-    assert!(said.contains("cut.onnx: the file is cut off: field 7 at byte 2 runs past the end"), "{said}");
+    assert!(said.contains("cut.onnx: the file is cut off or damaged: field 7 at byte 2 runs past the end"), "{said}");
 }
 
 #[test]
@@ -509,7 +510,7 @@ fn a_hundred_thousand_nodes_in_a_row_need_no_stack() {
         let all = [path.to_str().unwrap(), "--layers=all", "--coef=1", "--loss=loss", "--dry-run"];
         let out = room.run(&path, &all);
         let said = String::from_utf8_lossy(&out.stderr);
-        assert!(out.status.success() || said.contains("can be regularised"), "{name}: {said}");
+        assert!(out.status.success() || said.contains("be regularised"), "{name}: {said}");
     }
     // The other way round in the file, and as one long cycle.
     let mut backwards = chain(100_000, &["Relu"]);

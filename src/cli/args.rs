@@ -84,7 +84,7 @@ pub struct InjectArgs {
     pub estimator: EstimatorArg,
 
     /// Slices of the sampled estimator
-    #[arg(long, value_name = "S", default_value_t = 256, env = "PER_INJECT_SLICES")]
+    #[arg(long, value_name = "S", default_value_t = 256, env = "PER_INJECT_SLICES", value_parser = whole_number, allow_negative_numbers = true)]
     pub slices: u64,
 
     /// What one sample is: all activations, the channels at a location, or the last axis at a position
@@ -96,7 +96,7 @@ pub struct InjectArgs {
     pub reduction: ReductionArg,
 
     /// Make the random slices reproducible; every layer gets a seed of its own from it
-    #[arg(long, value_name = "N", env = "PER_INJECT_SEED")]
+    #[arg(long, value_name = "N", env = "PER_INJECT_SEED", value_parser = whole_number, allow_negative_numbers = true)]
     pub seed: Option<u64>,
 
     /// Tap an activation's output or its input
@@ -239,6 +239,10 @@ impl From<ExternalArg> for ExternalPolicy {
             ExternalArg::Keep => ExternalPolicy::Keep,
         }
     }
+}
+
+fn whole_number(text: &str) -> Result<u64, String> {
+    text.trim().parse().map_err(|_| format!("it must be a whole number from 0 to {}", u64::MAX))
 }
 
 /// What an environment variable may hold for an option without a value: true, yes, on, 1, and their opposites.

@@ -70,7 +70,8 @@ impl Failure {
                 let options = MietteHandlerOpts::new();
                 let options = if io::stderr().is_terminal() { options } else { options.width(usize::MAX) };
                 let _ = miette::set_hook(Box::new(move |_| Box::new(options.clone().build())));
-                eprintln!("{:?}", miette::miette!("{}", legible(&message)));
+                let text = format!("{:?}", miette::miette!("{}", legible(&message)));
+                eprintln!("{}", text.trim_end());
                 ExitCode::from(1)
             }
             Failure::Usage(error) => {

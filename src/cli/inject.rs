@@ -37,14 +37,14 @@ pub fn run(args: &InjectArgs) -> Result<(), Failure> {
         ));
     }
     for coef in &args.coef {
-        if coef.value >= SUSPICIOUS && !args.any_coef {
-            let exponent = coef.value.log10().floor();
-            let meant = format!("{}e-{exponent}", coef.value / 10f64.powf(exponent));
+        // What is not finite is refused later, whatever else is accepted.
+        if coef.value >= SUSPICIOUS && coef.value.is_finite() && !args.any_coef {
+            let written = format!("{:e}", coef.value);
+            let meant = written.replace('e', "e-");
             return Err(Failure::usage(
                 ErrorKind::InvalidValue,
                 format!(
-                    "the coefficient {:?} would drown every task loss: did you mean {meant}? (the paper takes 1e-7 to 3e-4; --any-coef accepts it)",
-                    coef.value
+                    "the coefficient {written} would drown every task loss: did you mean {meant}? (the paper takes 1e-7 to 3e-4; --any-coef accepts it)"
                 ),
             ));
         }

@@ -10,16 +10,42 @@ mod strip;
 mod text;
 
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
+use per_inject::select::nearest;
 
 use args::{Cli, Command};
 use failure::Failure;
 
+/// A second word without an option is a mistyped command, or a model too many; clap takes it for a command that comes too late.
+fn explain(error: clap::Error) -> clap::Error {
+    let late =
+        error.kind() == ErrorKind::ArgumentConflict && error.to_string().contains("cannot be used with '<MODEL>'");
+    let first =
+        std::env::args_os().nth(1).and_then(|a| a.into_string().ok()).filter(|first| late && !first.starts_with('-'));
+    let Some(first) = first else { return error };
+    let cli = Cli::command();
+    let commands: Vec<&str> = cli.get_subcommands().map(clap::Command::get_name).collect();
+    let is_file = Path::new(&first).exists();
+    let message = match nearest(&first, commands.iter().copied()).filter(|_| !is_file) {
+        Some(command) => format!("there is no command '{first}'; did you mean '{command}'?"),
+        None => format!(
+            "one model at a time: what follows '{first}' is no option (a command comes first: {})",
+            commands.join(", ")
+        ),
+    };
+    Cli::command().error(ErrorKind::ArgumentConflict, message)
+}
+
 /// Parses the process's arguments, runs one command, and prints its error.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => explain(error).exit(),
+    };
     let result = match cli.command {
         None => inject::run(&cli.inject),
         Some(Command::Inspect(args)) => inspect::run(&args).map_err(|f| f.of_file(&args.model)),

@@ -45,7 +45,7 @@ pub fn injection(report: &Report, output: Option<&Path>) -> String {
         bytes(model.bytes as f64)
     );
     if report.layers.is_empty() {
-        let verb = if output.is_some() { "written" } else { "would be written" };
+        let verb = if output.is_some() { "was written" } else { "would be written" };
         let _ = writeln!(out, "No layer is selected: the file {verb} as it is.");
         notes(&mut out, report);
         return out;
@@ -112,17 +112,29 @@ fn before_and_after(out: &mut String, report: &Report) {
     table.add_row(["nodes".to_owned(), report.model.nodes.to_string(), format!("+{}", added.nodes)]);
     table.add_row(["initializers".to_owned(), String::new(), format!("+{}", added.initializers)]);
     if added.inputs > 0 {
-        table.add_row([
-            "inputs".to_owned(),
-            String::new(),
-            format!("+{} ({})", added.inputs, report.inputs.join(", ")),
-        ]);
+        table.add_row(["inputs".to_owned(), String::new(), format!("+{} ({})", added.inputs, list(&report.inputs))]);
     }
     if added.outputs > 0 {
-        let names = if added.outputs <= 4 { report.outputs.join(", ") } else { format!("{}, …", report.outputs[0]) };
-        table.add_row(["outputs".to_owned(), String::new(), format!("+{} ({})", added.outputs, visible(&names))]);
+        let names = list(&report.outputs);
+        table.add_row(["outputs".to_owned(), String::new(), format!("+{} ({names})", added.outputs)]);
     }
     let _ = writeln!(out, "{}", trimmed(&table));
+}
+
+/// Names, as many as fit beside the numbers.
+fn list(names: &[String]) -> String {
+    const WIDTH: usize = 60;
+    let mut out = String::new();
+    for name in names.iter().map(|n| visible(n)) {
+        if !out.is_empty() {
+            if out.chars().count() + name.chars().count() > WIDTH {
+                return out + ", …";
+            }
+            out += ", ";
+        }
+        out += &name;
+    }
+    out
 }
 
 fn notes(out: &mut String, report: &Report) {
@@ -190,7 +202,7 @@ pub fn inspection(found: &Inspection, initializers: bool) -> String {
         sentence(&mut out, &format!("loss: {:?}, {}", loss.name, loss.shape));
     }
     let trained = found.initializers.iter().filter(|i| i.trained).count();
-    let _ = writeln!(out, "initializers: {}, of which {trained} are trained", found.initializers.len());
+    let _ = writeln!(out, "initializers: {}, {trained} of them trained", found.initializers.len());
     if found.multiply_adds > 0.0 {
         let per = if found.per_sample { "per sample (open dimensions count as 1)" } else { "per step" };
         let _ = writeln!(out, "forward: {} multiply-adds {per}", count(found.multiply_adds));
@@ -204,7 +216,7 @@ pub fn inspection(found: &Inspection, initializers: bool) -> String {
         out.push_str("No activation was found; op:TYPE and tensor:NAME tap anything of floating point.\n");
     } else {
         let mut table = table(&["#", "activation", "node", "shape", "view", "d", "sampled", "exact"]);
-        let share = |s: Option<f64>| s.map_or("?".into(), |s| format!("{:.2} %", 100.0 * s));
+        let share = |s: Option<f64>| s.map_or("?".into(), percent);
         for tap in found.taps.iter().take(MOST_ROWS) {
             table.add_row([
                 tap.position.to_string(),
@@ -286,6 +298,15 @@ fn trimmed(table: &Table) -> String {
 /// 1234567 as 1.23 M.
 fn count(n: f64) -> String {
     scaled(n, &[("", 1.0), (" k", 1e3), (" M", 1e6), (" G", 1e9), (" T", 1e12)])
+}
+
+/// A share of the model's work.
+fn percent(share: f64) -> String {
+    match 100.0 * share {
+        p if p > 0.0 && p < 0.01 => "< 0.01 %".into(),
+        p if p >= 1000.0 => format!("{p:.0} %"),
+        p => format!("{p:.2} %"),
+    }
 }
 
 /// A ratio: 2.61 times, 0.0042 times.

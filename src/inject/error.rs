@@ -49,6 +49,12 @@ pub enum InjectError {
     /// No λ was given.
     #[error("no coefficient was given; the paper searched 3e-4, 1e-4, 3e-5 and 1e-5, so start with --coef 3e-5")]
     NoCoefficient,
+    /// λ was given for other layers only.
+    #[error("no coefficient was given for {layer}: --coef has it for other layers only; add --coef 3e-5 for the rest")]
+    NoCoefficientFor {
+        /// The layer.
+        layer: String,
+    },
     /// λ is NaN, infinite or negative.
     #[error("coefficient {value:?} makes no regulariser: it must be a number that float32 holds, and not negative")]
     BadCoefficient {
@@ -168,7 +174,7 @@ pub enum InjectError {
         reason: String,
     },
     /// Every selected activation had to be skipped.
-    #[error("none of the {count} selected activation(s) can be regularised: {first}")]
+    #[error("{}: {first}", nothing_left(*count))]
     NothingLeft {
         /// How many were selected.
         count: usize,
@@ -178,4 +184,11 @@ pub enum InjectError {
     /// Exposing the task loss of a graph without one.
     #[error("--outputs task: with --as-output the loss is not touched, so the task loss is what it was")]
     NoTaskLoss,
+}
+
+fn nothing_left(count: usize) -> String {
+    match count {
+        1 => "what is selected cannot be regularised".into(),
+        n => format!("none of the {n} selected layers can be regularised; the first"),
+    }
 }

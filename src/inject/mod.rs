@@ -82,8 +82,14 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan, InjectError> {
         }
     }
     let coefficients = coefficients(&analysis, &chosen, options)?;
-    if options.coef.is_none() && !options.as_output && coefficients.contains(&0) {
-        return Err(InjectError::NoCoefficient);
+    if options.coef.is_none()
+        && !options.as_output
+        && let Some(i) = coefficients.iter().position(|c| *c == 0)
+    {
+        return Err(match options.coef_overrides.as_slice() {
+            [] => InjectError::NoCoefficient,
+            _ => InjectError::NoCoefficientFor { layer: layers::describe(&analysis, &chosen[i].tap) },
+        });
     }
     Injection { analysis: &analysis, options, loss, chosen, skipped, coefficients }.plan()
 }

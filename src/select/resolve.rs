@@ -146,7 +146,7 @@ impl<'a, 'm> Universe<'a, 'm> {
         if texts.is_empty() {
             "the graph has no nodes".into()
         } else {
-            format!("its operators are {}{rest}", texts.join(", "))
+            format!("the operators are {}{rest}", texts.join(", "))
         }
     }
 }

@@ -241,7 +241,7 @@ mod tests {
             assert!(message.contains(words), "{spec}: {message}");
         }
         let empty = refusal_on("a=Conv(x,w); y=Neg(a)", "all");
-        assert!(empty.contains("no activation; its operators are Conv ×1, Neg ×1"), "{empty}");
+        assert!(empty.contains("no activation; the operators are Conv ×1, Neg ×1"), "{empty}");
         assert!(refusal_on("y=Add(x,1)", "tensor:1").contains("it is an initializer"));
     }
 

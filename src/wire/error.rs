@@ -55,7 +55,9 @@ pub enum WireError {
         found: String,
     },
     /// A record runs past the end of its message.
-    #[error("the file is cut off: field {field} at byte {offset} runs past the end of its message")]
+    #[error(
+        "the file is cut off or damaged: field {field} at byte {offset} runs past the end of its message; fetch or export it again"
+    )]
     Truncated {
         /// First byte of the record.
         offset: usize,

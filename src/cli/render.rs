@@ -13,7 +13,7 @@ use per_inject::record::Record;
 use serde::Serialize;
 
 use super::failure::Failure;
-use super::text::{escaped, legible, visible, wrapped};
+use super::text::{COLUMNS, escaped, legible, visible, wrapped};
 
 /// Rows of a table before the rest is summed up.
 const MOST_ROWS: usize = 40;
@@ -268,7 +268,11 @@ fn initializer_roles(out: &mut String, found: &Inspection, all: bool) {
             let trained = if i.trained { "yes" } else { "no" };
             table.add_row([visible(&i.name), visible(&i.shape), i.role.clone(), trained.into(), visible(&i.because)]);
         }
-        let _ = writeln!(out, "{}", trimmed(&table));
+        // Long reasons are whole where they are asked for.
+        let whole = |l: &str| all || l.chars().count() <= COLUMNS;
+        let cut = |l: &str| if whole(l) { l.to_owned() } else { l.chars().take(COLUMNS - 1).chain(['…']).collect() };
+        let lines: Vec<String> = trimmed(&table).lines().map(cut).collect();
+        let _ = writeln!(out, "{}", lines.join("\n"));
         return;
     }
     let mut counts: BTreeMap<(&str, bool), usize> = BTreeMap::new();

@@ -1,7 +1,7 @@
 //! Text for people: what a model holds is made harmless, long sentences are wrapped.
 
 /// Widest line of a report, in characters; tables of long names are wider.
-const COLUMNS: usize = 100;
+pub const COLUMNS: usize = 100;
 
 /// Longest word that a message shows whole. A name can be as long as the file.
 const LONGEST_WORD: usize = 160;

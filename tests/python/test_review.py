@@ -1,7 +1,11 @@
 """Findings of a review, each as a test."""
 
+import os
+import subprocess
+
 import numpy as np
 
+import command
 import nets
 
 
@@ -10,3 +14,14 @@ def test_strip_to_a_device_judges_the_bytes_that_it_sent(per_inject, tmp_path):
     plain.write_bytes(nets.trained(np.ones((1, 1), np.float32)).SerializeToString())
     per_inject(plain, "--layers", "tensor:h", "--as-output", "-o", injected)
     assert "byte for byte" in per_inject("strip", injected, "-o", "/dev/null").stdout
+
+
+def test_strip_to_standard_output_reads_no_file_named_like_it(tmp_path, monkeypatch):
+    plain, injected = tmp_path / "plain.onnx", tmp_path / "injected.onnx"
+    plain.write_bytes(nets.trained(np.ones((1, 1), np.float32)).SerializeToString())
+    command.per_inject(plain, "--layers", "tensor:h", "--as-output", "-o", injected)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-").write_bytes(injected.read_bytes())
+    run = subprocess.run([os.environ["PER_INJECT"], "strip", injected, "-o", "-"], capture_output=True, check=True)
+    assert run.stdout == plain.read_bytes()
+    assert b"byte for byte" in run.stderr

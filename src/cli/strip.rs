@@ -26,7 +26,7 @@ pub fn run(args: &StripArgs) -> Result<(), Failure> {
         }
         let remarks = deliver(&model, &patch, &args.output, args.external.into(), args.sync)?;
         let to_stdout = args.output.as_os_str() == "-";
-        let verified = if is_regular(&args.output) {
+        let verified = if !to_stdout && is_regular(&args.output) {
             is_original(&Model::open(&args.output)?, &peeled[peeled.len() - 1])
         } else {
             let bytes = splice(&model, &patch)?.to_vec(&model.file.bytes);

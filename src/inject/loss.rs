@@ -62,7 +62,8 @@ pub fn choose(analysis: &Analysis, options: &Options) -> Result<Loss, InjectErro
     let from_loss = analysis.graph.reached_from(value);
     let is_reached = |v: &&ValueId| {
         let made_there = analysis.graph.producer(**v).is_some_and(|(node, _)| from_loss[node.index()]);
-        made_there && single_element(&analysis.types, **v) != Some(false)
+        let is_float = analysis.types.get(**v).is_float() != Some(false);
+        made_there && is_float && single_element(&analysis.types, **v) != Some(false)
     };
     let reached = analysis.graph.outputs.iter().filter(is_reached).copied().collect();
     Ok(Loss { value, producer, task_readers: off, reached, total_readers: on.iter().map(|u| u.node).collect() })

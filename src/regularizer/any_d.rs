@@ -1,7 +1,7 @@
 //! Coefficients for a graph that learns d only when it runs.
 //!
 //! A table for d < 64 and, from 64 up, a series in 1/(d + 5) whose terms are the same powers of x: the
-//! graph gathers a row or multiplies powers, selects with one Where, and then runs the one sequence of
+//! graph gathers a row or multiplies powers, selects between them, and then runs the one sequence of
 //! [`fit`](super::fit).
 
 use ndarray::Array2;

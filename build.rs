@@ -10,6 +10,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         .bytes(["."])
         // The schema's comments are Markdown only by accident, and rustdoc would complain.
         .disable_comments(["."])
+        // An attribute holds one value of many kinds: in place, the rare and large ones would make each take 1.7 kB.
+        .boxed(".onnx.AttributeProto.t")
+        .boxed(".onnx.AttributeProto.g")
+        .boxed(".onnx.AttributeProto.sparse_tensor")
+        .boxed(".onnx.AttributeProto.tp")
         .compile_fds(descriptors)?;
     Ok(())
 }

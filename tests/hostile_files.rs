@@ -296,7 +296,7 @@ fn nesting_is_refused_before_the_stack_ends() {
         let attribute = AttributeProto {
             name: Some("then_branch".into()),
             r#type: Some(AttributeType::Graph as i32),
-            g: Some(body),
+            g: Some(Box::new(body)),
             ..Default::default()
         };
         let inner = NodeProto { attribute: vec![attribute], ..node("If", &["c"], &["y"]) };

@@ -123,7 +123,7 @@ fn build(nodes: &[RandomNode], shape: Option<Vec<i64>>, prefix: &str, ir_version
             node.attribute.push(AttributeProto {
                 name: Some("then_branch".into()),
                 r#type: Some(AttributeType::Graph as i32),
-                g: Some(body),
+                g: Some(Box::new(body)),
                 ..Default::default()
             });
         }

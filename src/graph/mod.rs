@@ -536,7 +536,7 @@ mod tests {
             output: vec![value("s")],
             ..Default::default()
         };
-        let attribute = |g| AttributeProto { name: Some("body".into()), g: Some(g), ..Default::default() };
+        let attribute = |g| AttributeProto { name: Some("body".into()), g: Some(Box::new(g)), ..Default::default() };
         let mut inner_if = node("If", &["local"], &["t"]);
         inner_if.attribute.push(attribute(inner));
         let outer = GraphProto {

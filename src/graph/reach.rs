@@ -205,7 +205,7 @@ mod tests {
         let output = ValueInfoProto { name: Some("n".into()), ..Default::default() };
         let body = GraphProto { node: vec![inner], output: vec![output], ..Default::default() };
         let branch =
-            |name: &str| AttributeProto { name: Some(name.into()), g: Some(body.clone()), ..Default::default() };
+            |name: &str| AttributeProto { name: Some(name.into()), g: Some(Box::new(body.clone())), ..Default::default() };
         let net = Net::new()
             .input("x", 1, "N 4")
             .input("c", 9, "")

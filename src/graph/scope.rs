@@ -19,7 +19,7 @@ pub fn captures_of(node: &NodeProto, position: usize) -> Vec<(&str, Place)> {
 pub fn bodies(node: &NodeProto) -> impl Iterator<Item = (&GraphProto, [(u32, usize); 2])> {
     node.attribute.iter().enumerate().flat_map(|(i, a)| {
         let at = move |field, k| [(node_field::ATTRIBUTE, i), (field, k)];
-        let single = a.g.iter().map(move |g| (g, at(attribute::GRAPH, 0)));
+        let single = a.g.as_deref().into_iter().map(move |g| (g, at(attribute::GRAPH, 0)));
         let many = a.graphs.iter().enumerate().map(move |(k, g)| (g, at(attribute::GRAPHS, k)));
         single.chain(many)
     })

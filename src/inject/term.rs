@@ -197,7 +197,7 @@ fn constant_node(tensor: TensorProto) -> NodeProto {
     let value = AttributeProto {
         name: Some("value".into()),
         r#type: Some(AttributeType::Tensor as i32),
-        t: Some(TensorProto { name: None, ..tensor }),
+        t: Some(Box::new(TensorProto { name: None, ..tensor })),
         ..AttributeProto::default()
     };
     NodeProto {

@@ -368,12 +368,12 @@ impl Emitter {
         let zero = AttributeProto {
             name: Some("value".into()),
             r#type: Some(AttributeType::Tensor as i32),
-            t: Some(TensorProto {
+            t: Some(Box::new(TensorProto {
                 dims: vec![1],
                 data_type: Some(elem.onnx()),
                 raw_data: Some(vec![0; if elem == Elem::F32 { 4 } else { 8 }].into()),
                 ..TensorProto::default()
-            }),
+            })),
             ..AttributeProto::default()
         };
         let like = self.node(&format!("{label}_like"), "ConstantOfShape", &[shape], vec![zero], ty.clone());

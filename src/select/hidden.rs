@@ -95,7 +95,7 @@ fn as_function(body: &GraphProto) -> FunctionProto {
             output: vec![tensor.name().to_owned()],
             attribute: vec![AttributeProto {
                 name: Some("value".into()),
-                t: Some(tensor.clone()),
+                t: Some(Box::new(tensor.clone())),
                 ..AttributeProto::default()
             }],
             ..NodeProto::default()

@@ -232,17 +232,17 @@ mod tests {
     fn external_tensors_are_found_wherever_they_stand() {
         let body = GraphProto { sparse_initializer: vec![sparse("body sparse")], ..graph(vec![at("body")]) };
         let attribute = AttributeProto {
-            t: Some(tensor("", &[("location", "constant")])),
+            t: Some(Box::new(tensor("", &[("location", "constant")]))),
             tensors: vec![at("tensors")],
-            sparse_tensor: Some(sparse("sparse constant")),
-            g: Some(GraphProto {
-                node: vec![node(AttributeProto { g: Some(body), ..Default::default() })],
+            sparse_tensor: Some(Box::new(sparse("sparse constant"))),
+            g: Some(Box::new(GraphProto {
+                node: vec![node(AttributeProto { g: Some(Box::new(body)), ..Default::default() })],
                 ..Default::default()
-            }),
+            })),
             ..Default::default()
         };
-        let function = AttributeProto { t: Some(at("function")), ..Default::default() };
-        let default = AttributeProto { t: Some(at("default")), ..Default::default() };
+        let function = AttributeProto { t: Some(Box::new(at("function"))), ..Default::default() };
+        let default = AttributeProto { t: Some(Box::new(at("default"))), ..Default::default() };
         let model = ModelProto {
             ir_version: Some(8),
             graph: Some(GraphProto {

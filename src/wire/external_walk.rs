@@ -64,13 +64,13 @@ fn nodes(nodes: &[NodeProto], visit: &mut Visit<'_>) -> WireResult<()> {
 
 /// `owner` is what an attribute's tensor is called when it has no name of its own, as is usual.
 fn attribute(attribute: &AttributeProto, owner: &str, visit: &mut Visit<'_>) -> WireResult<()> {
-    for part in attribute.t.iter().chain(&attribute.tensors) {
+    for part in attribute.t.as_deref().into_iter().chain(&attribute.tensors) {
         tensor(part, owner, visit)?;
     }
-    for part in attribute.sparse_tensor.iter().chain(&attribute.sparse_tensors) {
+    for part in attribute.sparse_tensor.as_deref().into_iter().chain(&attribute.sparse_tensors) {
         sparse(part, owner, visit)?;
     }
-    for part in attribute.g.iter().chain(&attribute.graphs) {
+    for part in attribute.g.as_deref().into_iter().chain(&attribute.graphs) {
         body(part, visit)?;
     }
     Ok(())

@@ -92,7 +92,7 @@ pub fn function(name: &str, text: &str) -> FunctionProto {
     let (mut body, tensors) = nodes(text);
     for tensor in tensors {
         let output = vec![tensor.name().to_owned()];
-        let attribute = AttributeProto { name: Some("value".into()), t: Some(tensor), ..Default::default() };
+        let attribute = AttributeProto { name: Some("value".into()), t: Some(Box::new(tensor)), ..Default::default() };
         body.insert(
             0,
             NodeProto { op_type: Some("Constant".into()), output, attribute: vec![attribute], ..Default::default() },

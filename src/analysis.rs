@@ -5,7 +5,7 @@ use thiserror::Error;
 use crate::graph::infer::Types;
 use crate::graph::kind::{Kind, kind};
 use crate::graph::reach::Reach;
-use crate::graph::role::{InitializerRole, Role, apply_overrides, roles};
+use crate::graph::role::{Because, InitializerRole, Role, apply_overrides, roles};
 use crate::graph::{Graph, GraphError};
 use crate::record::{ROOT, Record};
 use crate::select::{Catalog, SelectError, select_names};
@@ -76,7 +76,7 @@ impl<'m> Analysis<'m> {
                 // The tables and coefficients of an earlier injection stand where weights do.
                 for role in roles.iter_mut().filter(|r| graph.name(r.value).starts_with(ROOT)) {
                     role.role = Role::Constant;
-                    role.because = "part of an injection".into();
+                    role.because = Because::Injected;
                 }
                 let trained = apply_overrides(&roles, wrt, freeze);
                 let reach = Reach::of(&graph, &types, &trained);

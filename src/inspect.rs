@@ -116,7 +116,7 @@ pub fn inspect(model: &Model, wrt: Option<&str>, freeze: Option<&str>) -> Result
         shape: analysis.types.get(r.value).to_string(),
         role: r.role.name().into(),
         trained: *trained,
-        because: r.because.clone(),
+        because: r.because.explain(&analysis.graph),
     };
     let (injections, unreadable) = match Record::all(model) {
         Ok(records) => (records.into_iter().map(|(_, r)| r).collect(), None),

@@ -68,6 +68,13 @@ pub struct Encoded<M, const FIELD: u32> {
     kind: PhantomData<fn() -> M>,
 }
 
+impl<M, const FIELD: u32> Encoded<M, FIELD> {
+    /// `count` messages that are encoded already: tag, length and message, one behind the other.
+    pub(crate) fn from_records(records: Bytes, count: usize) -> Self {
+        Encoded { records, count, kind: PhantomData }
+    }
+}
+
 impl<M: Message + Default, const FIELD: u32> Encoded<M, FIELD> {
     /// Number of messages.
     pub fn len(&self) -> usize {
@@ -108,7 +115,7 @@ impl<M: Message, const FIELD: u32> FromIterator<M> for Encoded<M, FIELD> {
             prost::encoding::message::encode(FIELD, &message, &mut records);
             count += 1;
         }
-        Encoded { records: records.into(), count, kind: PhantomData }
+        Encoded::from_records(records.into(), count)
     }
 }
 
@@ -120,7 +127,7 @@ impl<M: Message, const FIELD: u32> From<Vec<M>> for Encoded<M, FIELD> {
 
 impl<M, const FIELD: u32> Default for Encoded<M, FIELD> {
     fn default() -> Self {
-        Encoded { records: Bytes::new(), count: 0, kind: PhantomData }
+        Encoded::from_records(Bytes::new(), 0)
     }
 }
 

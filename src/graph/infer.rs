@@ -103,11 +103,9 @@ fn declared(graph: &Graph<'_>, model: &Model) -> Vec<TensorType> {
             known.dims = known.dims.take().or(earlier.dims);
         }
     }
-    for initializer in graph.initializers {
-        if let Some(value) = graph.find(&initializer.name) {
-            let dims = initializer.dims.iter().map(|d| u64::try_from(*d).map_or(Dim::Unknown, Dim::Known)).collect();
-            types[value.index()] = TensorType { elem: initializer.data_type, dims: Some(dims) };
-        }
+    for (initializer, value) in graph.initializers.iter().zip(&graph.initializer_values) {
+        let dims = initializer.dims.iter().map(|d| u64::try_from(*d).map_or(Dim::Unknown, Dim::Known)).collect();
+        types[value.index()] = TensorType { elem: initializer.data_type, dims: Some(dims) };
     }
     types
 }

@@ -88,6 +88,8 @@ pub struct Graph<'m> {
     pub nodes: &'m [NodeProto],
     /// Initializers, in file order; empty for functions.
     pub initializers: &'m [Initializer],
+    /// The initializers' values, in the same order.
+    pub initializer_values: Vec<ValueId>,
     /// The bytes that the initializers' payload ranges refer to.
     bytes: &'m [u8],
     /// Graph inputs, in file order.
@@ -165,6 +167,7 @@ impl<'m> Graph<'m> {
         let mut graph = Graph {
             nodes,
             initializers,
+            initializer_values: Vec::with_capacity(initializers.len()),
             bytes,
             inputs: Vec::new(),
             outputs: Vec::new(),
@@ -201,6 +204,7 @@ impl<'m> Graph<'m> {
                     second: "another initializer".into(),
                 });
             }
+            graph.initializer_values.push(value);
         }
         let mut defined_elsewhere: Vec<ValueId> = sparse.map(|name| graph.value_named(name)).collect();
         defined_elsewhere.sort_unstable();

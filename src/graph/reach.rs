@@ -25,10 +25,8 @@ impl Reach {
         }
         let mut reach =
             Reach { depends: vec![false; graph.value_count()], captured, trains: trainable.contains(&true) };
-        for (initializer, _) in graph.initializers.iter().zip(trainable).filter(|(_, trained)| **trained) {
-            if let Some(value) = graph.find(&initializer.name) {
-                reach.depends[value.index()] = true;
-            }
+        for (value, _) in graph.initializer_values.iter().zip(trainable).filter(|(_, trained)| **trained) {
+            reach.depends[value.index()] = true;
         }
         for node in graph.topological_order() {
             if reach.differentiated(graph, types, *node).any(|v| reach.depends[v.index()]) {
@@ -204,8 +202,11 @@ mod tests {
         };
         let output = ValueInfoProto { name: Some("n".into()), ..Default::default() };
         let body = GraphProto { node: vec![inner], output: vec![output], ..Default::default() };
-        let branch =
-            |name: &str| AttributeProto { name: Some(name.into()), g: Some(Box::new(body.clone())), ..Default::default() };
+        let branch = |name: &str| AttributeProto {
+            name: Some(name.into()),
+            g: Some(Box::new(body.clone())),
+            ..Default::default()
+        };
         let net = Net::new()
             .input("x", 1, "N 4")
             .input("c", 9, "")

@@ -12,9 +12,11 @@ mod table;
 mod tests;
 mod values;
 
+use rayon::prelude::*;
+
 use super::infer::Types;
 use super::{Graph, NodeId, Slot, ValueId};
-use subject::Reading;
+pub use subject::Reading;
 
 /// What an initializer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -98,12 +100,37 @@ pub struct InitializerRole {
     pub value: ValueId,
     /// What it is for.
     pub role: Role,
-    /// The reason: `input 1 (W) of "/net.0/Conv" (Conv)`.
-    pub because: String,
+    /// The reason.
+    pub because: Because,
     /// Whether its elements are floating point; nothing else can be trained.
     pub is_float: bool,
     /// Who reads it, at most [`MAX_CONSUMERS`] of them.
     pub consumers: Vec<Consumer>,
+}
+
+/// Why an initializer has its role.
+#[derive(Debug, Clone, Copy)]
+pub enum Because {
+    /// What reads it.
+    Reading(Reading),
+    /// It is a graph output that no node reads.
+    OnlyOutput,
+    /// No node reads it.
+    Unread,
+    /// An injection of this tool added it.
+    Injected,
+}
+
+impl Because {
+    /// For people: `input 1 (W) of "/net.0/Conv" (Conv)`.
+    pub fn explain(&self, graph: &Graph<'_>) -> String {
+        match self {
+            Because::Reading(reading) => explain(graph, *reading),
+            Because::OnlyOutput => "a graph output that no node reads".into(),
+            Because::Unread => "no node reads it".into(),
+            Because::Injected => "part of an injection".into(),
+        }
+    }
 }
 
 /// How many consumers of one initializer are listed.
@@ -114,21 +141,16 @@ pub const MAX_CONSUMERS: usize = 256;
 /// An initializer that is read in several ways takes the first of its roles that is trainable, else the first.
 pub fn roles(graph: &Graph<'_>, types: &Types) -> Vec<InitializerRole> {
     let readings = readers::Readings::of(graph, types);
-    graph
-        .initializers
-        .iter()
-        .filter_map(|i| graph.find(&i.name))
-        .map(|value| role_of(graph, &readings, value))
-        .collect()
+    graph.initializer_values.par_iter().map(|value| role_of(graph, &readings, *value)).collect()
 }
 
 fn role_of(graph: &Graph<'_>, readings: &readers::Readings<'_>, value: ValueId) -> InitializerRole {
     let is_float = graph.initializer(value).is_some_and(crate::wire::Initializer::is_float);
     let consumers = readings.consumers(value);
     let (role, because) = match readings.decisive(value) {
-        None if graph.is_output(value) => (Role::Constant, "a graph output that no node reads".to_owned()),
-        None => (Role::Unused, "no node reads it".to_owned()),
-        Some(reading) => (reading.role, explain(graph, reading)),
+        None if graph.is_output(value) => (Role::Constant, Because::OnlyOutput),
+        None => (Role::Unused, Because::Unread),
+        Some(reading) => (reading.role, Because::Reading(reading)),
     };
     InitializerRole { value, role, because, is_float, consumers }
 }

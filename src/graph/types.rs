@@ -7,7 +7,7 @@ use crate::onnx::tensor_proto::DataType;
 use crate::onnx::{TypeProto, ValueInfoProto, tensor_shape_proto, type_proto};
 
 /// One dimension.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub enum Dim {
     /// A number of elements.
     Known(u64),
@@ -39,7 +39,7 @@ impl fmt::Display for Dim {
 }
 
 /// What is known of a tensor.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct TensorType {
     /// Element type, a number of `TensorProto.DataType`; 0 when unknown.
     pub elem: i32,

@@ -7,14 +7,14 @@ mod naming;
 mod options;
 pub mod report;
 mod seed;
+mod template;
 mod term;
 
 pub use error::InjectError;
 pub use options::{At, Estimator, Options, Outputs};
 pub use report::Report;
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap};
 
 use rayon::prelude::*;
 
@@ -23,13 +23,14 @@ use crate::graph::work::Work;
 use crate::onnx::{NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto};
 use crate::patch::{Anchor, Change, Encoded, Patch, Rename};
 use crate::record::{self, Original, Record, RecordedLayer, Renamed};
-use crate::regularizer::emit::{Emission, Emitter, Tensor};
-use crate::regularizer::{Exact, Reduction, Regularizer, Sampled, View};
+use crate::regularizer::emit::Tensor;
+use crate::regularizer::{Exact, Layer, Reduction, Regularizer, Sampled, View};
 use crate::select::{SelectError, Selector};
 use crate::wire::fields::{graph as graph_field, node as node_field};
 use crate::wire::{Model, narrowed, structure_digest};
 use layers::Chosen;
 use report::{CostReport, LayerCost, LayerReport, LossReport, ModelSummary};
+use template::{Filling, Template};
 use term::{Term, write_term};
 
 /// What an injection would do.
@@ -185,48 +186,58 @@ impl Injection<'_> {
         Ok(Plan { patch, report })
     }
 
-    /// The regulariser of layer number `i`.
-    fn regularizer(&self, injection: usize, i: usize) -> (Box<dyn Regularizer>, Option<u32>) {
+    /// The regulariser, with the seed of layer number `i`.
+    fn regularizer(&self, injection: usize, i: usize) -> Box<dyn Regularizer> {
         match self.options.estimator {
-            Estimator::Exact => (Box::new(Exact), None),
-            Estimator::Sampled => {
-                let seed = self.options.seed.map(|s| seed::layer_seed(s, injection, i));
-                (Box::new(Sampled { slices: self.options.slices, seed }), seed)
-            }
+            Estimator::Exact => Box::new(Exact),
+            Estimator::Sampled => Box::new(Sampled { slices: self.options.slices, seed: self.seed(injection, i) }),
         }
     }
 
+    /// The seed of layer number `i`, where one is asked for and of use.
+    fn seed(&self, injection: usize, i: usize) -> Option<u32> {
+        let seed = self.options.seed.filter(|_| self.options.estimator == Estimator::Sampled)?;
+        Some(seed::layer_seed(seed, injection, i))
+    }
+
+    /// Layers that differ in nothing but names share a [`Template`].
     fn write_layers(&self, opset: i64, root: &str, injection: usize) -> Result<(Vec<Written>, Constants), InjectError> {
-        let constants = Mutex::new(Constants::new());
         let mut names = naming::LayerNames::default();
         let named: Vec<String> =
             self.chosen.iter().map(|c| names.name(&self.analysis.graph, c.tap.node, &c.layer.h.name)).collect();
-        let write = |(i, (chosen, name)): (usize, (&Chosen, String))| {
-            let (regularizer, seed) = self.regularizer(injection, i);
-            regularizer.check(opset, &chosen.layer).map_err(|source| InjectError::Unsupported {
-                layer: name.clone(),
+        let mut alike = HashMap::new();
+        let mut firsts = Vec::new();
+        let template_of: Vec<usize> = (0..self.chosen.len())
+            .map(|i| {
+                let Layer { h, view, batch_axis, reduction } = &self.chosen[i].layer;
+                *alike.entry((&h.ty, *view, *batch_axis, *reduction)).or_insert_with(|| {
+                    firsts.push(i);
+                    firsts.len() - 1
+                })
+            })
+            .collect();
+        let template = |i: &usize| {
+            let (layer, regularizer) = (&self.chosen[*i].layer, self.regularizer(injection, *i));
+            regularizer.check(opset, layer).map_err(|source| InjectError::Unsupported {
+                layer: named[*i].clone(),
                 estimator: regularizer.name(),
                 source,
                 advice: "--estimator exact does without, or convert the model to 13 or later with onnx.version_converter",
             })?;
-            let mut emitter = Emitter::new(opset, root, &name);
-            let per = regularizer.emit(&mut emitter, &chosen.layer);
-            let Emission { nodes, constants: mine, mut value_info } = emitter.finish();
-            if self.options.outputs.layers {
-                // What is an output is declared there.
-                value_info.retain(|v| v.name() != per.name);
-            }
-            let mut shared = constants.lock().unwrap_or_else(PoisonError::into_inner);
-            for (name, tensor) in mine {
-                shared.entry(name).or_insert(tensor);
-            }
-            drop(shared);
-            // Encoded at once: hundreds of thousands of nodes would fill the memory as structures.
-            Ok(Written { name, seed, per, nodes: nodes.into(), value_info: value_info.into() })
+            // What is an output is declared there.
+            Ok(Template::of(&*regularizer, layer, opset, root, !self.options.outputs.layers)?)
         };
-        let written =
-            self.chosen.par_iter().zip(named).enumerate().map(write).collect::<Result<Vec<_>, InjectError>>()?;
-        Ok((written, constants.into_inner().unwrap_or_else(PoisonError::into_inner)))
+        let mut templates = firsts.par_iter().map(template).collect::<Result<Vec<_>, InjectError>>()?;
+        let write = |(i, name): (usize, String)| {
+            let seed = self.seed(injection, i);
+            let filling = Filling { prefix: &format!("{root}{name}/"), tapped: &self.chosen[i].layer.h.name, seed };
+            let filled = templates[template_of[i]].fill(&filling);
+            Written { name, seed, per: filled.per, nodes: filled.nodes, value_info: filled.value_info }
+        };
+        let mut written = Vec::new();
+        named.into_par_iter().enumerate().map(write).collect_into_vec(&mut written);
+        let constants = templates.iter_mut().flat_map(|t| std::mem::take(&mut t.constants)).collect();
+        Ok((written, constants))
     }
 
     /// Behind all nodes; but where a node must read the sum, right behind the last tapped value.
@@ -334,7 +345,7 @@ impl Injection<'_> {
         };
         let mut layers = Vec::with_capacity(written.len());
         for (i, (w, chosen)) in written.iter().zip(&self.chosen).enumerate() {
-            let (regularizer, _) = self.regularizer(1, i);
+            let regularizer = self.regularizer(1, i);
             let d = chosen.layer.row_length();
             let rows = chosen.layer.row_count(1.0);
             let all_known =

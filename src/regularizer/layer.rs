@@ -8,7 +8,7 @@ use crate::graph::types::Dim;
 use crate::onnx::tensor_proto::DataType;
 
 /// What one sample, one row of the regulariser, is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum View {
     /// All activations of a sample: d is the product of all dimensions but the batch's (the paper's reading).
     Flatten,

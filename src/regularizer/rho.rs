@@ -3,7 +3,7 @@
 use super::kummer::RHO_ZERO;
 
 /// How the rows' losses become one number.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Reduction {
     /// (1/b) Σ_i, equations 5 and 6 of the paper.
     #[default]

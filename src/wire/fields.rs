@@ -30,6 +30,8 @@ pub mod node {
 
 /// Fields of `AttributeProto`.
 pub mod attribute {
+    pub const NAME: u32 = 1;
+    pub const F: u32 = 2;
     pub const GRAPH: u32 = 6;
     pub const GRAPHS: u32 = 11;
 }

@@ -169,11 +169,7 @@ fn decode_graph(bytes: &Bytes, layout: &Layout) -> WireResult<MainGraph> {
         inputs: decode_all(bytes, layout, &layout.inputs, "graph input")?,
         outputs: decode_all(bytes, layout, &layout.outputs, "graph output")?,
         value_info: decode_all(bytes, layout, &layout.value_info, "value_info")?,
-        initializers: layout
-            .initializers
-            .par_iter()
-            .map(|r| Initializer::read(bytes, layout.graph[*r as usize].payload.clone()))
-            .collect::<WireResult<_>>()?,
+        initializers: each(layout, &layout.initializers, |_, payload| Initializer::read(bytes, payload))?,
         ..MainGraph::default()
     };
     for record in layout.graph.iter().filter(|r| r.is_length_delimited()) {
@@ -195,11 +191,20 @@ fn decode_graph(bytes: &Bytes, layout: &Layout) -> WireResult<MainGraph> {
 }
 
 fn decode_all<M: Message + Default>(bytes: &Bytes, layout: &Layout, which: &[u32], part: &str) -> WireResult<Vec<M>> {
-    which
-        .par_iter()
-        .enumerate()
-        .map(|(i, r)| decode(bytes, &layout.graph[*r as usize].payload, || format!("{part} {i}")))
-        .collect()
+    each(layout, which, |i, payload| decode(bytes, &payload, || format!("{part} {i}")))
+}
+
+/// Reads parts of the graph side by side.
+fn each<T: Send>(
+    layout: &Layout,
+    which: &[u32],
+    read: impl Fn(usize, Range<usize>) -> WireResult<T> + Send + std::marker::Sync,
+) -> WireResult<Vec<T>> {
+    let mut found = Vec::new();
+    let part = |(i, r): (usize, &u32)| read(i, layout.graph[*r as usize].payload.clone());
+    // Into a list of the right size at once; taking the results out of it afterwards happens in place.
+    which.par_iter().enumerate().map(part).collect_into_vec(&mut found);
+    found.into_iter().collect()
 }
 
 fn decode<M: Message + Default>(bytes: &Bytes, range: &Range<usize>, part: impl Fn() -> String) -> WireResult<M> {

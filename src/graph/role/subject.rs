@@ -13,9 +13,12 @@ use crate::onnx::tensor_proto::DataType;
 
 /// What an initializer is at one place.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Reading {
+pub struct Reading {
+    /// What it is there.
     pub role: Role,
+    /// The node that reads it.
     pub node: NodeId,
+    /// How.
     pub slot: Slot,
     /// What decided where the slot alone does not.
     pub note: Option<&'static str>,

@@ -7,7 +7,10 @@ use crate::wire::Model;
 fn roles_of(model: &Model) -> Vec<(String, Role, String)> {
     let graph = Graph::of(model).unwrap();
     let types = Types::of(&graph, model);
-    roles(&graph, &types).into_iter().map(|r| (graph.name(r.value).to_owned(), r.role, r.because)).collect()
+    roles(&graph, &types)
+        .into_iter()
+        .map(|r| (graph.name(r.value).to_owned(), r.role, r.because.explain(&graph)))
+        .collect()
 }
 
 /// The role of initializer `w`.

@@ -213,7 +213,8 @@ mod tests {
         let (node, initializer) = super::super::testing::nodes("m=Max(x,0); k=Mul(m,2)");
         let output = vec![ValueInfoProto { name: Some("k".into()), ..Default::default() }];
         let body = GraphProto { node, initializer, output, ..Default::default() };
-        let attribute = AttributeProto { name: Some("then_branch".into()), g: Some(Box::new(body)), ..Default::default() };
+        let attribute =
+            AttributeProto { name: Some("then_branch".into()), g: Some(Box::new(body)), ..Default::default() };
         let model = model_with("y=If(u)", Vec::new(), |g| g.node[0].attribute.push(attribute));
         assert_eq!(
             hidden_in(&model),

@@ -1,0 +1,240 @@
+//! The nodes of one layer, written once for all layers that differ in nothing but names.
+//!
+//! A graph of 100,000 nodes has tens of thousands of activations and a handful of shapes among them. What a regulariser emits depends on
+//! the shape; the layer's name, the tapped value and the seed only fill holes in it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::onnx::{NodeProto, TensorProto, ValueInfoProto};
+use crate::patch::Encoded;
+use crate::regularizer::emit::{Emission, Emitter, Tensor};
+use crate::regularizer::{Layer, Regularizer};
+use crate::wire::fields::{attribute as attribute_field, graph as graph_field, node as node_field};
+use crate::wire::{WireResult, put_varint, records, varint_width};
+
+/// Stands for the layer's name, and for the tapped value. No operator set knows names with control characters.
+const LAYER: &str = "\u{1}";
+const TAPPED: &str = "\u{2}";
+
+/// The name of the attribute that holds a layer's seed.
+const SEED: &str = "seed";
+
+/// What a regulariser writes for a layer, with holes for the names and the seed.
+pub struct Template {
+    nodes: Vec<Skeleton>,
+    value_info: Vec<Skeleton>,
+    /// Constants shared by all layers, by name.
+    pub constants: BTreeMap<String, TensorProto>,
+    per: Tensor,
+}
+
+/// What fills the holes.
+pub struct Filling<'a> {
+    /// The start of every name of the layer's own, `/` included.
+    pub prefix: &'a str,
+    /// The tapped value.
+    pub tapped: &'a str,
+    /// The seed of RandomNormal, if the template has one.
+    pub seed: Option<u32>,
+}
+
+/// The records of one layer.
+pub struct Filled {
+    /// Its nodes.
+    pub nodes: Encoded<NodeProto, { graph_field::NODE }>,
+    /// Declared types of what they make.
+    pub value_info: Encoded<ValueInfoProto, { graph_field::VALUE_INFO }>,
+    /// The penalty, a scalar.
+    pub per: Tensor,
+}
+
+impl Template {
+    /// Writes a layer that stands for all that have the same type, view and reduction. `declare` says whether the penalty itself is
+    /// declared among the value_infos.
+    pub fn of(regularizer: &dyn Regularizer, layer: &Layer, opset: i64, root: &str, declare: bool) -> WireResult<Self> {
+        let mut layer = layer.clone();
+        layer.h.name = TAPPED.into();
+        let mut emitter = Emitter::new(opset, root, LAYER);
+        let mut per = regularizer.emit(&mut emitter, &layer);
+        let Emission { nodes, constants, mut value_info } = emitter.finish();
+        value_info.retain(|v| declare || v.name() != per.name);
+        let prefix = format!("{root}{LAYER}/");
+        per.name = per.name.strip_prefix(&prefix).unwrap_or(&per.name).to_owned();
+        Ok(Template {
+            nodes: skeletons(&nodes, &prefix)?,
+            value_info: skeletons(&value_info, &prefix)?,
+            constants,
+            per,
+        })
+    }
+
+    /// The layer with these names.
+    pub fn fill(&self, filling: &Filling<'_>) -> Filled {
+        let per = Tensor { name: format!("{}{}", filling.prefix, self.per.name), ty: self.per.ty.clone() };
+        Filled { nodes: fill(&self.nodes, filling), value_info: fill(&self.value_info, filling), per }
+    }
+}
+
+fn skeletons<M: Message>(messages: &[M], prefix: &str) -> WireResult<Vec<Skeleton>> {
+    messages.iter().map(|m| Skeleton::of(&m.encode_to_vec(), prefix)).collect()
+}
+
+fn fill<M, const FIELD: u32>(skeletons: &[Skeleton], filling: &Filling<'_>) -> Encoded<M, FIELD> {
+    let lengths = skeletons.iter().map(|s| s.length(filling));
+    let size = lengths.map(|n| tag_width(FIELD) + varint_width(n as u64) + n).sum();
+    let mut out = Vec::with_capacity(size);
+    for skeleton in skeletons {
+        put_varint(&mut out, u64::from(FIELD) << 3 | 2, 0);
+        put_varint(&mut out, skeleton.length(filling) as u64, 0);
+        skeleton.write(filling, &mut out);
+    }
+    Encoded::from_records(out.into(), skeletons.len())
+}
+
+fn tag_width(field: u32) -> usize {
+    varint_width(u64::from(field) << 3)
+}
+
+/// One message with holes.
+struct Skeleton {
+    parts: Vec<Part>,
+}
+
+enum Part {
+    /// As it stands.
+    Literal(Bytes),
+    /// The length and text of a name of the layer's own: the prefix and this.
+    Own(Bytes),
+    /// The length and text of the tapped value's name.
+    Tapped,
+    /// Four bytes of float32.
+    Seed,
+}
+
+impl Skeleton {
+    /// Finds the holes of an encoded NodeProto or ValueInfoProto; `prefix` starts the names of the layer's own.
+    fn of(message: &[u8], prefix: &str) -> WireResult<Self> {
+        let mut skeleton = Skeleton { parts: Vec::new() };
+        let mut written = 0;
+        for record in records(message, 0..message.len()) {
+            let record = record?;
+            let payload = &message[record.payload.clone()];
+            let (hole, from) = if !record.is_length_delimited() {
+                continue;
+            } else if payload == TAPPED.as_bytes() {
+                (Part::Tapped, record.length_at)
+            } else if let Some(suffix) = payload.strip_prefix(prefix.as_bytes()) {
+                (Part::Own(Bytes::copy_from_slice(suffix)), record.length_at)
+            } else if let Some(at) = seed_in(message, &record)? {
+                (Part::Seed, at)
+            } else {
+                continue;
+            };
+            let end = if matches!(hole, Part::Seed) { from + 4 } else { record.end };
+            skeleton.literal(&message[written..from]);
+            skeleton.parts.push(hole);
+            written = end;
+        }
+        skeleton.literal(&message[written..]);
+        Ok(skeleton)
+    }
+
+    fn literal(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.parts.push(Part::Literal(Bytes::copy_from_slice(bytes)));
+        }
+    }
+
+    /// Bytes of the filled message.
+    fn length(&self, filling: &Filling<'_>) -> usize {
+        let string = |n: usize| varint_width(n as u64) + n;
+        let length = |part: &Part| match part {
+            Part::Literal(bytes) => bytes.len(),
+            Part::Own(suffix) => string(filling.prefix.len() + suffix.len()),
+            Part::Tapped => string(filling.tapped.len()),
+            Part::Seed => 4,
+        };
+        self.parts.iter().map(length).sum()
+    }
+
+    fn write(&self, filling: &Filling<'_>, out: &mut Vec<u8>) {
+        for part in &self.parts {
+            match part {
+                Part::Literal(bytes) => out.extend_from_slice(bytes),
+                Part::Own(suffix) => {
+                    put_varint(out, (filling.prefix.len() + suffix.len()) as u64, 0);
+                    out.extend_from_slice(filling.prefix.as_bytes());
+                    out.extend_from_slice(suffix);
+                }
+                Part::Tapped => {
+                    put_varint(out, filling.tapped.len() as u64, 0);
+                    out.extend_from_slice(filling.tapped.as_bytes());
+                }
+                Part::Seed => out.extend_from_slice(&(filling.seed.unwrap_or_default() as f32).to_le_bytes()),
+            }
+        }
+    }
+}
+
+/// Where the four bytes of a seed stand, if the record is the attribute that holds it.
+fn seed_in(message: &[u8], record: &crate::wire::Record) -> WireResult<Option<usize>> {
+    if record.field != node_field::ATTRIBUTE {
+        return Ok(None);
+    }
+    let parts: Vec<_> = records(message, record.payload.clone()).collect::<WireResult<_>>()?;
+    let is_seed =
+        |r: &crate::wire::Record| r.field == attribute_field::NAME && message[r.payload.clone()] == *SEED.as_bytes();
+    let value = parts.iter().find(|r| r.field == attribute_field::F).map(|r| r.payload.start);
+    Ok(value.filter(|_| parts.iter().any(is_seed)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::types::{Dim, TensorType};
+    use crate::onnx::tensor_proto::DataType;
+    use crate::regularizer::{Exact, Reduction, Sampled, View};
+
+    /// A filled template is what the regulariser writes for that very layer.
+    #[test]
+    fn a_filled_template_is_what_the_regularizer_writes_itself() {
+        let shapes = [
+            Some(vec![Dim::Symbol("N".into()), Dim::Known(192), Dim::Known(8), Dim::Known(8)]),
+            Some(vec![Dim::Unknown, Dim::Unknown]),
+            None,
+        ];
+        for dims in shapes {
+            for (elem, view) in
+                [(DataType::Float, View::Flatten), (DataType::Float16, View::Channel), (DataType::Double, View::Last)]
+            {
+                let ty = TensorType { elem: elem as i32, dims: dims.clone() };
+                let h = Tensor { name: "/a/Relu_output_0".into(), ty };
+                let layer = Layer { h, view, batch_axis: 0, reduction: Reduction::Mean };
+                let regularizers: [(&dyn Regularizer, Option<u32>); 3] = [
+                    (&Exact, None),
+                    (&Sampled { slices: 7, seed: None }, None),
+                    (&Sampled { slices: 7, seed: Some(4711) }, Some(4711)),
+                ];
+                for (regularizer, seed) in regularizers {
+                    let other = Sampled { slices: 7, seed: Some(2) };
+                    let stand_in: &dyn Regularizer = if seed.is_some() { &other } else { regularizer };
+                    // Names of 127 and 128 bytes have lengths of one and of two bytes.
+                    for name in ["a/Relu".to_owned(), "n".repeat(107), "n".repeat(300)] {
+                        let prefix = format!("per_inject/{name}/");
+                        let template = Template::of(stand_in, &layer, 13, "per_inject/", true).unwrap();
+                        let filled = template.fill(&Filling { prefix: &prefix, tapped: &layer.h.name, seed });
+                        let mut emitter = Emitter::new(13, "per_inject/", &name);
+                        let per = regularizer.emit(&mut emitter, &layer);
+                        let emission = emitter.finish();
+                        assert_eq!(filled.nodes, emission.nodes.into());
+                        assert_eq!(filled.value_info, emission.value_info.into());
+                        assert_eq!((filled.per, template.constants), (per, emission.constants));
+                    }
+                }
+            }
+        }
+    }
+}

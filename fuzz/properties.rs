@@ -5,7 +5,7 @@ use per_inject::inject::{At, Estimator, Options, Outputs, plan};
 use per_inject::inspect::inspect;
 use per_inject::regularizer::{Reduction, View};
 use per_inject::strip;
-use per_inject::wire::{Model, splice};
+use per_inject::wire::{Model, ModelFile, splice};
 
 /// Bytes in front of the model that choose the options; the first is 0, which no model begins with.
 const HEAD: usize = 8;
@@ -43,7 +43,7 @@ pub fn inject(input: &[u8]) -> bool {
     let (patch, record) = strip::plan(&injected).expect("an injection can be taken out");
     let stripped = splice(&injected, &patch).expect("the inverse fits").to_vec(&injected.file.bytes);
     assert!(stripped == original, "strip gives back the original, bit for bit");
-    assert!(strip::is_original(&Model::from_bytes(stripped).expect("the original was a model"), &record));
+    assert!(strip::is_original(&ModelFile::from_bytes(stripped), &record).expect("the original was a model"));
     true
 }
 

@@ -9,7 +9,7 @@ use crate::graph::{Graph, GraphError, NodeId};
 use crate::patch::{Change, Part, Patch, Rename};
 use crate::record::{Added, Record};
 use crate::wire::fields::{graph as graph_field, node as node_field};
-use crate::wire::{Model, WireError, structure_digest};
+use crate::wire::{Model, ModelFile, WireError, structure_digest_of};
 
 /// Why nothing was taken out.
 #[derive(Debug, Error)]
@@ -119,9 +119,9 @@ pub fn plan(model: &Model) -> Result<(Patch, Record), StripError> {
     Ok((Patch { changes: vec![change], widths: record.widths.clone() }, record))
 }
 
-/// Whether a stripped model has the structure that the record remembers: the same bytes, but for elements of initializers.
-pub fn is_original(stripped: &Model, record: &Record) -> bool {
-    structure_digest(stripped) == record.original.structure
+/// Whether a stripped file has the structure that the record remembers: the same bytes, but for elements of initializers.
+pub fn is_original(stripped: &ModelFile, record: &Record) -> Result<bool, WireError> {
+    Ok(structure_digest_of(stripped)? == record.original.structure)
 }
 
 fn all_there(record: &Record, found: Added) -> Result<(), StripError> {

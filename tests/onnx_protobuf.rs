@@ -82,7 +82,7 @@ fn rust_protobuf_reads_every_injected_model_and_sees_the_graph_that_was_planned(
             let (undo, record) = strip::plan(&injected).unwrap();
             let stripped = wire::splice(&injected, &undo).unwrap().to_vec(&injected.file.bytes);
             assert!(stripped == bytes, "{context}");
-            assert!(strip::is_original(&wire::Model::from_bytes(stripped).unwrap(), &record), "{context}");
+            assert!(strip::is_original(&wire::ModelFile::from_bytes(stripped), &record).unwrap(), "{context}");
         }
     }
 }

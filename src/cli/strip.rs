@@ -2,7 +2,7 @@
 
 use per_inject::record::Record;
 use per_inject::strip::{is_original, plan};
-use per_inject::wire::{Model, splice};
+use per_inject::wire::{Model, ModelFile, splice};
 
 use super::args::StripArgs;
 use super::deliver::deliver;
@@ -27,11 +27,13 @@ pub fn run(args: &StripArgs) -> Result<(), Failure> {
         let remarks = deliver(&model, &patch, &args.output, args.external.into(), args.sync)?;
         let to_stdout = args.output.as_os_str() == "-";
         let verified = if !to_stdout && is_regular(&args.output) {
-            is_original(&Model::open(&args.output)?, &peeled[peeled.len() - 1])
+            is_original(&ModelFile::open(&args.output)?, &peeled[peeled.len() - 1])?
         } else {
             let bytes = splice(&model, &patch)?.to_vec(&model.file.bytes);
-            is_original(&Model::from_bytes(bytes)?, &peeled[peeled.len() - 1])
+            is_original(&ModelFile::from_bytes(bytes), &peeled[peeled.len() - 1])?
         };
+        // The process ends here: freeing a large graph piece by piece would only take time.
+        std::mem::forget((model, patch));
         let text = render::stripped(&peeled, &args.output, verified, &remarks);
         if to_stdout {
             eprint!("{text}");

@@ -20,7 +20,7 @@ mod tensor;
 mod write;
 
 pub use carry::{Carried, ExternalPolicy, How, carry};
-pub use digest::structure_digest;
+pub use digest::{structure_digest, structure_digest_of};
 pub use error::{WireError, WireResult};
 pub use external::{DataFile, ExternalFile, ExternalTensor, external_files, refuse_data_as_target};
 pub use file::ModelFile;

@@ -169,7 +169,7 @@ fn decode_graph(bytes: &Bytes, layout: &Layout) -> WireResult<MainGraph> {
         inputs: decode_all(bytes, layout, &layout.inputs, "graph input")?,
         outputs: decode_all(bytes, layout, &layout.outputs, "graph output")?,
         value_info: decode_all(bytes, layout, &layout.value_info, "value_info")?,
-        initializers: each(layout, &layout.initializers, |_, payload| Initializer::read(bytes, payload))?,
+        initializers: layout.initializers(bytes)?,
         ..MainGraph::default()
     };
     for record in layout.graph.iter().filter(|r| r.is_length_delimited()) {
@@ -221,7 +221,12 @@ fn looks_like_a_model(bytes: &[u8]) -> bool {
 }
 
 impl Layout {
-    fn scan(bytes: &[u8]) -> WireResult<Self> {
+    /// The main graph's initializers, without their elements.
+    pub fn initializers(&self, bytes: &Bytes) -> WireResult<Vec<Initializer>> {
+        each(self, &self.initializers, |_, payload| Initializer::read(bytes, payload))
+    }
+
+    pub fn scan(bytes: &[u8]) -> WireResult<Self> {
         let mut layout =
             Layout { model: records(bytes, 0..bytes.len()).collect::<WireResult<_>>()?, ..Layout::default() };
         for record in layout.model.iter().filter(|r| r.field == model::GRAPH && r.is_length_delimited()) {

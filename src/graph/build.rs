@@ -47,12 +47,13 @@ impl<'m> Graph<'m> {
             bytes,
             inputs: Vec::new(),
             outputs: Vec::new(),
-            captures: Vec::new(),
+            captures: Lists::with_capacity(nodes.len()),
             names: Vec::with_capacity(2 * nodes.len()),
             index: HashMap::with_capacity_and_hasher(2 * nodes.len(), foldhash::fast::RandomState::default()),
             producers: Vec::with_capacity(2 * nodes.len()),
             initializer_of: Vec::with_capacity(2 * nodes.len()),
             input_flags: Vec::with_capacity(2 * nodes.len()),
+            output_flags: Vec::new(),
             node_inputs: Lists::with_capacity(nodes.len()),
             node_outputs: Lists::with_capacity(nodes.len()),
             uses: Lists::with_capacity(2 * nodes.len()),
@@ -89,6 +90,8 @@ impl<'m> Graph<'m> {
             let value = graph.find(name).ok_or_else(|| GraphError::UndefinedOutput { tensor: (*name).into() })?;
             graph.outputs.push(value);
         }
+        graph.output_flags = vec![false; graph.names.len()];
+        graph.outputs.iter().for_each(|v| graph.output_flags[v.index()] = true);
         graph.connect();
         graph.sort()?;
         Ok(graph)
@@ -145,6 +148,7 @@ impl<'m> Graph<'m> {
             known.then_some(value)
         };
         let mut inputs = Vec::new();
+        let mut captures = Vec::new();
         for (i, node) in self.nodes.iter().enumerate() {
             let id = NodeId(i as u32);
             for (slot, name) in node.input.iter().enumerate() {
@@ -163,8 +167,9 @@ impl<'m> Graph<'m> {
                     tensor: name.into(),
                     node: describe_node(self.nodes, id),
                 })?;
-                self.captures.push(Capture { node: id, value, place });
+                captures.push(Capture { node: id, value, place });
             }
+            self.captures.push(captures.drain(..));
         }
         Ok(())
     }
@@ -175,7 +180,7 @@ impl<'m> Graph<'m> {
         for value in self.node_inputs.items.iter().flatten() {
             counts[value.index() + 1] += 1;
         }
-        for capture in &self.captures {
+        for capture in &self.captures.items {
             counts[capture.value.index() + 1] += 1;
         }
         for i in 1..counts.len() {
@@ -202,7 +207,7 @@ impl<'m> Graph<'m> {
                 }
             }
         }
-        for (i, capture) in self.captures.iter().enumerate() {
+        for (i, capture) in self.captures.items.iter().enumerate() {
             put(capture.value, Use { node: capture.node, slot: Slot::Captured(i as u32) });
             if let Some((producer, _)) = self.producers[capture.value.index()] {
                 self.flow.add_edge(NodeIndex::new(producer.index()), NodeIndex::new(capture.node.index()), ());
@@ -325,6 +330,30 @@ mod tests {
                 vec![(1, 1), (5, 0), (6, 0), (12, 1), (1, 0)],
             ]
         );
+    }
+
+    #[test]
+    fn every_node_has_its_own_captures_and_all_nodes_together_have_each_once() {
+        let body = |reads: &str| {
+            let node = vec![node("Neg", &[reads], &["n"])];
+            let g = Some(GraphProto { node, output: vec![value("n")], ..Default::default() });
+            AttributeProto { name: Some("then_branch".into()), g, ..Default::default() }
+        };
+        let count = 2_000;
+        let mut nodes = vec![node("Relu", &["x"], &["y0"])];
+        for i in 1..=count {
+            let mut branch = node("If", &["x"], &[&format!("y{i}")]);
+            branch.attribute.push(body(&format!("y{}", i - 1)));
+            nodes.push(branch);
+        }
+        let model = model(nodes, &["y1"]);
+        let graph = Graph::of(&model).unwrap();
+        // What a pass over all nodes looks at: one capture a node, not all of them at each.
+        let all: Vec<&Capture> = (0..=count).flat_map(|i| graph.captures_of(NodeId(i))).collect();
+        assert_eq!(all.len(), count as usize);
+        for (capture, i) in all.iter().zip(1..) {
+            assert_eq!((capture.node, graph.name(capture.value)), (NodeId(i), format!("y{}", i - 1).as_str()));
+        }
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub struct Use {
 pub enum Slot {
     /// As its input at this position.
     Input(u32),
-    /// Inside the body of an If, Loop or Scan; the number indexes [`Graph::captures`].
+    /// Inside the body of an If, Loop or Scan; the number is for [`Graph::reader_of_capture`].
     Captured(u32),
 }
 
@@ -94,14 +94,14 @@ pub struct Graph<'m> {
     pub inputs: Vec<ValueId>,
     /// Graph outputs, in file order.
     pub outputs: Vec<ValueId>,
-    /// References from bodies to values of this graph.
-    pub captures: Vec<Capture>,
+    captures: Lists<Capture>,
     names: Vec<&'m str>,
     index: HashMap<&'m str, ValueId, foldhash::fast::RandomState>,
     producers: Vec<Option<(NodeId, u32)>>,
     initializer_of: Vec<Option<u32>>,
     /// Whether a value is a graph input.
     input_flags: Vec<bool>,
+    output_flags: Vec<bool>,
     node_inputs: Lists<Option<ValueId>>,
     node_outputs: Lists<Option<ValueId>>,
     uses: Lists<Use>,
@@ -172,6 +172,11 @@ impl<'m> Graph<'m> {
         self.uses.get(value.index())
     }
 
+    /// References from the bodies of a node to values of this graph.
+    pub fn captures_of(&self, node: NodeId) -> &[Capture] {
+        self.captures.get(node.index())
+    }
+
     /// The initializer behind a value.
     pub fn initializer(&self, value: ValueId) -> Option<&'m Initializer> {
         self.initializer_of[value.index()].map(|i| &self.initializers[i as usize])
@@ -184,7 +189,7 @@ impl<'m> Graph<'m> {
 
     /// Whether a value is a graph output.
     pub fn is_output(&self, value: ValueId) -> bool {
-        self.outputs.contains(&value)
+        self.output_flags[value.index()]
     }
 
     /// By node: whether it reads a value, itself or through others.
@@ -211,13 +216,13 @@ impl<'m> Graph<'m> {
             Slot::Input(slot) => {
                 vec![(graph_field::NODE, used.node.index()), (node_field::INPUT, slot as usize)]
             }
-            Slot::Captured(i) => self.captures[i as usize].place.clone(),
+            Slot::Captured(i) => self.captures.items[i as usize].place.clone(),
         }
     }
 
     /// The node inside a body that reads a captured value, and at which input; `None` where the body's output is that value.
     pub fn reader_of_capture(&self, capture: u32) -> Option<(&'m NodeProto, u32)> {
-        scope::node_at(self.nodes, &self.captures.get(capture as usize)?.place)
+        scope::node_at(self.nodes, &self.captures.items.get(capture as usize)?.place)
     }
 
     /// How messages name a node: `"conv1" (Conv)`, or `node 12 (Conv)` when it has no name.

@@ -11,25 +11,18 @@ use super::{Graph, NodeId, ValueId};
 pub struct Reach {
     /// By value: whether it changes smoothly with what is trained.
     depends: Vec<bool>,
-    /// By node: the values that its bodies read from the graph; empty when no node has such.
-    captured: Vec<Vec<ValueId>>,
     trains: bool,
 }
 
 impl Reach {
     /// Follows gradients from the initializers that are trained, given by a flag for each in file order. Linear in the graph's size.
     pub fn of(graph: &Graph<'_>, types: &Types, trainable: &[bool]) -> Self {
-        let mut captured = vec![Vec::new(); if graph.captures.is_empty() { 0 } else { graph.nodes.len() }];
-        for capture in &graph.captures {
-            captured[capture.node.index()].push(capture.value);
-        }
-        let mut reach =
-            Reach { depends: vec![false; graph.value_count()], captured, trains: trainable.contains(&true) };
+        let mut reach = Reach { depends: vec![false; graph.value_count()], trains: trainable.contains(&true) };
         for (value, _) in graph.initializer_values.iter().zip(trainable).filter(|(_, trained)| **trained) {
             reach.depends[value.index()] = true;
         }
         for node in graph.topological_order() {
-            if reach.differentiated(graph, types, *node).any(|v| reach.depends[v.index()]) {
+            if differentiated(graph, types, *node).any(|v| reach.depends[v.index()]) {
                 for slot in 0..graph.outputs_of(*node).len() {
                     if let Some(value) = smooth_output(graph, types, *node, slot) {
                         reach.depends[value.index()] = true;
@@ -57,25 +50,20 @@ impl Reach {
         for node in graph.topological_order().iter().rev() {
             let outputs = 0..graph.outputs_of(*node).len();
             if outputs.filter_map(|slot| smooth_output(graph, types, *node, slot)).any(|v| leads[v.index()]) {
-                self.differentiated(graph, types, *node).for_each(|v| leads[v.index()] = true);
+                differentiated(graph, types, *node).for_each(|v| leads[v.index()] = true);
             }
         }
         leads
     }
+}
 
-    /// Values that a node reads and that a gradient can flow back to.
-    fn differentiated<'a>(
-        &'a self,
-        graph: &'a Graph<'_>,
-        types: &'a Types,
-        node: NodeId,
-    ) -> impl Iterator<Item = ValueId> + 'a {
-        let (domain, op) = (graph.node(node).domain(), graph.node(node).op_type());
-        let inputs = (0u32..).zip(graph.inputs_of(node)).filter_map(|(slot, v)| v.map(|v| (slot, v)));
-        let by_input = inputs.filter(move |(slot, _)| passes_gradient(domain, op, *slot)).map(|(_, v)| v);
-        let inside = self.captured.get(node.index()).into_iter().flatten().copied();
-        by_input.chain(inside).filter(|v| types.get(*v).is_float() != Some(false))
-    }
+/// Values that a node reads and that a gradient can flow back to.
+fn differentiated<'a>(graph: &'a Graph<'_>, types: &'a Types, node: NodeId) -> impl Iterator<Item = ValueId> + 'a {
+    let (domain, op) = (graph.node(node).domain(), graph.node(node).op_type());
+    let inputs = (0u32..).zip(graph.inputs_of(node)).filter_map(|(slot, v)| v.map(|v| (slot, v)));
+    let by_input = inputs.filter(move |(slot, _)| passes_gradient(domain, op, *slot)).map(|(_, v)| v);
+    let inside = graph.captures_of(node).iter().map(|c| c.value);
+    by_input.chain(inside).filter(|v| types.get(*v).is_float() != Some(false))
 }
 
 /// The output of a node, where gradients can flow from it.

@@ -118,7 +118,7 @@ fn leads_to_scalar_output(analysis: &Analysis) -> Vec<bool> {
     }
     for node in graph.topological_order().iter().rev() {
         if leads[node.index()] {
-            let captured = graph.captures.iter().filter(|c| c.node == *node).map(|c| c.value);
+            let captured = graph.captures_of(*node).iter().map(|c| c.value);
             for value in graph.inputs_of(*node).iter().flatten().copied().chain(captured) {
                 if let Some((producer, _)) = graph.producer(value) {
                     leads[producer.index()] = true;

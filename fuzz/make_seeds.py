@@ -1,15 +1,17 @@
-"""Writes seeds/: the models of ../models without their weights, and hand-made graphs for what those lack.
+"""Writes seeds/: the models of ../models without their weights, hand-made graphs for what those lack, and injected ones.
 
-Run from here with a Python that has onnx: python make_seeds.py
+Run with a Python that has onnx, after cargo build: python fuzz/make_seeds.py
 """
 
 import pathlib
+import subprocess
 
 import onnx
 from onnx import TensorProto, helper, parser
 
 HERE = pathlib.Path(__file__).parent
 SEEDS = HERE / "seeds"
+PER_INJECT = HERE.parent / "target/debug/per-inject"
 
 HAND_MADE = {
     "composites": """<ir_version: 8, opset_import: ["" : 17]>
@@ -78,6 +80,11 @@ def odd() -> bytes:
     return first + b"\xfa\x3f\x03new" + wide + b"\xf3\x01\x08\x05\xf4\x01"
 
 
+def inject(source: str, target: str, layers: str, *options: str) -> None:
+    command = [PER_INJECT, SEEDS / source, "--layers", layers, "--coef", "1e-4", *options, "-o", SEEDS / target]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
 def main() -> None:
     SEEDS.mkdir(exist_ok=True)
     for name in ["mlp_relu.ts13", "bn_resnet8.ts17", "seq_lstm_lm.ts17", "gpt_gelu.dyn", "cnn11_elu.dyn"]:
@@ -94,6 +101,11 @@ def main() -> None:
     for name, head in heads.items():
         model = parser.parse_model(HAND_MADE["bodies"]).SerializeToString()
         (SEEDS / f"head_{name}").write_bytes(bytes([0, *head]) + model)
+    # What strip starts from; one seed is injected twice.
+    inject("bodies.onnx", "injected_bodies.onnx", "all", "--estimator", "exact", "--coef-input", "--outputs", "task,per,layers")
+    inject("functions.onnx", "injected_functions.onnx", "all", "--seed", "7")
+    inject("odd.onnx", "injected_odd.onnx", "all,!#2..", "--as-output", "--estimator", "exact")
+    inject("injected_functions.onnx", "injected_twice.onnx", "all", "--at", "pre", "--estimator", "exact")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 use per_inject::graph::Graph;
 use per_inject::inject::{At, Estimator, Options, Outputs, plan};
 use per_inject::inspect::inspect;
+use per_inject::record::Record;
 use per_inject::regularizer::{Reduction, View};
 use per_inject::strip;
 use per_inject::wire::{Model, ModelFile, splice};
@@ -24,27 +25,60 @@ pub fn parse(input: &[u8]) {
     let _ = strip::plan(&model);
 }
 
-/// What can be injected is a model again, and strip gives back the same bytes. Returns whether anything was injected.
+/// What can be injected is a model again that knows of its injections, and strip gives back the same bytes. Returns whether anything
+/// was injected.
 #[allow(dead_code, reason = "each fuzz target uses one of these")]
 pub fn inject(input: &[u8]) -> bool {
     let (head, original) = match input {
         [0, ..] if input.len() >= HEAD => input.split_at(HEAD),
         _ => (&[0; HEAD][..], input),
     };
-    let Ok(model) = Model::from_bytes(original.to_vec()) else { return false };
-    let Ok(planned) = plan(&model, &options(head, &model)) else { return false };
+    let Some(injected) = there_and_back(original, head) else { return false };
+    // A bit that no option takes: once more on top.
+    if head[6] & 4 == 4 {
+        there_and_back(&injected, head);
+    }
+    true
+}
+
+/// Injects once and takes it out again. Returns the injected file; `None` where nothing was injected.
+fn there_and_back(original: &[u8], head: &[u8]) -> Option<Vec<u8>> {
+    let model = Model::from_bytes(original.to_vec()).ok()?;
+    let planned = plan(&model, &options(head, &model)).ok()?;
     let injected = splice(&model, &planned.patch).expect("a plan fits its model").to_vec(original);
     if planned.patch.is_empty() {
         assert_eq!(injected, original, "an empty patch changes nothing");
-        return false;
+        return None;
     }
     let injected = Model::from_bytes(injected).expect("an injected model can be read");
-    assert!(Graph::of(&injected).is_ok(), "an injected graph is a graph: {:?}", Graph::of(&injected).err());
+    let found = inspect(&injected, None, None).expect("an injected graph is a graph");
+    let before = Record::all(&model).expect("a plan knows the earlier injections").len();
+    assert_eq!(found.injections.len(), before + 1, "the injection is recorded");
     let (patch, record) = strip::plan(&injected).expect("an injection can be taken out");
+    assert_eq!(found.model.nodes, model.graph.nodes.len() + record.added.nodes, "the record counts the added nodes");
     let stripped = splice(&injected, &patch).expect("the inverse fits").to_vec(&injected.file.bytes);
     assert!(stripped == original, "strip gives back the original, bit for bit");
     assert!(strip::is_original(&ModelFile::from_bytes(stripped), &record).expect("the original was a model"));
-    true
+    Some(injected.file.bytes.to_vec())
+}
+
+/// What strip takes out of any file leaves a graph with nothing of that injection in it. Returns whether anything was taken out.
+#[allow(dead_code, reason = "each fuzz target uses one of these")]
+pub fn strip(input: &[u8]) -> bool {
+    let Ok(mut model) = Model::from_bytes(input.to_vec()) else { return false };
+    let mut peeled = false;
+    while let Ok((patch, record)) = strip::plan(&model) {
+        let injections = Record::all(&model).expect("strip read the records").len();
+        let stripped = splice(&model, &patch).expect("the inverse fits").to_vec(&model.file.bytes);
+        model = Model::from_bytes(stripped).expect("a stripped model can be read");
+        let left = Record::all(&model).expect("the other records stand as they stood").len();
+        assert_eq!(left, injections - 1, "one injection is taken out");
+        let graph = Graph::of(&model).unwrap_or_else(|e| panic!("a stripped graph is a graph: {e}"));
+        let mut made = graph.nodes.iter().flat_map(|n| &n.output);
+        assert!(!made.any(|name| name.starts_with(&record.root)), "a node of the injection is left");
+        peeled = true;
+    }
+    peeled
 }
 
 fn options(head: &[u8], model: &Model) -> Options {

@@ -5,9 +5,9 @@
 
 use thiserror::Error;
 
-use crate::graph::{Graph, GraphError, NodeId};
+use crate::graph::{Graph, GraphError, NodeId, ValueId};
 use crate::patch::{Change, Part, Patch, Rename};
-use crate::record::{Added, Record};
+use crate::record::{Added, Record, Renamed};
 use crate::wire::fields::{graph as graph_field, node as node_field};
 use crate::wire::{Model, ModelFile, WireError, structure_digest_of};
 
@@ -53,6 +53,15 @@ pub enum StripError {
         /// The value.
         tensor: String,
     },
+    /// An output of the graph, under a name that the injection did not give it, is made by the injection.
+    #[error(
+        "the graph output {tensor:?} is made by the injection, which did not name it so: another program renamed it; \
+         give it back its name before taking the injection out"
+    )]
+    IsOutput {
+        /// The output.
+        tensor: String,
+    },
 }
 
 /// The patch that takes the last injection out, and the record of that injection.
@@ -93,9 +102,9 @@ pub fn plan(model: &Model) -> Result<(Patch, Record), StripError> {
             change.removals.push(Part::Input(i));
         }
     }
+    let removed_output = |name: &str| ours(name) || is_task(name) || record.outputs.iter().any(|o| o == name);
     for (i, output) in model.graph.outputs.iter().enumerate() {
-        let name = output.name();
-        if ours(name) || is_task(name) || record.outputs.iter().any(|o| o == name) {
+        if removed_output(output.name()) {
             found.outputs += 1;
             change.removals.push(Part::Output(i));
         }
@@ -104,10 +113,10 @@ pub fn plan(model: &Model) -> Result<(Patch, Record), StripError> {
     all_there(&record, found)?;
     // The sum under the loss's own name is read by nodes of the model, which read the task loss again afterwards.
     unused_elsewhere(&graph, &is_ours, &record.root, task.map(|t| t.from.as_str()))?;
+    no_output_left(&graph, &is_ours, |name| removed_output(name) || task.is_some_and(|t| t.from == name))?;
 
-    if let Some(task) = task
-        && let Some(value) = graph.find(&task.to)
-    {
+    if let Some(task) = task {
+        let value = task_value(&graph, &is_ours, task, &record.root)?;
         let rename = |place| Rename { place, from: task.to.clone(), to: task.from.clone() };
         if let Some((producer, slot)) = graph.producer(value) {
             let place = vec![(graph_field::NODE, producer.index()), (node_field::OUTPUT, slot as usize)];
@@ -135,6 +144,28 @@ fn all_there(record: &Record, found: Added) -> Result<(), StripError> {
     for (part, expected, found) in parts {
         if expected != found {
             return Err(StripError::Changed { part, root: record.root.clone(), expected, found });
+        }
+    }
+    Ok(())
+}
+
+/// The value that gets the loss's name back: it and the sum under that name must be there.
+fn task_value(graph: &Graph, is_ours: &[bool], task: &Renamed, root: &str) -> Result<ValueId, StripError> {
+    let value = |name: &str, made_by_us: bool| {
+        let found = graph.find(name)?;
+        let producer = graph.producer(found).map(|(node, _)| node);
+        (producer.is_some_and(|node| is_ours[node.index()]) == made_by_us).then_some(found)
+    };
+    let gone = || StripError::Changed { part: "task losses", root: root.into(), expected: 1, found: 0 };
+    value(&task.from, true).and(value(&task.to, false)).ok_or_else(gone)
+}
+
+/// Another program may have given a value of ours a name of its own and made it an output.
+fn no_output_left(graph: &Graph, is_ours: &[bool], goes: impl Fn(&str) -> bool) -> Result<(), StripError> {
+    for output in &graph.outputs {
+        let ours = graph.producer(*output).is_some_and(|(node, _)| is_ours[node.index()]);
+        if ours && !goes(graph.name(*output)) {
+            return Err(StripError::IsOutput { tensor: graph.name(*output).into() });
         }
     }
     Ok(())

@@ -61,9 +61,12 @@ fn mutate(bytes: &mut Vec<u8>, other: &[u8], random: &mut Random) {
 
 #[test]
 fn every_seed_that_is_a_model_is_injected_or_refused_and_stripped() {
-    let mut injected = Vec::new();
+    let (mut injected, mut stripped) = (Vec::new(), Vec::new());
     for (name, bytes) in seeds() {
         properties::parse(&bytes);
+        if properties::strip(&bytes) {
+            stripped.push(name.clone());
+        }
         if properties::inject(&bytes) {
             injected.push(name);
         }
@@ -74,12 +77,14 @@ fn every_seed_that_is_a_model_is_injected_or_refused_and_stripped() {
     {
         assert!(injected.iter().any(|n| n == name), "{name} is refused; injected: {injected:?}");
     }
+    stripped.retain(|name| name.starts_with("injected_"));
+    assert_eq!(stripped.len(), 4, "stripped: {stripped:?}");
 }
 
 #[test]
 fn mutated_seeds_never_panic_and_strip_to_themselves() {
     let seeds = seeds();
-    let mut injected = 0;
+    let (mut injected, mut stripped) = (0, 0);
     for (i, (name, seed)) in seeds.iter().enumerate() {
         let mut random = Random(i as u64);
         for round in 0..MUTATIONS {
@@ -94,10 +99,13 @@ fn mutated_seeds_never_panic_and_strip_to_themselves() {
             }
             let result = catch_unwind(AssertUnwindSafe(|| {
                 properties::parse(&bytes);
-                properties::inject(&bytes)
+                (properties::inject(&bytes), properties::strip(&bytes))
             }));
             match result {
-                Ok(done) => injected += u64::from(done),
+                Ok((there, back)) => {
+                    injected += u64::from(there);
+                    stripped += u64::from(back);
+                }
                 Err(panic) => {
                     let at = std::env::temp_dir().join(format!("per-inject-{name}-{round}"));
                     std::fs::write(&at, &bytes).unwrap();
@@ -108,4 +116,5 @@ fn mutated_seeds_never_panic_and_strip_to_themselves() {
         }
     }
     assert!(injected > 200, "only {injected} mutations could be injected into");
+    assert!(stripped > 200, "only {stripped} mutations could be stripped");
 }

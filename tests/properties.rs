@@ -273,8 +273,15 @@ fn selector_text() -> impl Strategy<Value = String> {
     vec(token, 0..10).prop_map(|tokens| tokens.concat())
 }
 
+/// 400 cases, or what PROPTEST_CASES says.
+fn config() -> ProptestConfig {
+    let default = ProptestConfig::default();
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { default.cases } else { 400 };
+    ProptestConfig { cases, ..default }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn random_graphs_are_injected_and_stripped_to_the_same_bytes(

@@ -313,7 +313,7 @@ mod tests {
             output: vec![value("s")],
             ..Default::default()
         };
-        let attribute = |g| AttributeProto { name: Some("body".into()), g: Some(g), ..Default::default() };
+        let attribute = |g| AttributeProto { name: Some("body".into()), g: Some(Box::new(g)), ..Default::default() };
         let mut inner_if = node("If", &["local"], &["t"]);
         inner_if.attribute.push(attribute(inner));
         let outer = GraphProto {
@@ -342,7 +342,7 @@ mod tests {
         let body = |reads: &str| {
             let node = vec![node("Neg", &[reads], &["n"])];
             let g = Some(GraphProto { node, output: vec![value("n")], ..Default::default() });
-            AttributeProto { name: Some("then_branch".into()), g, ..Default::default() }
+            AttributeProto { name: Some("then_branch".into()), g: g.map(Box::new), ..Default::default() }
         };
         let count = 2_000;
         let mut nodes = vec![node("Relu", &["x"], &["y0"])];

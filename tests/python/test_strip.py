@@ -496,6 +496,38 @@ def test_what_cannot_be_taken_out_is_refused_in_a_sentence_and_left_alone(refere
     assert os.listdir(tmp_path) == ["model.onnx"]
 
 
+def rename_loss(model):
+    """As a program does that gives outputs names of its own."""
+    total = next(n for n in model.graph.node if n.output[0] == "loss")
+    total.output[0] = model.graph.output[0].name = "final"
+
+
+def record_another_loss(model):
+    record_of(model).value = record_of(model).value.replace('"from":"loss"', '"from":"lost"')
+
+
+def record_an_original_value_as_loss(model):
+    value = model.graph.node[0].output[0]
+    record_of(model).value = record_of(model).value.replace('"from":"loss"', f'"from":"{value}"')
+    rename_loss(model)
+    model.graph.output[0].name = value
+
+
+@pytest.mark.parametrize("damage, sentence", [
+    (rename_loss, 'the graph output "final" is made by the injection, which did not name it so'),
+    (record_another_loss, 'the graph output "loss" is made by the injection, which did not name it so'),
+    (record_an_original_value_as_loss, "another program changed the injected part: of task losses 1 were added"),
+], ids=lambda case: getattr(case, "__name__", ""))
+def test_a_loss_under_another_name_is_not_left_without_its_node(reference, tmp_path, damage, sentence):
+    file = tmp_path / "model.onnx"
+    inject(reference("mlp_relu.ts17").path, file, "--layers", "relu", "--estimator", "exact")
+    model = onnx.load(file)
+    damage(model)
+    onnx.save(model, file)
+    assert sentence in taps.refusal(per_inject("strip", file, "-o", tmp_path / "back.onnx", check=False))
+    assert os.listdir(tmp_path) == ["model.onnx"]
+
+
 def test_a_model_without_an_injection_is_left_alone(reference, tmp_path):
     run = per_inject("strip", reference("mlp_relu.ts17").path, "-o", tmp_path / "out.onnx", check=False)
     assert 'mlp_relu.ts17.onnx: the model holds no injection: its metadata has no entry "per_inject"' in taps.refusal(run)

@@ -1,6 +1,7 @@
 //! Injection: a model and [`Options`] → a [`Patch`] and a [`Report`]. Nothing is written here.
 
 mod error;
+pub(crate) mod gradient;
 pub(crate) mod layers;
 mod loss;
 mod naming;
@@ -10,7 +11,7 @@ mod seed;
 mod term;
 
 pub use error::InjectError;
-pub use options::{At, Estimator, Options, Outputs};
+pub use options::{At, Estimator, Form, Options, Outputs};
 pub use report::Report;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 
 use crate::analysis::Analysis;
+use crate::graph::kind::Kind;
 use crate::graph::work::Work;
 use crate::onnx::{NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto};
 use crate::patch::{Anchor, Change, Encoded, Patch, Rename};
@@ -41,7 +43,8 @@ pub struct Plan {
     pub report: Report,
 }
 
-/// Plans an injection into a model's main graph, in the loss form: total = task loss + Σ λ·PER.
+/// Plans an injection into a model's main graph: total = task loss + Σ λ·PER, or in a graph that holds its backward pass
+/// λ·∂PER/∂h added to the gradient of each layer's h.
 ///
 /// # Errors
 ///
@@ -66,12 +69,25 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan, InjectError> {
     }
     Record::all(model).map_err(|problem| InjectError::BadRecord { problem })?;
     let analysis = Analysis::with_overrides(model, options.wrt.as_deref(), options.freeze.as_deref())?;
-    let loss = if options.as_output { None } else { Some(loss::choose(&analysis, options)?) };
+    let target = target(&analysis, options)?;
+    let loss = match target {
+        Target::Loss => Some(loss::choose(&analysis, options)?),
+        Target::Gradients if options.loss_term => Some(loss::choose_output(&analysis, options)?),
+        Target::Output | Target::Gradients => None,
+    };
 
     let selector: Selector = options.layers.parse().map_err(SelectError::from)?;
     let taps = selector.select(&analysis.graph, &analysis.catalog)?;
+    let (taps, led_to) = match target {
+        Target::Gradients => (gradient::forward_only(&analysis, taps), None),
+        Target::Loss | Target::Output => (taps, loss.as_ref().map(|l| l.value)),
+    };
     let selected = taps.len();
-    let (chosen, skipped) = layers::resolve(&analysis, taps, options, loss.as_ref().map(|l| l.value));
+    let (mut chosen, mut skipped) = layers::resolve(&analysis, taps, options, led_to);
+    let mut places = Vec::new();
+    if target == Target::Gradients {
+        (chosen, places) = gradient::locate(&analysis, chosen, &mut skipped);
+    }
     if let Some(first) = skipped.first() {
         if options.strict {
             return Err(InjectError::Strict { what: first.what.clone(), reason: first.reason.clone() });
@@ -91,7 +107,49 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan, InjectError> {
             _ => InjectError::NoCoefficientFor { layer: layers::describe(&analysis, &chosen[i].tap) },
         });
     }
-    Injection { analysis: &analysis, options, loss, chosen, skipped, coefficients }.plan()
+    Injection { analysis: &analysis, options, target, loss, chosen, places, skipped, coefficients }.plan()
+}
+
+/// What the term is joined to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target {
+    /// The loss.
+    Loss,
+    /// Nothing: it is an output.
+    Output,
+    /// The gradients of the layers.
+    Gradients,
+}
+
+impl Target {
+    fn name(self) -> &'static str {
+        match self {
+            Target::Loss => "loss",
+            Target::Output => "output",
+            Target::Gradients => "gradient",
+        }
+    }
+}
+
+/// What is asked for, as far as the graph has it.
+fn target(analysis: &Analysis, options: &Options) -> Result<Target, InjectError> {
+    let target = match (&analysis.kind, options.form) {
+        (_, Form::Gradient) if options.as_output => return Err(InjectError::GradientAsOutput),
+        (_, Form::Auto | Form::Loss) if options.as_output => Target::Output,
+        (Kind::ForwardBackward { evidence }, Form::Loss) => {
+            return Err(InjectError::HoldsBackward { evidence: evidence.clone() });
+        }
+        (Kind::ForwardBackward { .. }, _) => Target::Gradients,
+        (_, Form::Auto | Form::Loss) => Target::Loss,
+        (kind, Form::Gradient) => return Err(InjectError::NoBackward { found: kind.name() }),
+    };
+    let touches_loss = target == Target::Loss || (target == Target::Gradients && options.loss_term);
+    match (&options.loss, target) {
+        _ if options.loss_term && target != Target::Gradients => Err(InjectError::LossTermAnyway),
+        (Some(name), Target::Gradients) if !touches_loss => Err(InjectError::LossUntouched { name: name.clone() }),
+        _ if options.outputs.task && !touches_loss => Err(InjectError::NoTaskLoss),
+        _ => Ok(target),
+    }
 }
 
 fn check_numbers(options: &Options) -> Result<(), InjectError> {
@@ -105,9 +163,6 @@ fn check_numbers(options: &Options) -> Result<(), InjectError> {
     }
     if options.estimator == Estimator::Sampled && !(1..=1 << 24).contains(&options.slices) {
         return Err(InjectError::BadSlices { slices: options.slices });
-    }
-    if options.as_output && options.outputs.task {
-        return Err(InjectError::NoTaskLoss);
     }
     Ok(())
 }
@@ -139,8 +194,11 @@ fn coefficients(analysis: &Analysis, chosen: &[Chosen], options: &Options) -> Re
 struct Injection<'a> {
     analysis: &'a Analysis<'a>,
     options: &'a Options,
+    target: Target,
     loss: Option<loss::Loss>,
     chosen: Vec<Chosen>,
+    /// By chosen layer: where its gradient is. Empty but for [`Target::Gradients`].
+    places: Vec<gradient::Place>,
     skipped: Vec<report::Skipped>,
     /// By chosen layer: 0, or which override.
     coefficients: Vec<usize>,
@@ -150,7 +208,10 @@ struct Injection<'a> {
 struct Written {
     name: String,
     seed: Option<u32>,
-    per: Tensor,
+    /// The value of PER; in the gradient form only where something asks for it.
+    per: Option<Tensor>,
+    /// In the gradient form, what the readers of the layer's gradient shall read.
+    sum: Option<String>,
     nodes: Encoded<NodeProto, { graph_field::NODE }>,
     value_info: Encoded<ValueInfoProto, { graph_field::VALUE_INFO }>,
 }
@@ -167,14 +228,18 @@ impl Injection<'_> {
         let anchor = self.anchor()?;
 
         let term = write_term(&self, opset, &root, &written);
-        let work = Work::of(graph, &self.analysis.types);
+        let work = Work::of(graph, &self.analysis.types, &self.analysis.backward);
         let mut report = self.report(&written, &term, work);
         if self.chosen.is_empty() {
             return Ok(Plan { patch: Patch::default(), report });
         }
+        let renamed = |(place, layer): (&gradient::Place, &Written)| {
+            Some(Renamed { from: place.name().to_owned(), to: layer.sum.clone()? })
+        };
+        let gradients = self.places.iter().zip(&written).filter_map(renamed).collect();
         let mut patch = self.assemble(&root, written, constants, term, anchor);
         report.added = added(&patch);
-        let record = self.record(&root, &patch, &report)?;
+        let record = self.record(&root, &patch, &report, gradients)?;
         let value = serde_json::to_string(&record).unwrap_or_default();
         patch.changes.push(Change {
             reason: "record of this injection, for strip".into(),
@@ -210,9 +275,15 @@ impl Injection<'_> {
                 advice: "--estimator exact does without, or convert the model to 13 or later with onnx.version_converter",
             })?;
             let mut emitter = Emitter::new(opset, root, &name);
-            let per = regularizer.emit(&mut emitter, &chosen.layer);
+            let (sum, per) = match self.places.get(i) {
+                None => (None, Some(regularizer.emit(&mut emitter, &chosen.layer))),
+                Some(place) => {
+                    let (sum, per) = gradient::write(self, &mut emitter, &*regularizer, root, i, place);
+                    (Some(sum), per)
+                }
+            };
             let Emission { nodes, constants: mine, mut value_info } = emitter.finish();
-            if self.options.outputs.layers {
+            if let Some(per) = per.as_ref().filter(|_| self.options.outputs.layers) {
                 // What is an output is declared there.
                 value_info.retain(|v| v.name() != per.name);
             }
@@ -222,11 +293,17 @@ impl Injection<'_> {
             }
             drop(shared);
             // Encoded at once: hundreds of thousands of nodes would fill the memory as structures.
-            Ok(Written { name, seed, per, nodes: nodes.into(), value_info: value_info.into() })
+            Ok(Written { name, seed, per, sum, nodes: nodes.into(), value_info: value_info.into() })
         };
         let written =
             self.chosen.par_iter().zip(named).enumerate().map(write).collect::<Result<Vec<_>, InjectError>>()?;
         Ok((written, constants.into_inner().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// Whether the values of PER are computed: always, but in the gradient form only for the loss or for outputs.
+    fn wants_values(&self) -> bool {
+        let outputs = self.options.outputs;
+        self.target != Target::Gradients || self.loss.is_some() || outputs.per || outputs.layers
     }
 
     /// Behind all nodes; but where a node must read the sum, right behind the last tapped value.
@@ -258,17 +335,33 @@ impl Injection<'_> {
         anchor: Anchor,
     ) -> Patch {
         let mut changes = Vec::with_capacity(written.len() + 2);
-        for (layer, chosen) in written.into_iter().zip(&self.chosen) {
-            changes.push(Change {
+        for (i, (layer, chosen)) in written.into_iter().zip(&self.chosen).enumerate() {
+            let change = Change {
                 reason: format!("PER of {:?}, layer {}", chosen.layer.h.name, layer.name),
                 nodes: layer.nodes,
                 value_info: layer.value_info,
                 at: anchor,
                 ..Change::default()
+            };
+            changes.push(match self.places.get(i) {
+                None => change,
+                Some(place) => Change {
+                    reason: format!(
+                        "gradient of PER of {:?}, layer {}, added to {:?}",
+                        chosen.layer.h.name,
+                        layer.name,
+                        place.name()
+                    ),
+                    at: place.anchor(),
+                    renames: place.renames(self.analysis, layer.sum.as_deref().unwrap_or_default()),
+                    ..change
+                },
             });
         }
         constants.append(&mut term.emission.constants);
-        let constants = self.constants(root, constants, &term, anchor);
+        // What is a node has to come before the first layer that reads it.
+        let first = self.places.iter().map(gradient::Place::anchor).min().unwrap_or(anchor);
+        let constants = self.constants(root, constants, &term, first);
         changes.insert(0, constants);
         changes.push(self.closing(term, anchor));
         Patch { changes, ..Patch::default() }
@@ -297,9 +390,10 @@ impl Injection<'_> {
     fn closing(&self, term: Term, anchor: Anchor) -> Change {
         let graph = &self.analysis.graph;
         let mut change = Change {
-            reason: match &self.loss {
-                Some(loss) => format!("λ·ΣPER, added to the loss {:?}", graph.name(loss.value)),
-                None => format!("λ·ΣPER, as the output {:?}", term.result),
+            reason: match (&self.loss, self.target) {
+                (Some(loss), _) => format!("λ·ΣPER, added to the loss {:?}", graph.name(loss.value)),
+                (None, Target::Gradients) => "values of PER".into(),
+                (None, _) => format!("λ·ΣPER, as the output {:?}", term.result),
             },
             nodes: term.emission.nodes.into(),
             value_info: term.emission.value_info.into(),
@@ -350,6 +444,7 @@ impl Injection<'_> {
                 op: chosen.tap.node.map(|n| graph.node(n).op_type().to_owned()),
                 activation: chosen.tap.activation.map(|a| a.name().to_owned()),
                 tensor: chosen.layer.h.name.clone(),
+                gradient: self.places.get(i).map(|p| p.name().to_owned()),
                 shape: chosen.layer.h.ty.to_string(),
                 view: chosen.layer.view.name(),
                 rows: all_known.then_some(rows as u64),
@@ -370,6 +465,7 @@ impl Injection<'_> {
                 producer: model.producer.clone(),
                 nodes: graph.nodes.len(),
             },
+            form: self.target.name(),
             loss: self
                 .loss
                 .as_ref()
@@ -392,7 +488,13 @@ impl Injection<'_> {
         }
     }
 
-    fn record(&self, root: &str, patch: &Patch, report: &Report) -> Result<Record, InjectError> {
+    fn record(
+        &self,
+        root: &str,
+        patch: &Patch,
+        report: &Report,
+        gradients: Vec<Renamed>,
+    ) -> Result<Record, InjectError> {
         let (model, graph) = (self.analysis.model, &self.analysis.graph);
         Ok(Record {
             widths: narrowed(model, patch)?,
@@ -406,6 +508,7 @@ impl Injection<'_> {
                 .as_ref()
                 .zip(report.loss.as_ref())
                 .map(|(loss, names)| Renamed { from: graph.name(loss.value).to_owned(), to: names.task.clone() }),
+            gradients,
             outputs: report.outputs.iter().filter(|o| !o.starts_with(root)).cloned().collect(),
             added: added(patch),
             layers: report
@@ -489,7 +592,7 @@ fn warnings(injection: &Injection, report: &Report) -> Vec<String> {
             "the model imports operator set {opset}, and ONNX Runtime (1.32) has no CPU kernel of RandomNormal since {NO_RANDOM_KERNELS}; --estimator exact runs there"
         ));
     }
-    if !injection.analysis.has_trainable() && injection.loss.is_some() {
+    if !injection.analysis.has_trainable() && injection.target == Target::Loss {
         out.push(
             "no initializer is trainable, so nothing says which layers can learn; are the parameters graph inputs?"
                 .into(),

@@ -2,11 +2,12 @@
 
 use thiserror::Error;
 
+use crate::graph::backward::{Backward, gradient_name};
 use crate::graph::infer::Types;
-use crate::graph::kind::{Kind, kind};
+use crate::graph::kind::{Kind, backward_evidence, kind, scalar_outputs};
 use crate::graph::reach::Reach;
 use crate::graph::role::{Because, InitializerRole, Role, apply_overrides, roles};
-use crate::graph::{Graph, GraphError};
+use crate::graph::{Graph, GraphError, ValueId};
 use crate::record::{ROOT, Record};
 use crate::select::{Catalog, SelectError, select_names};
 use crate::wire::Model;
@@ -44,6 +45,8 @@ pub struct Analysis<'m> {
     pub reach: Reach,
     /// What kind of training graph it is.
     pub kind: Kind,
+    /// Which nodes compute gradients: none, unless the graph holds its backward pass.
+    pub backward: Backward,
     /// Activations.
     pub catalog: Catalog,
 }
@@ -68,7 +71,11 @@ impl<'m> Analysis<'m> {
 
     fn build(model: &'m Model, wrt: Option<&[bool]>, freeze: Option<&[bool]>) -> Result<Self, GraphError> {
         let graph = Graph::of(model)?;
-        let (catalog, (types, roles, trained, reach, kind)) = rayon::join(
+        let backward = match backward_evidence(&graph) {
+            Some(_) => Backward::of(&graph),
+            None => Backward::default(),
+        };
+        let (mut catalog, (types, roles, trained, reach, kind)) = rayon::join(
             || Catalog::of(&graph, model),
             || {
                 let types = Types::of(&graph, model);
@@ -78,13 +85,47 @@ impl<'m> Analysis<'m> {
                     role.role = Role::Constant;
                     role.because = Because::Injected;
                 }
-                let trained = apply_overrides(&roles, wrt, freeze);
+                for role in roles.iter_mut().filter(|r| backward.alone_reads(&graph, r.value)) {
+                    role.role = Role::Constant;
+                    role.because = Because::Backward;
+                }
+                let mut trained = apply_overrides(&roles, wrt, freeze);
+                if backward.is_there() {
+                    // What is trained has a gradient there; mostly that are graph inputs.
+                    let has_gradient = |r: &InitializerRole| graph.find(&gradient_name(graph.name(r.value))).is_some();
+                    trained.iter_mut().zip(&roles).for_each(|(trained, role)| *trained &= has_gradient(role));
+                }
                 let reach = Reach::of(&graph, &types, &trained);
                 let kind = without_ours(kind(&graph, &types, model, &reach), &graph, model);
                 (types, roles, trained, reach, kind)
             },
         );
-        Ok(Analysis { model, graph, types, roles, trained, reach, kind, catalog })
+        if backward.is_there() {
+            catalog.leave_out(&graph, |node| backward.has(node));
+        }
+        Ok(Analysis { model, graph, types, roles, trained, reach, kind, backward, catalog })
+    }
+
+    /// Outputs that can be the loss.
+    pub fn loss_candidates(&self) -> Vec<ValueId> {
+        match &self.kind {
+            Kind::ForwardLoss { candidates } => candidates.clone(),
+            Kind::ForwardBackward { .. } => {
+                let mut outputs = scalar_outputs(&self.graph, &self.types, self.model);
+                leave_out_ours(&mut outputs, &self.graph, self.model);
+                outputs
+            }
+            Kind::ForwardOnly | Kind::TrainingInfo { .. } => Vec::new(),
+        }
+    }
+
+    /// Graph inputs whose gradients the graph computes: the parameters of a graph that holds its backward pass.
+    pub fn trained_inputs(&self) -> Vec<ValueId> {
+        if !self.backward.is_there() {
+            return Vec::new();
+        }
+        let has_gradient = |v: &ValueId| self.graph.find(&gradient_name(self.graph.name(*v))).is_some();
+        self.graph.inputs.iter().copied().filter(has_gradient).collect()
     }
 
     /// Whether any initializer is trained. Where none is, parameters are probably graph inputs.
@@ -96,8 +137,12 @@ impl<'m> Analysis<'m> {
 /// Outputs that an injection added are no losses of the model's own.
 fn without_ours(kind: Kind, graph: &Graph, model: &Model) -> Kind {
     let Kind::ForwardLoss { mut candidates } = kind else { return kind };
+    leave_out_ours(&mut candidates, graph, model);
+    if candidates.is_empty() { Kind::ForwardOnly } else { Kind::ForwardLoss { candidates } }
+}
+
+fn leave_out_ours(candidates: &mut Vec<ValueId>, graph: &Graph, model: &Model) {
     let records = Record::all(model).unwrap_or_default();
     let added = |name: &str| records.iter().any(|(_, r)| r.outputs.iter().any(|o| o == name));
     candidates.retain(|v| !graph.name(*v).starts_with(ROOT) && !added(graph.name(*v)));
-    if candidates.is_empty() { Kind::ForwardOnly } else { Kind::ForwardLoss { candidates } }
 }

@@ -7,6 +7,7 @@ use crate::graph::GraphError;
 use crate::graph::kind::Kind;
 use crate::graph::warn::warnings;
 use crate::graph::work::Work;
+use crate::inject::gradient::locate;
 use crate::inject::layers::{describe, resolve};
 use crate::inject::report::{ModelSummary, Skipped};
 use crate::inject::{Estimator, Options};
@@ -105,12 +106,9 @@ pub struct InitializerReport {
 /// Inspects a model. `wrt` and `freeze` are selectors over initializers, as for an injection.
 pub fn inspect(model: &Model, wrt: Option<&str>, freeze: Option<&str>) -> Result<Inspection, AnalysisError> {
     let analysis = Analysis::with_overrides(model, wrt, freeze)?;
-    let work = Work::of(&analysis.graph, &analysis.types);
-    let (kind, kind_detail) = describe_kind(&analysis.kind);
-    let candidates = match &analysis.kind {
-        Kind::ForwardLoss { candidates } => candidates.clone(),
-        _ => Vec::new(),
-    };
+    let work = Work::of(&analysis.graph, &analysis.types, &analysis.backward);
+    let (kind, kind_detail) = (analysis.kind.name(), kind_detail(&analysis));
+    let candidates = analysis.loss_candidates();
     let initializer = |(r, trained): (&crate::graph::role::InitializerRole, &bool)| InitializerReport {
         name: analysis.graph.name(r.value).into(),
         shape: analysis.types.get(r.value).to_string(),
@@ -138,7 +136,7 @@ pub fn inspect(model: &Model, wrt: Option<&str>, freeze: Option<&str>) -> Result
             .iter()
             .map(|v| NamedValue { name: analysis.graph.name(*v).into(), shape: analysis.types.get(*v).to_string() })
             .collect(),
-        taps: taps(&analysis, work.multiply_adds, candidates.first().copied().filter(|_| candidates.len() == 1)),
+        taps: taps(&analysis, work.multiply_adds, &candidates),
         hidden: analysis
             .catalog
             .hidden
@@ -166,19 +164,21 @@ pub fn inspect(model: &Model, wrt: Option<&str>, freeze: Option<&str>) -> Result
     })
 }
 
-fn describe_kind(kind: &Kind) -> (&'static str, String) {
-    match kind {
+fn kind_detail(analysis: &Analysis) -> String {
+    match &analysis.kind {
         Kind::ForwardLoss { candidates } if candidates.len() > 1 => {
-            ("forward + loss", "more than one output could be the loss; choose with --loss".into())
+            "more than one output could be the loss; choose with --loss".into()
         }
-        Kind::ForwardLoss { .. } => ("forward + loss", String::new()),
-        Kind::ForwardOnly => ("forward only", "no output can be a loss; --as-output adds the term as an output".into()),
-        Kind::ForwardBackward { evidence } => ("forward + backward", evidence.clone()),
-        Kind::TrainingInfo { entries } => ("training_info", format!("{entries} algorithm graph(s)")),
+        Kind::ForwardLoss { .. } => String::new(),
+        Kind::ForwardOnly => "no output can be a loss; --as-output adds the term as an output".into(),
+        Kind::ForwardBackward { evidence } => {
+            format!("{evidence}; the gradients of {} inputs are computed", analysis.trained_inputs().len())
+        }
+        Kind::TrainingInfo { entries } => format!("{entries} algorithm graph(s)"),
     }
 }
 
-fn taps(analysis: &Analysis, work: f64, loss: Option<crate::graph::ValueId>) -> Vec<TapReport> {
+fn taps(analysis: &Analysis, work: f64, losses: &[crate::graph::ValueId]) -> Vec<TapReport> {
     let Ok(all) =
         "all".parse::<Selector>().map_err(SelectError::from).and_then(|s| s.select(&analysis.graph, &analysis.catalog))
     else {
@@ -209,8 +209,16 @@ fn taps(analysis: &Analysis, work: f64, loss: Option<crate::graph::ValueId>) -> 
     };
     let mut taps: Vec<TapReport> = all.iter().enumerate().map(report).collect();
     // Gradient paths are followed once for all of them.
-    if loss.is_some() {
-        let (_, skipped) = resolve(analysis, all.clone(), &options, loss);
+    let skipped = match losses {
+        _ if analysis.backward.is_there() => {
+            let (chosen, mut skipped) = resolve(analysis, all.clone(), &options, None);
+            locate(analysis, chosen, &mut skipped);
+            skipped
+        }
+        [loss] => resolve(analysis, all.clone(), &options, Some(*loss)).1,
+        _ => Vec::new(),
+    };
+    if !skipped.is_empty() {
         for (tap, report) in all.iter().zip(&mut taps) {
             let what = describe(analysis, tap);
             let problem = skipped.iter().find(|s| s.what == what).map(|s| s.reason.clone());

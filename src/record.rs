@@ -29,6 +29,9 @@ pub struct Record {
     pub original: Original,
     /// The value that was renamed, and to what; `None` where no loss was touched.
     pub task_loss: Option<Renamed>,
+    /// Gradients whose readers read a sum instead: `from` is the gradient's name, empty where an input was left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gradients: Vec<Renamed>,
     /// Added graph outputs whose names do not start with `root`.
     pub outputs: Vec<String>,
     /// How many parts were added: all of them must be there to be taken out.

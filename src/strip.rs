@@ -3,6 +3,8 @@
 //! Works on the structure, not on remembered bytes, so it also undoes an injection after training changed the weights and after
 //! another program wrote the file anew. On the file as injected it gives back the original, bit for bit.
 
+use std::collections::HashSet;
+
 use thiserror::Error;
 
 use crate::graph::{Graph, GraphError, NodeId, ValueId};
@@ -111,8 +113,10 @@ pub fn plan(model: &Model) -> Result<(Patch, Record), StripError> {
     }
     change.removals.push(Part::Metadata(metadata));
     all_there(&record, found)?;
-    // The sum under the loss's own name is read by nodes of the model, which read the task loss again afterwards.
-    unused_elsewhere(&graph, &is_ours, &record.root, task.map(|t| t.from.as_str()))?;
+    // The sum under the loss's own name is read by nodes of the model, which read the task loss again afterwards; so are sums of gradients.
+    let read_outside: HashSet<&str> =
+        task.map(|t| t.from.as_str()).into_iter().chain(record.gradients.iter().map(|g| g.to.as_str())).collect();
+    unused_elsewhere(&graph, &is_ours, &record.root, &read_outside)?;
     no_output_left(&graph, &is_ours, |name| removed_output(name) || task.is_some_and(|t| t.from == name))?;
 
     if let Some(task) = task {
@@ -123,6 +127,12 @@ pub fn plan(model: &Model) -> Result<(Patch, Record), StripError> {
             change.renames.push(rename(place));
         }
         let others = graph.uses(value).iter().filter(|u| !is_ours[u.node.index()]);
+        change.renames.extend(others.map(|u| rename(graph.place_of_use(*u))));
+    }
+    for gradient in &record.gradients {
+        let uses = graph.find(&gradient.to).map(|value| graph.uses(value)).unwrap_or_default();
+        let others = uses.iter().filter(|u| !is_ours[u.node.index()]);
+        let rename = |place| Rename { place, from: gradient.to.clone(), to: gradient.from.clone() };
         change.renames.extend(others.map(|u| rename(graph.place_of_use(*u))));
     }
     Ok((Patch { changes: vec![change], widths: record.widths.clone() }, record))
@@ -171,11 +181,16 @@ fn no_output_left(graph: &Graph, is_ours: &[bool], goes: impl Fn(&str) -> bool) 
     Ok(())
 }
 
-fn unused_elsewhere(graph: &Graph, is_ours: &[bool], root: &str, total: Option<&str>) -> Result<(), StripError> {
+fn unused_elsewhere(
+    graph: &Graph,
+    is_ours: &[bool],
+    root: &str,
+    read_outside: &HashSet<&str>,
+) -> Result<(), StripError> {
     for (i, _) in is_ours.iter().enumerate().filter(|(_, ours)| **ours) {
         for value in graph.outputs_of(NodeId(i as u32)).iter().flatten() {
             let outside = graph.uses(*value).iter().find(|u| !is_ours[u.node.index()]);
-            if let Some(used) = outside.filter(|_| Some(graph.name(*value)) != total) {
+            if let Some(used) = outside.filter(|_| !read_outside.contains(&graph.name(*value))) {
                 return Err(StripError::InUse { node: graph.describe(used.node), tensor: graph.name(*value).into() });
             }
         }

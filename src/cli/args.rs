@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use per_inject::inject::{At, Estimator, Options, Outputs};
+use per_inject::inject::{At, Estimator, Form, Options, Outputs};
 use per_inject::regularizer::{Reduction, View};
 use per_inject::wire::ExternalPolicy;
 
@@ -111,6 +111,14 @@ pub struct InjectArgs {
     #[arg(long, env = "PER_INJECT_AS_OUTPUT", value_parser = yes_or_no())]
     pub as_output: bool,
 
+    /// Add the term to the loss, or its gradient to the gradients that the graph computes; auto does what the graph wants
+    #[arg(long, value_enum, default_value = "auto", env = "PER_INJECT_FORM")]
+    pub form: FormArg,
+
+    /// In the gradient form: add the term to the loss as well, which then includes it when it is reported
+    #[arg(long, env = "PER_INJECT_LOSS_TERM", value_parser = yes_or_no())]
+    pub loss_term: bool,
+
     /// Expose as further outputs: the task loss, the PER total, each layer's PER
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', env = "PER_INJECT_OUTPUTS")]
     pub outputs: Vec<OutputArg>,
@@ -214,6 +222,13 @@ pub enum AtArg {
     Pre,
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum FormArg {
+    Auto,
+    Loss,
+    Gradient,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum OutputArg {
     Task,
@@ -304,6 +319,12 @@ impl InjectArgs {
             seed: self.seed,
             loss: self.loss.clone(),
             as_output: self.as_output,
+            form: match self.form {
+                FormArg::Auto => Form::Auto,
+                FormArg::Loss => Form::Loss,
+                FormArg::Gradient => Form::Gradient,
+            },
+            loss_term: self.loss_term,
             outputs: Outputs {
                 task: exposed(OutputArg::Task),
                 per: exposed(OutputArg::Per),

@@ -53,6 +53,9 @@ pub fn injection(report: &Report, output: Option<&Path>) -> String {
     if let Some(loss) = &report.loss {
         sentence(&mut out, &format!("loss {:?} = task loss (now {:?}) + λ·ΣPER", loss.name, loss.task));
     }
+    if report.form == "gradient" {
+        sentence(&mut out, "gradient form: λ·∂PER/∂h is added to the gradient of each layer's h");
+    }
     for coef in &report.coefficients {
         let whose = coef.item.as_ref().map(|i| format!(" for {i}")).unwrap_or_default();
         sentence(&mut out, &format!("λ = {:?}{whose}, in initializer {:?}", coef.value, coef.initializer));

@@ -1,6 +1,7 @@
 //! What kind of training graph a model holds. Recognised by what is there, never guessed: where more than one output could be the loss
 //! all of them are listed, and choosing is left to the user.
 
+use super::backward::computes_gradients;
 use super::infer::Types;
 use super::reach::Reach;
 use super::types::Dim;
@@ -30,6 +31,18 @@ pub enum Kind {
     },
 }
 
+impl Kind {
+    /// As reports name it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Kind::ForwardLoss { .. } => "forward + loss",
+            Kind::ForwardOnly => "forward only",
+            Kind::ForwardBackward { .. } => "forward + backward",
+            Kind::TrainingInfo { .. } => "training_info",
+        }
+    }
+}
+
 /// Recognises the kind of the main graph of a model.
 ///
 /// A loss is a float graph output of one element: rank 0, or every dimension 1. An output of unknown shape counts when it is named like
@@ -50,7 +63,7 @@ pub fn kind(graph: &Graph<'_>, types: &Types, model: &Model, reach: &Reach) -> K
 
 /// Float outputs that hold one element, as far as is known, whether or not they depend on anything trained.
 /// Sequences, maps and optionals are none.
-pub(super) fn scalar_outputs(graph: &Graph<'_>, types: &Types, model: &Model) -> Vec<ValueId> {
+pub(crate) fn scalar_outputs(graph: &Graph<'_>, types: &Types, model: &Model) -> Vec<ValueId> {
     let is_tensor = |declared: &ValueInfoProto| match declared.r#type.as_ref().and_then(|t| t.value.as_ref()) {
         Some(kind) => matches!(kind, type_proto::Value::TensorType(_)),
         None => true,
@@ -79,7 +92,7 @@ pub(crate) fn single_element(types: &Types, value: ValueId) -> Option<bool> {
 
 /// What shows that a graph computes gradients: the inputs, outputs and operators of ONNX Runtime's gradient builder, or the Gradient
 /// operator of ONNX.
-fn backward_evidence(graph: &Graph<'_>) -> Option<String> {
+pub fn backward_evidence(graph: &Graph<'_>) -> Option<String> {
     let named = |values: &[ValueId], suffix: &str| values.iter().map(|v| graph.name(*v)).find(|n| n.ends_with(suffix));
     if let Some(output) = named(&graph.outputs, "_grad.accumulation.out") {
         return Some(format!("{output:?} is an output"));
@@ -89,16 +102,8 @@ fn backward_evidence(graph: &Graph<'_>) -> Option<String> {
     {
         return Some(format!("{input:?} is an input"));
     }
-    let is_backward = |domain: &str, op: &str| match domain {
-        // ONNX Runtime writes MaxPoolGrad and its kin into the default domain.
-        "" | "ai.onnx" | "com.microsoft" => {
-            op.ends_with("Grad") || op.starts_with("InPlaceAccumulator") || op.contains("GradientBuilder")
-        }
-        "ai.onnx.preview.training" | "ai.onnx.training" => op == "Gradient",
-        _ => false,
-    };
     let nodes = graph.nodes.iter().enumerate();
-    let (i, _) = nodes.into_iter().find(|(_, n)| is_backward(n.domain(), n.op_type()))?;
+    let (i, _) = nodes.into_iter().find(|(_, n)| computes_gradients(n.domain(), n.op_type()))?;
     let id = super::NodeId(u32::try_from(i).ok()?);
     Some(format!("{} computes gradients", graph.describe(id)))
 }

@@ -119,6 +119,8 @@ pub enum Because {
     Unread,
     /// An injection of this tool added it.
     Injected,
+    /// Only the backward pass reads it.
+    Backward,
 }
 
 impl Because {
@@ -129,6 +131,7 @@ impl Because {
             Because::OnlyOutput => "a graph output that no node reads".into(),
             Because::Unread => "no node reads it".into(),
             Because::Injected => "part of an injection".into(),
+            Because::Backward => "part of the backward pass".into(),
         }
     }
 }

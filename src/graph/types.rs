@@ -90,6 +90,11 @@ impl TensorType {
         dims.iter().all(|d| d.known() == Some(1)).then_some(true)
     }
 
+    /// The number of elements, when every dimension is known.
+    pub fn element_count(&self) -> Option<u64> {
+        self.dims.as_ref()?.iter().try_fold(1u64, |n, d| n.checked_mul(d.known()?))
+    }
+
     /// As a declaration for a value of this name; `None` when the element type is unknown.
     pub fn declare(&self, name: &str) -> Option<ValueInfoProto> {
         if self.elem == 0 {

@@ -1,5 +1,6 @@
 //! How much work a graph's nodes are: multiply-adds of the operators that dominate training.
 
+use super::backward::Backward;
 use super::infer::Types;
 use super::types::Dim;
 use super::{Attributes, Graph, NodeId, ValueId};
@@ -14,11 +15,11 @@ pub struct Work {
 }
 
 impl Work {
-    /// Of all nodes of a graph.
-    pub fn of(graph: &Graph, types: &Types) -> Self {
+    /// Of all nodes of a graph's forward pass.
+    pub fn of(graph: &Graph, types: &Types, backward: &Backward) -> Self {
         let mut work = Work::default();
-        for i in 0..graph.nodes.len() {
-            let node = Work::of_node(graph, types, NodeId(i as u32));
+        for id in (0..graph.nodes.len() as u32).map(NodeId).filter(|id| !backward.has(*id)) {
+            let node = Work::of_node(graph, types, id);
             work.multiply_adds += node.multiply_adds;
             work.open_dimensions |= node.open_dimensions;
         }
@@ -54,12 +55,12 @@ impl Work {
                 let in_channels = input(1).and_then(|w| types.get(w).dims.as_ref()?.first()?.known());
                 size(input(0)) * size(input(1)) / in_channels.map_or(1.0, |n| (n as f64).max(1.0))
             }
-            "MatMul" => size(out) * dim(input(0), 1),
+            "MatMul" | "FusedMatMul" => size(out) * dim(input(0), 1),
             "Gemm" => {
                 let transposed = graph.node(node).int("transA").unwrap_or(0) != 0;
                 size(out) * dim(input(0), if transposed { 2 } else { 1 })
             }
-            "LSTM" | "GRU" | "RNN" => {
+            "LSTM" | "GRU" | "RNN" | "LSTMTraining" | "GRUTraining" => {
                 // W [dir, gates·H, D] and R [dir, gates·H, H], once for each position of X [T, B, D].
                 let positions = size(input(0)) / dim(input(0), 1).max(1.0);
                 positions * (size(input(1)) + size(input(2)))

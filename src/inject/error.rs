@@ -135,14 +135,41 @@ pub enum InjectError {
         /// The tapped value.
         tensor: String,
     },
-    /// The graph holds its backward pass.
+    /// `--form loss` on a graph that holds its backward pass.
     #[error(
-        "this graph already holds its backward pass ({evidence}), and a term added to its loss would not reach the gradients; \
-         inject into the forward graph that it was made from, before generate_artifacts"
+        "--form loss: this graph already holds its backward pass ({evidence}), and a term added to its loss would not reach the \
+         gradients; --form gradient adds the term's gradient to them, or inject into the forward graph that this one was made from"
     )]
     HoldsBackward {
         /// What shows it.
         evidence: String,
+    },
+    /// `--form gradient` on a graph without a backward pass.
+    #[error(
+        "--form gradient: this graph computes no gradients ({found}) that the term's could be added to; \
+         --form loss adds the term to the loss, before the graph is differentiated"
+    )]
+    NoBackward {
+        /// What kind of graph it is.
+        found: &'static str,
+    },
+    /// `--as-output` and the gradient form.
+    #[error(
+        "--form gradient and --as-output exclude each other; --outputs per exposes the value of the term in the gradient form"
+    )]
+    GradientAsOutput,
+    /// `--loss-term` outside the gradient form.
+    #[error(
+        "--loss-term is for graphs that hold their backward pass: here the term is in the loss anyway, unless --as-output keeps it out"
+    )]
+    LossTermAnyway,
+    /// `--loss` without `--loss-term` in the gradient form.
+    #[error(
+        "--loss {name:?}: in the gradient form the loss stays what it is; add --loss-term to have the term added to it as well"
+    )]
+    LossUntouched {
+        /// The name given.
+        name: String,
     },
     /// The loss lives in a training_info graph.
     #[error(
@@ -182,7 +209,7 @@ pub enum InjectError {
         first: String,
     },
     /// Exposing the task loss of a graph without one.
-    #[error("--outputs task: with --as-output the loss is not touched, so the task loss is what it was")]
+    #[error("--outputs task: the loss is not touched, so the task loss is what it was")]
     NoTaskLoss,
 }
 

@@ -3,6 +3,7 @@
 use super::options::{At, Options};
 use super::report::Skipped;
 use crate::analysis::Analysis;
+use crate::graph::backward::is_recurrent;
 use crate::graph::infer::{Layout, MAX_RANK};
 use crate::graph::{Attributes, ValueId};
 use crate::regularizer::emit::Tensor;
@@ -90,7 +91,7 @@ fn check(analysis: &Analysis, value: ValueId, leads: Option<&[bool]>) -> Result<
 fn recurrent_batch_axis(analysis: &Analysis, value: ValueId) -> Option<usize> {
     let (node, slot) = analysis.graph.producer(value)?;
     let operator = analysis.graph.node(node);
-    if !matches!((operator.domain(), operator.op_type()), ("" | "ai.onnx", "LSTM" | "GRU" | "RNN")) {
+    if !is_recurrent(operator) {
         return None;
     }
     let batch_first = operator.int("layout").unwrap_or(0) == 1;

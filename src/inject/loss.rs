@@ -24,14 +24,8 @@ pub struct Loss {
 
 /// Finds the loss by name, or as the only output that can be it.
 pub fn choose(analysis: &Analysis, options: &Options) -> Result<Loss, InjectError> {
-    match &analysis.kind {
-        Kind::ForwardBackward { evidence } => {
-            return Err(InjectError::HoldsBackward { evidence: evidence.clone() });
-        }
-        Kind::TrainingInfo { entries } if options.loss.is_none() => {
-            return Err(InjectError::TrainingInfo { entries: *entries });
-        }
-        _ => {}
+    if let (Kind::TrainingInfo { entries }, None) = (&analysis.kind, &options.loss) {
+        return Err(InjectError::TrainingInfo { entries: *entries });
     }
     let value = match &options.loss {
         Some(name) => named(analysis, name)?,
@@ -69,6 +63,17 @@ pub fn choose(analysis: &Analysis, options: &Options) -> Result<Loss, InjectErro
     Ok(Loss { value, producer, task_readers: off, reached, total_readers: on.iter().map(|u| u.node).collect() })
 }
 
+/// As [`choose`], among the outputs alone: in a graph that holds its backward pass nothing else is done with the sum.
+pub fn choose_output(analysis: &Analysis, options: &Options) -> Result<Loss, InjectError> {
+    let loss = choose(analysis, options)?;
+    if !analysis.graph.is_output(loss.value) {
+        let name = analysis.graph.name(loss.value).to_owned();
+        let problem = "it is no output of the graph, and gradients are taken without --loss-term too".into();
+        return Err(InjectError::BadLoss { name, problem });
+    }
+    Ok(loss)
+}
+
 fn named(analysis: &Analysis, name: &str) -> Result<ValueId, InjectError> {
     analysis.graph.find(name).ok_or_else(|| {
         let hint = nearest(name, analysis.graph.values().map(|v| analysis.graph.name(v)))
@@ -79,11 +84,7 @@ fn named(analysis: &Analysis, name: &str) -> Result<ValueId, InjectError> {
 }
 
 fn the_only_candidate(analysis: &Analysis) -> Result<ValueId, InjectError> {
-    let candidates = match &analysis.kind {
-        Kind::ForwardLoss { candidates } => candidates.as_slice(),
-        _ => &[],
-    };
-    match candidates {
+    match analysis.loss_candidates().as_slice() {
         [one] => Ok(*one),
         [] => {
             let outputs: Vec<String> = analysis

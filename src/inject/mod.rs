@@ -1,6 +1,7 @@
 //! Injection: a model and [`Options`] → a [`Patch`] and a [`Report`]. Nothing is written here.
 
 mod error;
+pub(crate) mod gradient;
 pub(crate) mod layers;
 mod loss;
 mod naming;
@@ -12,7 +13,7 @@ mod term;
 mod warnings;
 
 pub use error::InjectError;
-pub use options::{At, Estimator, Options, Outputs};
+pub use options::{At, Estimator, Form, Options, Outputs};
 pub use report::Report;
 
 use std::collections::{BTreeMap, HashMap};
@@ -20,18 +21,19 @@ use std::collections::{BTreeMap, HashMap};
 use rayon::prelude::*;
 
 use crate::analysis::Analysis;
+use crate::graph::kind::Kind;
 use crate::graph::work::Work;
 use crate::onnx::{NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto};
 use crate::patch::{Anchor, Change, Encoded, Patch, Rename};
 use crate::record::{self, Original, Record, RecordedLayer, Renamed};
-use crate::regularizer::emit::Tensor;
+use crate::regularizer::emit::{Emitter, Tensor};
 use crate::regularizer::{Exact, Layer, Reduction, Regularizer, Sampled};
 use crate::select::{SelectError, Selector};
 use crate::wire::fields::{graph as graph_field, node as node_field};
 use crate::wire::{Model, narrowed, structure_digest};
 use layers::Chosen;
 use report::{CostReport, LayerCost, LayerReport, LossReport, ModelSummary};
-use template::{Filling, Template};
+use template::{Emitted, Filled, Filling, Template};
 use term::{Term, write_term};
 use warnings::warnings;
 
@@ -44,7 +46,8 @@ pub struct Plan {
     pub report: Report,
 }
 
-/// Plans an injection into a model's main graph, in the loss form: total = task loss + Σ λ·PER.
+/// Plans an injection into a model's main graph: total = task loss + Σ λ·PER, or in a graph that holds its backward pass
+/// λ·∂PER/∂h added to the gradient of each layer's h.
 ///
 /// # Errors
 ///
@@ -69,12 +72,25 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan, InjectError> {
     }
     Record::all(model).map_err(|problem| InjectError::BadRecord { problem })?;
     let analysis = Analysis::with_overrides(model, options.wrt.as_deref(), options.freeze.as_deref())?;
-    let loss = if options.as_output { None } else { Some(loss::choose(&analysis, options)?) };
+    let target = target(&analysis, options)?;
+    let loss = match target {
+        Target::Loss => Some(loss::choose(&analysis, options)?),
+        Target::Gradients if options.loss_term => Some(loss::choose_output(&analysis, options)?),
+        Target::Output | Target::Gradients => None,
+    };
 
     let selector: Selector = options.layers.parse().map_err(SelectError::from)?;
     let taps = selector.select(&analysis.graph, &analysis.catalog)?;
+    let (taps, led_to) = match target {
+        Target::Gradients => (gradient::forward_only(&analysis, taps), None),
+        Target::Loss | Target::Output => (taps, loss.as_ref().map(|l| l.value)),
+    };
     let selected = taps.len();
-    let (chosen, skipped) = layers::resolve(&analysis, taps, options, loss.as_ref().map(|l| l.value));
+    let (mut chosen, mut skipped) = layers::resolve(&analysis, taps, options, led_to);
+    let mut places = Vec::new();
+    if target == Target::Gradients {
+        (chosen, places) = gradient::locate(&analysis, chosen, &mut skipped);
+    }
     if let Some(first) = skipped.first() {
         if options.strict {
             return Err(InjectError::Strict { what: first.what.clone(), reason: first.reason.clone() });
@@ -94,7 +110,49 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan, InjectError> {
             _ => InjectError::NoCoefficientFor { layer: layers::describe(&analysis, &chosen[i].tap) },
         });
     }
-    Injection { analysis: &analysis, options, loss, chosen, skipped, coefficients }.plan()
+    Injection { analysis: &analysis, options, target, loss, chosen, places, skipped, coefficients }.plan()
+}
+
+/// What the term is joined to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target {
+    /// The loss.
+    Loss,
+    /// Nothing: it is an output.
+    Output,
+    /// The gradients of the layers.
+    Gradients,
+}
+
+impl Target {
+    fn name(self) -> &'static str {
+        match self {
+            Target::Loss => "loss",
+            Target::Output => "output",
+            Target::Gradients => "gradient",
+        }
+    }
+}
+
+/// What is asked for, as far as the graph has it.
+fn target(analysis: &Analysis, options: &Options) -> Result<Target, InjectError> {
+    let target = match (&analysis.kind, options.form) {
+        (_, Form::Gradient) if options.as_output => return Err(InjectError::GradientAsOutput),
+        (_, Form::Auto | Form::Loss) if options.as_output => Target::Output,
+        (Kind::ForwardBackward { evidence }, Form::Loss) => {
+            return Err(InjectError::HoldsBackward { evidence: evidence.clone() });
+        }
+        (Kind::ForwardBackward { .. }, _) => Target::Gradients,
+        (_, Form::Auto | Form::Loss) => Target::Loss,
+        (kind, Form::Gradient) => return Err(InjectError::NoBackward { found: kind.name() }),
+    };
+    let touches_loss = target == Target::Loss || (target == Target::Gradients && options.loss_term);
+    match (&options.loss, target) {
+        _ if options.loss_term && target != Target::Gradients => Err(InjectError::LossTermAnyway),
+        (Some(name), Target::Gradients) if !touches_loss => Err(InjectError::LossUntouched { name: name.clone() }),
+        _ if options.outputs.task && !touches_loss => Err(InjectError::NoTaskLoss),
+        _ => Ok(target),
+    }
 }
 
 fn check_numbers(options: &Options) -> Result<(), InjectError> {
@@ -108,9 +166,6 @@ fn check_numbers(options: &Options) -> Result<(), InjectError> {
     }
     if options.estimator == Estimator::Sampled && !(1..=1 << 24).contains(&options.slices) {
         return Err(InjectError::BadSlices { slices: options.slices });
-    }
-    if options.as_output && options.outputs.task {
-        return Err(InjectError::NoTaskLoss);
     }
     Ok(())
 }
@@ -142,8 +197,11 @@ fn coefficients(analysis: &Analysis, chosen: &[Chosen], options: &Options) -> Re
 struct Injection<'a> {
     analysis: &'a Analysis<'a>,
     options: &'a Options,
+    target: Target,
     loss: Option<loss::Loss>,
     chosen: Vec<Chosen>,
+    /// By chosen layer: where its gradient is. Empty but for [`Target::Gradients`].
+    places: Vec<gradient::Place>,
     skipped: Vec<report::Skipped>,
     /// By chosen layer: 0, or which override.
     coefficients: Vec<usize>,
@@ -153,7 +211,10 @@ struct Injection<'a> {
 struct Written {
     name: String,
     seed: Option<u32>,
-    per: Tensor,
+    /// The value of PER; in the gradient form only where something asks for it.
+    per: Option<Tensor>,
+    /// In the gradient form, what the readers of the layer's gradient shall read.
+    sum: Option<String>,
     nodes: Encoded<NodeProto, { graph_field::NODE }>,
     value_info: Encoded<ValueInfoProto, { graph_field::VALUE_INFO }>,
 }
@@ -170,14 +231,18 @@ impl Injection<'_> {
         let anchor = self.anchor()?;
 
         let term = write_term(&self, opset, &root, &written);
-        let work = Work::of(graph, &self.analysis.types);
+        let work = Work::of(graph, &self.analysis.types, &self.analysis.backward);
         let mut report = self.report(&written, &term, work);
         if self.chosen.is_empty() {
             return Ok(Plan { patch: Patch::default(), report });
         }
+        let renamed = |(place, layer): (&gradient::Place, &Written)| {
+            Some(Renamed { from: place.name().to_owned(), to: layer.sum.clone()? })
+        };
+        let gradients = self.places.iter().zip(&written).filter_map(renamed).collect();
         let mut patch = self.assemble(&root, written, constants, term, anchor);
         report.added = added(&patch);
-        let record = self.record(&root, &patch, &report)?;
+        let record = self.record(&root, &patch, &report, gradients)?;
         let value = serde_json::to_string(&record).unwrap_or_default();
         patch.changes.push(Change {
             reason: "record of this injection, for strip".into(),
@@ -212,7 +277,8 @@ impl Injection<'_> {
         let template_of: Vec<usize> = (0..self.chosen.len())
             .map(|i| {
                 let Layer { h, view, batch_axis, reduction } = &self.chosen[i].layer;
-                *alike.entry((&h.ty, *view, *batch_axis, *reduction)).or_insert_with(|| {
+                let gradient = self.places.get(i).map(|p| (p.gradient.as_ref().map(|g| &g.ty), self.coefficients[i]));
+                *alike.entry((&h.ty, *view, *batch_axis, *reduction, gradient)).or_insert_with(|| {
                     firsts.push(i);
                     firsts.len() - 1
                 })
@@ -226,20 +292,36 @@ impl Injection<'_> {
                 source,
                 advice: "--estimator exact does without, or convert the model to 13 or later with onnx.version_converter",
             })?;
+            let layer = template::stand_in(layer);
+            let write = |e: &mut Emitter| match self.places.get(*i) {
+                None => Emitted { per: Some(regularizer.emit(e, &layer)), sum: None },
+                Some(place) => {
+                    let gradient = place.gradient.as_ref().map(template::stand_in_gradient);
+                    gradient::write(self, e, &*regularizer, root, &layer, self.coefficients[*i], gradient.as_ref())
+                }
+            };
             // What is an output is declared there.
-            Ok(Template::of(&*regularizer, layer, opset, root, !self.options.outputs.layers)?)
+            Ok(Template::of(opset, root, !self.options.outputs.layers, write)?)
         };
         let mut templates = firsts.par_iter().map(template).collect::<Result<Vec<_>, InjectError>>()?;
         let write = |(i, name): (usize, String)| {
             let seed = self.seed(injection, i);
-            let filling = Filling { prefix: &format!("{root}{name}/"), tapped: &self.chosen[i].layer.h.name, seed };
-            let filled = templates[template_of[i]].fill(&filling);
-            Written { name, seed, per: filled.per, nodes: filled.nodes, value_info: filled.value_info }
+            let tapped = &self.chosen[i].layer.h.name;
+            let gradient = self.places.get(i).map_or("", gradient::Place::name);
+            let filling = Filling { prefix: &format!("{root}{name}/"), tapped, gradient, seed };
+            let Filled { nodes, value_info, emitted: Emitted { per, sum } } = templates[template_of[i]].fill(&filling);
+            Written { name, seed, per, sum, nodes, value_info }
         };
         let mut written = Vec::new();
         named.into_par_iter().enumerate().map(write).collect_into_vec(&mut written);
         let constants = templates.iter_mut().flat_map(|t| std::mem::take(&mut t.constants)).collect();
         Ok((written, constants))
+    }
+
+    /// Whether the values of PER are computed: always, but in the gradient form only for the loss or for outputs.
+    fn wants_values(&self) -> bool {
+        let outputs = self.options.outputs;
+        self.target != Target::Gradients || self.loss.is_some() || outputs.per || outputs.layers
     }
 
     /// Behind all nodes; but where a node must read the sum, right behind the last tapped value.
@@ -271,17 +353,33 @@ impl Injection<'_> {
         anchor: Anchor,
     ) -> Patch {
         let mut changes = Vec::with_capacity(written.len() + 2);
-        for (layer, chosen) in written.into_iter().zip(&self.chosen) {
-            changes.push(Change {
+        for (i, (layer, chosen)) in written.into_iter().zip(&self.chosen).enumerate() {
+            let change = Change {
                 reason: format!("PER of {:?}, layer {}", chosen.layer.h.name, layer.name),
                 nodes: layer.nodes,
                 value_info: layer.value_info,
                 at: anchor,
                 ..Change::default()
+            };
+            changes.push(match self.places.get(i) {
+                None => change,
+                Some(place) => Change {
+                    reason: format!(
+                        "gradient of PER of {:?}, layer {}, added to {:?}",
+                        chosen.layer.h.name,
+                        layer.name,
+                        place.name()
+                    ),
+                    at: place.anchor(),
+                    renames: place.renames(self.analysis, layer.sum.as_deref().unwrap_or_default()),
+                    ..change
+                },
             });
         }
         constants.append(&mut term.emission.constants);
-        let constants = self.constants(root, constants, &term, anchor);
+        // What is a node has to come before the first layer that reads it.
+        let first = self.places.iter().map(gradient::Place::anchor).min().unwrap_or(anchor);
+        let constants = self.constants(root, constants, &term, first);
         changes.insert(0, constants);
         changes.push(self.closing(term, anchor));
         Patch { changes, ..Patch::default() }
@@ -310,9 +408,10 @@ impl Injection<'_> {
     fn closing(&self, term: Term, anchor: Anchor) -> Change {
         let graph = &self.analysis.graph;
         let mut change = Change {
-            reason: match &self.loss {
-                Some(loss) => format!("λ·ΣPER, added to the loss {:?}", graph.name(loss.value)),
-                None => format!("λ·ΣPER, as the output {:?}", term.result),
+            reason: match (&self.loss, self.target) {
+                (Some(loss), _) => format!("λ·ΣPER, added to the loss {:?}", graph.name(loss.value)),
+                (None, Target::Gradients) => "values of PER".into(),
+                (None, _) => format!("λ·ΣPER, as the output {:?}", term.result),
             },
             nodes: term.emission.nodes.into(),
             value_info: term.emission.value_info.into(),
@@ -363,6 +462,7 @@ impl Injection<'_> {
                 op: chosen.tap.node.map(|n| graph.node(n).op_type().to_owned()),
                 activation: chosen.tap.activation.map(|a| a.name().to_owned()),
                 tensor: chosen.layer.h.name.clone(),
+                gradient: self.places.get(i).map(|p| p.name().to_owned()),
                 shape: chosen.layer.h.ty.to_string(),
                 view: chosen.layer.view.name(),
                 rows: all_known.then_some(rows as u64),
@@ -383,6 +483,7 @@ impl Injection<'_> {
                 producer: model.producer.clone(),
                 nodes: graph.nodes.len(),
             },
+            form: self.target.name(),
             loss: self
                 .loss
                 .as_ref()
@@ -405,7 +506,13 @@ impl Injection<'_> {
         }
     }
 
-    fn record(&self, root: &str, patch: &Patch, report: &Report) -> Result<Record, InjectError> {
+    fn record(
+        &self,
+        root: &str,
+        patch: &Patch,
+        report: &Report,
+        gradients: Vec<Renamed>,
+    ) -> Result<Record, InjectError> {
         let (model, graph) = (self.analysis.model, &self.analysis.graph);
         Ok(Record {
             widths: narrowed(model, patch)?,
@@ -419,6 +526,7 @@ impl Injection<'_> {
                 .as_ref()
                 .zip(report.loss.as_ref())
                 .map(|(loss, names)| Renamed { from: graph.name(loss.value).to_owned(), to: names.task.clone() }),
+            gradients,
             outputs: report.outputs.iter().filter(|o| !o.starts_with(root)).cloned().collect(),
             added: added(patch),
             layers: report

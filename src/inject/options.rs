@@ -29,6 +29,10 @@ pub struct Options {
     pub loss: Option<String>,
     /// Leave every loss alone and add the term as an output `per_loss`.
     pub as_output: bool,
+    /// Whether the term joins the loss or its gradient joins those of the graph.
+    pub form: Form,
+    /// In the gradient form: add the term to the loss as well, so that what is reported includes it.
+    pub loss_term: bool,
     /// What to expose as further outputs.
     pub outputs: Outputs,
     /// Selector of the initializers to train; `None` decides by their roles.
@@ -54,10 +58,34 @@ impl Default for Options {
             seed: None,
             loss: None,
             as_output: false,
+            form: Form::Auto,
+            loss_term: false,
             outputs: Outputs::default(),
             wrt: None,
             freeze: None,
             strict: false,
+        }
+    }
+}
+
+/// Where the regulariser goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Into the gradients where the graph holds its backward pass, else into the loss.
+    Auto,
+    /// The term is added to the loss, and whoever differentiates it gets its gradient.
+    Loss,
+    /// The term's gradient is added to the gradient of each layer: algorithm 1 of the paper.
+    Gradient,
+}
+
+impl Form {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Form::Auto => "auto",
+            Form::Loss => "loss",
+            Form::Gradient => "gradient",
         }
     }
 }
@@ -131,6 +159,9 @@ impl Options {
                 option(name, value.clone());
             }
         }
+        if self.form != Form::Auto {
+            option("--form", self.form.name().into());
+        }
         if let Some(seed) = self.seed {
             option("--seed", seed.to_string());
         }
@@ -139,7 +170,12 @@ impl Options {
         if !exposed.is_empty() {
             option("--outputs", exposed.join(","));
         }
-        let flags = [(self.coef_input, "--coef-input"), (self.as_output, "--as-output"), (self.strict, "--strict")];
+        let flags = [
+            (self.coef_input, "--coef-input"),
+            (self.as_output, "--as-output"),
+            (self.loss_term, "--loss-term"),
+            (self.strict, "--strict"),
+        ];
         out.extend(flags.iter().filter(|(on, _)| *on).map(|(_, name)| (*name).to_owned()));
         out
     }

@@ -12,6 +12,9 @@ pub struct Report {
     pub schema: &'static str,
     /// The input.
     pub model: ModelSummary,
+    /// `loss` where the term is added to the loss, `gradient` where its gradient is added to the gradients that the graph computes,
+    /// `output` where it is an output of its own.
+    pub form: &'static str,
     /// The loss that the term was added to.
     pub loss: Option<LossReport>,
     /// `sampled` or `exact`.
@@ -88,6 +91,8 @@ pub struct LayerReport {
     pub activation: Option<String>,
     /// The tapped value.
     pub tensor: String,
+    /// The gradient of the tapped value that the term's is added to, by its name; `None` but in the gradient form.
+    pub gradient: Option<String>,
     /// Its type and shape.
     pub shape: String,
     /// `flatten`, `channel` or `last`.

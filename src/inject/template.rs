@@ -10,14 +10,26 @@ use prost::Message;
 
 use crate::onnx::{NodeProto, TensorProto, ValueInfoProto};
 use crate::patch::Encoded;
+use crate::regularizer::Layer;
 use crate::regularizer::emit::{Emission, Emitter, Tensor};
-use crate::regularizer::{Layer, Regularizer};
 use crate::wire::fields::{attribute as attribute_field, graph as graph_field, node as node_field};
 use crate::wire::{WireResult, put_varint, records, varint_width};
 
-/// Stands for the layer's name, and for the tapped value. No operator set knows names with control characters.
+/// Stand for the layer's name, the tapped value and its gradient. No name of the tool's own holds control characters.
 const LAYER: &str = "\u{1}";
 const TAPPED: &str = "\u{2}";
+const GRADIENT: &str = "\u{3}";
+
+/// A layer that stands for all of its type, view and reduction.
+pub fn stand_in(layer: &Layer) -> Layer {
+    let h = Tensor { name: TAPPED.into(), ty: layer.h.ty.clone() };
+    Layer { h, ..layer.clone() }
+}
+
+/// The same for the gradient of its tapped value.
+pub fn stand_in_gradient(gradient: &Tensor) -> Tensor {
+    Tensor { name: GRADIENT.into(), ty: gradient.ty.clone() }
+}
 
 /// The name of the attribute that holds a layer's seed.
 const SEED: &str = "seed";
@@ -28,7 +40,25 @@ pub struct Template {
     value_info: Vec<Skeleton>,
     /// Constants shared by all layers, by name.
     pub constants: BTreeMap<String, TensorProto>,
-    per: Tensor,
+    /// Its names without the prefix.
+    emitted: Emitted,
+}
+
+/// What is read outside of a layer's own nodes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Emitted {
+    /// The value of the penalty, a scalar; in the gradient form only where something asks for it.
+    pub per: Option<Tensor>,
+    /// In the gradient form, what the readers of the layer's gradient shall read.
+    pub sum: Option<String>,
+}
+
+impl Emitted {
+    /// With other names.
+    fn renamed(&self, name: impl Fn(&str) -> String) -> Self {
+        let per = self.per.as_ref().map(|per| Tensor { name: name(&per.name), ty: per.ty.clone() });
+        Emitted { per, sum: self.sum.as_deref().map(name) }
+    }
 }
 
 /// What fills the holes.
@@ -37,6 +67,8 @@ pub struct Filling<'a> {
     pub prefix: &'a str,
     /// The tapped value.
     pub tapped: &'a str,
+    /// Its gradient; empty where there is none.
+    pub gradient: &'a str,
     /// The seed of RandomNormal, if the template has one.
     pub seed: Option<u32>,
 }
@@ -47,34 +79,33 @@ pub struct Filled {
     pub nodes: Encoded<NodeProto, { graph_field::NODE }>,
     /// Declared types of what they make.
     pub value_info: Encoded<ValueInfoProto, { graph_field::VALUE_INFO }>,
-    /// The penalty, a scalar.
-    pub per: Tensor,
+    /// What is read outside.
+    pub emitted: Emitted,
 }
 
 impl Template {
-    /// Writes a layer that stands for all that have the same type, view and reduction. `declare` says whether the penalty itself is
-    /// declared among the value_infos.
-    pub fn of(regularizer: &dyn Regularizer, layer: &Layer, opset: i64, root: &str, declare: bool) -> WireResult<Self> {
-        let mut layer = layer.clone();
-        layer.h.name = TAPPED.into();
+    /// What `write` writes for a [`stand_in`]. `declare` says whether the penalty itself is declared among the value_infos.
+    pub fn of(opset: i64, root: &str, declare: bool, write: impl FnOnce(&mut Emitter) -> Emitted) -> WireResult<Self> {
         let mut emitter = Emitter::new(opset, root, LAYER);
-        let mut per = regularizer.emit(&mut emitter, &layer);
+        let emitted = write(&mut emitter);
         let Emission { nodes, constants, mut value_info } = emitter.finish();
-        value_info.retain(|v| declare || v.name() != per.name);
+        value_info.retain(|v| declare || emitted.per.as_ref().is_none_or(|per| v.name() != per.name));
         let prefix = format!("{root}{LAYER}/");
-        per.name = per.name.strip_prefix(&prefix).unwrap_or(&per.name).to_owned();
         Ok(Template {
             nodes: skeletons(&nodes, &prefix)?,
             value_info: skeletons(&value_info, &prefix)?,
             constants,
-            per,
+            emitted: emitted.renamed(|name| name.strip_prefix(&prefix).unwrap_or(name).to_owned()),
         })
     }
 
     /// The layer with these names.
     pub fn fill(&self, filling: &Filling<'_>) -> Filled {
-        let per = Tensor { name: format!("{}{}", filling.prefix, self.per.name), ty: self.per.ty.clone() };
-        Filled { nodes: fill(&self.nodes, filling), value_info: fill(&self.value_info, filling), per }
+        Filled {
+            nodes: fill(&self.nodes, filling),
+            value_info: fill(&self.value_info, filling),
+            emitted: self.emitted.renamed(|name| format!("{}{name}", filling.prefix)),
+        }
     }
 }
 
@@ -110,6 +141,8 @@ enum Part {
     Own(Bytes),
     /// The length and text of the tapped value's name.
     Tapped,
+    /// The length and text of its gradient's name.
+    Gradient,
     /// Four bytes of float32.
     Seed,
 }
@@ -126,6 +159,8 @@ impl Skeleton {
                 continue;
             } else if payload == TAPPED.as_bytes() {
                 (Part::Tapped, record.length_at)
+            } else if payload == GRADIENT.as_bytes() {
+                (Part::Gradient, record.length_at)
             } else if let Some(suffix) = payload.strip_prefix(prefix.as_bytes()) {
                 (Part::Own(Bytes::copy_from_slice(suffix)), record.length_at)
             } else if let Some(at) = seed_in(message, &record)? {
@@ -150,12 +185,13 @@ impl Skeleton {
 
     /// Bytes of the filled message.
     fn length(&self, filling: &Filling<'_>) -> usize {
-        let string = |n: usize| varint_width(n as u64) + n;
         let length = |part: &Part| match part {
             Part::Literal(bytes) => bytes.len(),
-            Part::Own(suffix) => string(filling.prefix.len() + suffix.len()),
-            Part::Tapped => string(filling.tapped.len()),
             Part::Seed => 4,
+            name => {
+                let n: usize = name.text(filling).map(<[u8]>::len).iter().sum();
+                varint_width(n as u64) + n
+            }
         };
         self.parts.iter().map(length).sum()
     }
@@ -164,17 +200,26 @@ impl Skeleton {
         for part in &self.parts {
             match part {
                 Part::Literal(bytes) => out.extend_from_slice(bytes),
-                Part::Own(suffix) => {
-                    put_varint(out, (filling.prefix.len() + suffix.len()) as u64, 0);
-                    out.extend_from_slice(filling.prefix.as_bytes());
-                    out.extend_from_slice(suffix);
-                }
-                Part::Tapped => {
-                    put_varint(out, filling.tapped.len() as u64, 0);
-                    out.extend_from_slice(filling.tapped.as_bytes());
-                }
                 Part::Seed => out.extend_from_slice(&(filling.seed.unwrap_or_default() as f32).to_le_bytes()),
+                name => {
+                    let [start, end] = name.text(filling);
+                    put_varint(out, (start.len() + end.len()) as u64, 0);
+                    out.extend_from_slice(start);
+                    out.extend_from_slice(end);
+                }
             }
+        }
+    }
+}
+
+impl Part {
+    /// The name that fills a hole for names, in two pieces.
+    fn text<'a>(&'a self, filling: &'a Filling<'_>) -> [&'a [u8]; 2] {
+        match self {
+            Part::Own(suffix) => [filling.prefix.as_bytes(), suffix],
+            Part::Tapped => [filling.tapped.as_bytes(), &[]],
+            Part::Gradient => [filling.gradient.as_bytes(), &[]],
+            Part::Literal(_) | Part::Seed => [&[], &[]],
         }
     }
 }
@@ -196,7 +241,7 @@ mod tests {
     use super::*;
     use crate::graph::types::{Dim, TensorType};
     use crate::onnx::tensor_proto::DataType;
-    use crate::regularizer::{Exact, Reduction, Sampled, View};
+    use crate::regularizer::{Exact, Reduction, Regularizer, Sampled, View};
 
     /// A filled template is what the regulariser writes for that very layer.
     #[test]
@@ -224,14 +269,19 @@ mod tests {
                     // Names of 127 and 128 bytes have lengths of one and of two bytes.
                     for name in ["a/Relu".to_owned(), "n".repeat(107), "n".repeat(300)] {
                         let prefix = format!("per_inject/{name}/");
-                        let template = Template::of(stand_in, &layer, 13, "per_inject/", true).unwrap();
-                        let filled = template.fill(&Filling { prefix: &prefix, tapped: &layer.h.name, seed });
+                        let write = |e: &mut Emitter| Emitted {
+                            per: Some(stand_in.emit(e, &super::stand_in(&layer))),
+                            sum: None,
+                        };
+                        let template = Template::of(13, "per_inject/", true, write).unwrap();
+                        let filled =
+                            template.fill(&Filling { prefix: &prefix, tapped: &layer.h.name, gradient: "", seed });
                         let mut emitter = Emitter::new(13, "per_inject/", &name);
                         let per = regularizer.emit(&mut emitter, &layer);
                         let emission = emitter.finish();
                         assert_eq!(filled.nodes, emission.nodes.into());
                         assert_eq!(filled.value_info, emission.value_info.into());
-                        assert_eq!((filled.per, template.constants), (per, emission.constants));
+                        assert_eq!((filled.emitted.per, template.constants), (Some(per), emission.constants));
                     }
                 }
             }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::naming::visit_names;
 use super::report::Coefficient;
-use super::{Injection, Written};
+use super::{Injection, Target, Written};
 use crate::graph::types::TensorType;
 use crate::onnx::attribute_proto::AttributeType;
 use crate::onnx::tensor_proto::DataType;
@@ -33,7 +33,7 @@ pub struct Term {
 pub fn write_term(injection: &Injection, opset: i64, root: &str, written: &[Written]) -> Term {
     let (graph, options) = (&injection.analysis.graph, injection.options);
     let mut e = Emitter::new(opset, root, "");
-    let elem = arithmetic(injection, written);
+    let elem = arithmetic(injection);
     let mut term = Term {
         emission: Emission::default(),
         coefficients: Vec::new(),
@@ -48,25 +48,34 @@ pub fn write_term(injection: &Injection, opset: i64, root: &str, written: &[Writ
     }
     let mut sums = Vec::new();
     let mut weighted = Vec::new();
+    let joins = injection.loss.is_some() || injection.target == Target::Output;
     for group in 0..=options.coef_overrides.len() {
-        let members = (0..written.len()).filter(|i| injection.coefficients[*i] == group);
-        let pers: Vec<Tensor> =
-            members.map(|i| e.cast(&format!("{}/per_cast", written[i].name), &written[i].per, elem.onnx())).collect();
-        if pers.is_empty() {
+        let members: Vec<&Written> =
+            written.iter().zip(&injection.coefficients).filter(|(_, g)| **g == group).map(|(w, _)| w).collect();
+        if members.is_empty() {
             continue;
         }
-        let suffix = if group == 0 { String::new() } else { format!("_{group}") };
+        let coef = coefficient(injection, &mut term, root, group);
+        let pers: Vec<Tensor> = members
+            .iter()
+            .filter_map(|w| Some(e.cast(&format!("{}/per_cast", w.name), w.per.as_ref()?, elem.onnx())))
+            .collect();
+        if pers.is_empty() || !(joins || options.outputs.per) {
+            continue;
+        }
+        let suffix = suffix(group);
         let sum = add_all(&mut e, &format!("sum{suffix}"), &pers);
-        let coef = coefficient(injection, &mut term, root, group, &suffix, elem);
-        let all_in_one = pers.len() == written.len();
-        let label = if all_in_one { "term".to_owned() } else { format!("weighted{suffix}") };
-        weighted.push(e.binary(&label, "Mul", &sum, &coef));
+        if joins {
+            let all_in_one = pers.len() == written.len();
+            let label = if all_in_one { "term".to_owned() } else { format!("weighted{suffix}") };
+            weighted.push(e.binary(&label, "Mul", &sum, &coef));
+        }
         sums.push(sum);
     }
-    let total = add_all(&mut e, "term", &weighted);
     let mut exposed: Vec<Tensor> = Vec::new();
     match (&injection.loss, &term.task) {
         (Some(loss), Some(task)) => {
+            let total = add_all(&mut e, "term", &weighted);
             let ty = injection.analysis.types.get(loss.value).clone();
             // A loss of unknown type is taken for float32, as nearly all are.
             let elem = if ty.elem == 0 { DataType::Float as i32 } else { ty.elem };
@@ -82,7 +91,9 @@ pub fn write_term(injection: &Injection, opset: i64, root: &str, written: &[Writ
                 term.emission.value_info.push(declared);
             }
         }
+        _ if injection.target == Target::Gradients => {}
         _ => {
+            let total = add_all(&mut e, "term", &weighted);
             let name = free_output_name(injection);
             let node = format!("{root}output");
             let output = e.named_node(&node, name, "Identity", &[&total], Vec::new(), total.ty.clone());
@@ -96,7 +107,7 @@ pub fn write_term(injection: &Injection, opset: i64, root: &str, written: &[Writ
         exposed.push(if sums.len() == 1 { e.unary("per", "Identity", &sum) } else { sum });
     }
     if options.outputs.layers {
-        exposed.extend(written.iter().map(|w| w.per.clone()));
+        exposed.extend(written.iter().filter_map(|w| w.per.clone()));
     }
     let declared = std::mem::take(&mut term.emission.value_info);
     term.emission = e.finish();
@@ -109,10 +120,10 @@ pub fn write_term(injection: &Injection, opset: i64, root: &str, written: &[Writ
 }
 
 /// float64 where the loss is, or, without one, where any layer is; else float32.
-fn arithmetic(injection: &Injection, written: &[Written]) -> Elem {
+fn arithmetic(injection: &Injection) -> Elem {
     let double = match &injection.loss {
         Some(loss) => injection.analysis.types.get(loss.value).elem == DataType::Double as i32,
-        None => written.iter().any(|w| w.per.ty.elem == Elem::F64.onnx()),
+        None => injection.chosen.iter().any(|c| c.layer.elem() == Elem::F64),
     };
     if double { Elem::F64 } else { Elem::F32 }
 }
@@ -128,22 +139,33 @@ fn add_all(e: &mut Emitter, label: &str, values: &[Tensor]) -> Tensor {
     sum
 }
 
+/// What the names of a group's values end in.
+fn suffix(group: usize) -> String {
+    if group == 0 { String::new() } else { format!("_{group}") }
+}
+
+/// λ of a group as the graph has it.
+pub fn coefficient_tensor(injection: &Injection, root: &str, group: usize) -> Tensor {
+    let ty = TensorType { elem: arithmetic(injection).onnx(), dims: Some(Vec::new()) };
+    Tensor { name: format!("{root}coef{}", suffix(group)), ty }
+}
+
 /// The initializer that holds λ of a group; also an input where asked, and where the IR version wants every initializer to be one.
-fn coefficient(injection: &Injection, term: &mut Term, root: &str, group: usize, suffix: &str, elem: Elem) -> Tensor {
+fn coefficient(injection: &Injection, term: &mut Term, root: &str, group: usize) -> Tensor {
     let options = injection.options;
-    let name = format!("{root}coef{suffix}");
+    let Tensor { name, ty } = coefficient_tensor(injection, root, group);
     let (value, item) = match group {
         0 => (options.coef.unwrap_or(1.0), None),
         k => (options.coef_overrides[k - 1].1, Some(options.coef_overrides[k - 1].0.clone())),
     };
-    let raw = if elem == Elem::F64 { value.to_le_bytes().to_vec() } else { (value as f32).to_le_bytes().to_vec() };
+    let is_double = ty.elem == Elem::F64.onnx();
+    let raw = if is_double { value.to_le_bytes().to_vec() } else { (value as f32).to_le_bytes().to_vec() };
     term.coefficients.push(TensorProto {
-        data_type: Some(elem.onnx()),
+        data_type: Some(ty.elem),
         name: Some(name.clone()),
         raw_data: Some(raw.into()),
         ..TensorProto::default()
     });
-    let ty = TensorType { elem: elem.onnx(), dims: Some(Vec::new()) };
     if options.coef_input || injection.analysis.model.ir_version < 4 {
         term.inputs.extend(ty.declare(&name));
     }

@@ -62,7 +62,7 @@ pub fn warnings(injection: &Injection, report: &Report) -> Vec<String> {
             "the model imports operator set {opset}, and ONNX Runtime (1.32) has no CPU kernel of RandomNormal since {NO_RANDOM_KERNELS}; --estimator exact runs there"
         ));
     }
-    if !injection.analysis.has_trainable() && injection.loss.is_some() {
+    if !injection.analysis.has_trainable() && injection.target == super::Target::Loss {
         out.push(
             "no initializer is trainable, so nothing says which layers can learn; are the parameters graph inputs?"
                 .into(),

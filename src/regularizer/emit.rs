@@ -346,6 +346,43 @@ impl Emitter {
         self.node(label, "Slice", &[&shape, &start, &end], Vec::new(), ty)
     }
 
+    /// The shape of `x`, a one-dimensional int64 tensor.
+    pub fn shape(&mut self, label: &str, x: &Tensor) -> Tensor {
+        let rank = x.dims().map_or(Dim::Unknown, |d| Dim::Known(d.len() as u64));
+        let ty = TensorType { elem: Elem::I64.onnx(), dims: Some(vec![rank]) };
+        self.node(label, "Shape", &[x], Vec::new(), ty)
+    }
+
+    /// The number of elements of `x`, an int64 scalar.
+    pub fn size(&mut self, label: &str, x: &Tensor) -> Tensor {
+        let ty = TensorType { elem: Elem::I64.onnx(), dims: Some(Vec::new()) };
+        self.node(label, "Size", &[x], Vec::new(), ty)
+    }
+
+    /// Reshape to the dimensions `dims`, which the int64 tensor `shape` holds at run time.
+    pub fn reshape(&mut self, label: &str, x: &Tensor, shape: &Tensor, dims: Option<Vec<Dim>>) -> Tensor {
+        self.node(label, "Reshape", &[x, shape], Vec::new(), TensorType { elem: x.ty.elem, dims })
+    }
+
+    /// Unsqueeze, which gives `x` axes of length 1 where `axes` count in the result. They became an input with operator set 13.
+    pub fn unsqueeze(&mut self, label: &str, x: &Tensor, axes: &[i64]) -> Tensor {
+        let dims = x.dims().map(|dims| {
+            let mut dims = dims.clone();
+            let rank = dims.len() + axes.len();
+            let mut places: Vec<usize> =
+                axes.iter().filter_map(|a| usize::try_from(a.rem_euclid(rank.max(1) as i64)).ok()).collect();
+            places.sort_unstable();
+            places.iter().for_each(|at| dims.insert(*at.min(&dims.len()), Dim::Known(1)));
+            dims
+        });
+        let ty = TensorType { elem: x.ty.elem, dims };
+        if self.opset < 13 {
+            return self.node(label, "Unsqueeze", &[x], vec![ints("axes", axes)], ty);
+        }
+        let axes = self.shape_constant("axes", axes);
+        self.node(label, "Unsqueeze", &[x, &axes], Vec::new(), ty)
+    }
+
     /// Standard normal numbers, new in every run. `seed` must be an integer in [2, 2²⁴): ONNX Runtime truncates it, and others collide.
     pub fn random_normal(&mut self, label: &str, elem: Elem, dims: [u64; 2], seed: Option<u32>) -> Tensor {
         let shape = dims.map(|d| i64::try_from(d).unwrap_or(i64::MAX));

@@ -6,7 +6,8 @@
 use ndarray::{Array2, ArrayView2, Axis};
 
 use super::emit::{Elem, Emitter, Tensor};
-use super::fit::{Precision, SHIFT, fit};
+use super::fit::{Precision, SHIFT, fit, slope_coefficients};
+use super::gradient::{Gradient, weight};
 use super::kummer::{self, RHO_ZERO};
 use super::layer::{Cost, Layer, Unsupported};
 use super::rho::{Reduction, float};
@@ -57,14 +58,33 @@ impl Regularizer for Exact {
         let h = layer.input(e);
         let square = e.binary("square", "Mul", &h, &h);
         let norm2 = sum_over_row(e, layer, &square);
-        let loss = match layer.row_length() {
-            Some(d) => static_loss(e, layer.elem(), d, &norm2),
-            None => dynamic_loss(e, layer, &norm2),
+        let sample = Sample::of(e, layer, &norm2);
+        sample.penalty(e, layer)
+    }
+
+    /// λ/b·κ_d(‖h_i‖)·h_i, with κ_d = K(x)/((d + 5)·√s); see [`fit`](super::fit).
+    fn emit_gradient(&self, e: &mut Emitter, layer: &Layer, coef: &Tensor, with_value: bool) -> Gradient {
+        let h = layer.input(e);
+        let square = e.binary("square", "Mul", &h, &h);
+        let norm2 = sum_over_row(e, layer, &square);
+        let sample = Sample::of(e, layer, &norm2);
+        let kappa = sample.weighted_kappa(e, layer, coef);
+        let gradient = match layer.row_axes() {
+            Some(axes) => {
+                // A row of every axis has one κ, of one element, and a row of none has h's own shape.
+                let is_whole = axes.is_empty() || layer.h.ty.rank() == Some(axes.len());
+                let kappa = if is_whole { kappa } else { e.unsqueeze("kappa_of_row", &kappa, &axes) };
+                e.binary("gradient", "Mul", &h, &kappa)
+            }
+            None => {
+                let rows = e.flatten("h_rows", &h);
+                let kappa = e.unsqueeze("kappa_of_row", &kappa, &[1]);
+                let gradient = e.binary("gradient", "Mul", &rows, &kappa);
+                layer.from_rows(e, &gradient)
+            }
         };
-        match layer.reduction {
-            Reduction::Mean => e.reduce_all("per", "ReduceMean", &loss),
-            Reduction::Sum => e.reduce_all("per", "ReduceSum", &loss),
-        }
+        let tensor = e.cast("gradient_cast", &gradient, layer.h.ty.elem);
+        Gradient { tensor, value: with_value.then(|| sample.penalty(e, layer)) }
     }
 
     fn cost(&self, rows: f64, d: f64) -> Cost {
@@ -85,94 +105,212 @@ fn sum_over_row(e: &mut Emitter, layer: &Layer, square: &Tensor) -> Tensor {
     }
 }
 
-/// ℓ_d for a d that is known now; the sequence of [`fit`](super::fit).
-fn static_loss(e: &mut Emitter, elem: Elem, d: u64, norm2: &Tensor) -> Tensor {
-    let fit = fit(d, if elem == Elem::F64 { Precision::F64 } else { Precision::F32 });
-    let scale = 1.0 / fit.divisor() as f64;
-    let scale = e.scalar(&format!("d{d}_scale"), elem, scale);
-    let scaled = e.binary("scaled", "Mul", norm2, &scale);
-    let (s, x) = variable(e, elem, &scaled);
-    let coefficients: Vec<Tensor> =
-        fit.folded().iter().enumerate().map(|(k, c)| e.scalar(&format!("d{d}_c{k}"), elem, *c)).collect();
-    finish(e, &s, &x, &coefficients)
+/// What ℓ and κ of every row are made of.
+struct Sample {
+    elem: Elem,
+    dimension: Dimension,
+    /// √s, with s = 1 + ‖h‖²/(d + 5).
+    root: Tensor,
+    /// 1 − 2/s.
+    x: Tensor,
 }
 
-/// s = 1 + m and x = 1 − 2/s.
-fn variable(e: &mut Emitter, elem: Elem, scaled: &Tensor) -> (Tensor, Tensor) {
-    let (one, two) = (e.scalar("one", elem, 1.0), e.scalar("two", elem, 2.0));
-    let s = e.binary("s", "Add", scaled, &one);
-    let v = e.binary("v", "Div", &two, &s);
-    let x = e.binary("x", "Sub", &one, &v);
-    (s, x)
+/// The length of a row.
+enum Dimension {
+    /// It is known now.
+    Known(u64),
+    /// Only the running graph knows it.
+    RunTime(RunTime),
 }
 
-/// √s·P(x) by Horner's rule.
-fn finish(e: &mut Emitter, s: &Tensor, x: &Tensor, coefficients: &[Tensor]) -> Tensor {
-    let mut highest_first = coefficients.iter().enumerate().rev();
-    let Some((_, leading)) = highest_first.next() else { return s.clone() };
-    let mut p = leading.clone();
-    for (k, c) in highest_first {
-        let product = e.binary(&format!("p{k}_x"), "Mul", &p, x);
-        p = e.binary(&format!("p{k}"), "Add", &product, c);
+impl Sample {
+    fn of(e: &mut Emitter, layer: &Layer, norm2: &Tensor) -> Self {
+        let elem = layer.elem();
+        let (dimension, scaled) = match layer.row_length() {
+            Some(d) => {
+                let scale = e.scalar(&format!("d{d}_scale"), elem, 1.0 / divisor(d) as f64);
+                (Dimension::Known(d), e.binary("scaled", "Mul", norm2, &scale))
+            }
+            None => {
+                let run_time = RunTime::of(e, layer);
+                let scaled = e.binary("scaled", "Div", norm2, &run_time.divisor);
+                (Dimension::RunTime(run_time), scaled)
+            }
+        };
+        let (one, two) = (e.scalar("one", elem, 1.0), e.scalar("two", elem, 2.0));
+        let s = e.binary("s", "Add", &scaled, &one);
+        let v = e.binary("v", "Div", &two, &s);
+        let x = e.binary("x", "Sub", &one, &v);
+        let root = e.unary("sqrt", "Sqrt", &s);
+        Sample { elem, dimension, root, x }
     }
-    let root = e.unary("sqrt", "Sqrt", s);
-    e.binary("loss", "Mul", &root, &p)
+
+    /// ℓ = √s·P(x) of every row, as one number.
+    fn penalty(&self, e: &mut Emitter, layer: &Layer) -> Tensor {
+        let p = self.evaluate(e, Polynomial::Loss);
+        let loss = e.binary("loss", "Mul", &self.root, &p);
+        match layer.reduction {
+            Reduction::Mean => e.reduce_all("per", "ReduceMean", &loss),
+            Reduction::Sum => e.reduce_all("per", "ReduceSum", &loss),
+        }
+    }
+
+    /// λ/b·κ of every row, with b for a mean.
+    fn weighted_kappa(&self, e: &mut Emitter, layer: &Layer, coef: &Tensor) -> Tensor {
+        let k = self.evaluate(e, Polynomial::Slope);
+        let kappa = e.binary("kappa", "Div", &k, &self.root);
+        let (kappa, divisor) = match &self.dimension {
+            Dimension::Known(d) => (kappa, divisor(*d)),
+            Dimension::RunTime(d) => (e.binary("kappa_of_d", "Div", &kappa, &d.divisor), 1),
+        };
+        let weight = weight(e, layer, coef, ("one", 1.0), divisor, &kappa);
+        e.binary("kappa_weighted", "Mul", &kappa, &weight)
+    }
+
+    /// A polynomial at x by Horner's rule.
+    fn evaluate(&self, e: &mut Emitter, polynomial: Polynomial) -> Tensor {
+        let coefficients = match &self.dimension {
+            Dimension::Known(d) => known_coefficients(e, self.elem, *d, polynomial),
+            Dimension::RunTime(d) => d.coefficients(e, self.elem, polynomial),
+        };
+        let label = polynomial.label();
+        let mut highest_first = coefficients.iter().enumerate().rev();
+        let Some((_, leading)) = highest_first.next() else { return self.x.clone() };
+        let mut p = leading.clone();
+        for (k, c) in highest_first {
+            let product = e.binary(&format!("{label}{k}_x"), "Mul", &p, &self.x);
+            p = e.binary(&format!("{label}{k}"), "Add", &product, c);
+        }
+        p
+    }
+}
+
+/// The d + 5 that divides ‖h‖².
+fn divisor(d: u64) -> u64 {
+    d.saturating_add(u64::from(SHIFT))
+}
+
+/// The two polynomials of a fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Polynomial {
+    /// P, with ℓ = √s·P(x).
+    Loss,
+    /// K, with κ = K(x)/((d + 5)·√s).
+    Slope,
+}
+
+impl Polynomial {
+    /// What its partial sums are called.
+    fn label(self) -> &'static str {
+        match self {
+            Polynomial::Loss => "p",
+            Polynomial::Slope => "k",
+        }
+    }
+
+    /// A prefix that tells the names of its coefficients from those of P.
+    fn prefix(self) -> &'static str {
+        match self {
+            Polynomial::Loss => "",
+            Polynomial::Slope => "slope_",
+        }
+    }
+
+    /// Its coefficients, times √(2/π), from those of P.
+    fn folded(self, loss: impl Iterator<Item = f64>) -> Vec<f64> {
+        let folded: Vec<f64> = loss.map(|c| c * RHO_ZERO).collect();
+        match self {
+            Polynomial::Loss => folded,
+            Polynomial::Slope => slope_coefficients(&folded),
+        }
+    }
+}
+
+/// The coefficients for a d that is known now.
+fn known_coefficients(e: &mut Emitter, elem: Elem, d: u64, polynomial: Polynomial) -> Vec<Tensor> {
+    let fit = fit(d, if elem == Elem::F64 { Precision::F64 } else { Precision::F32 });
+    let coefficients = polynomial.folded(fit.coefficients.iter().copied());
+    let name = |k| format!("d{d}_{}c{k}", polynomial.prefix());
+    coefficients.iter().enumerate().map(|(k, c)| e.scalar(&name(k), elem, *c)).collect()
 }
 
 /// (rows of the table, orders of the series, degree of the series, degree of the table) by precision.
 const ANY_D_F32: (u32, u32, u32, u32) = (63, 4, 6, 16);
 const ANY_D_F64: (u32, u32, u32, u32) = (63, 7, 12, 32);
 
-/// ℓ_d for a d that only the running graph knows: coefficients from a table for d < 64, from a series above.
+/// A d that only the running graph knows: coefficients from a table for d < 64, from a series above.
 ///
-/// The choice is made by arithmetic, because Where came with operator set 9: both sides are finite for every d.
-fn dynamic_loss(e: &mut Emitter, layer: &Layer, norm2: &Tensor) -> Tensor {
-    let elem = layer.elem();
-    let (last, orders, series_degree, degree) = if elem == Elem::F64 { ANY_D_F64 } else { ANY_D_F32 };
-    let columns = u64::from(degree) + 1;
+/// The choice is made by arithmetic, because Where came with operator set 9: both sides are finite for every d. All are of one element.
+struct RunTime {
+    /// d + 5.
+    divisor: Tensor,
+    /// min(d, 63), a row of the table.
+    row: Tensor,
+    /// 1/(d + 5).
+    inverse: Tensor,
+    /// 1 for d < 64, else 0.
+    use_table: Tensor,
+}
 
-    let length = layer.run_time_length(e);
-    let d = e.cast("d", &length, elem.onnx());
-    let shift = e.scalar("shift", elem, f64::from(SHIFT));
-    let divisor = e.binary("divisor", "Add", &d, &shift);
-    let scaled = e.binary("scaled", "Div", norm2, &divisor);
-    let (s, x) = variable(e, elem, &scaled);
-
-    let table: Vec<f64> = any_d::table(last, degree).iter().map(|c| c * RHO_ZERO).collect();
-    let table = e.constant("any_d_table", elem, &[u64::from(last) + 1, columns], &table);
-    // Of d's shape, because Min broadcasts only from operator set 8 on.
-    let last_row = e.constant("any_d_last", elem, &[1], &[f64::from(last)]);
-    let clipped = e.binary("row", "Min", &d, &last_row);
-    let index = e.cast("row_index", &clipped, Elem::I64.onnx());
-    let from_table = e.gather("from_table", &table, &index, 0);
-
-    let one = e.scalar("one", elem, 1.0);
-    let y = e.binary("inverse", "Div", &one, &divisor);
-    let series = any_d::large_d_series(last + 1, orders, series_degree);
-    let padded = |row: usize| -> Vec<f64> {
-        let known = series.row(row).to_vec();
-        known.iter().map(|c| c * RHO_ZERO).chain(std::iter::repeat(0.0)).take(columns as usize).collect()
-    };
-    let row = |e: &mut Emitter, j: usize| e.constant(&format!("any_d_series{j}"), elem, &[1, columns], &padded(j));
-    let mut from_series = row(e, orders as usize);
-    for j in (0..orders as usize).rev() {
-        let term = row(e, j);
-        let product = e.binary(&format!("series{j}_y"), "Mul", &from_series, &y);
-        from_series = e.binary(&format!("series{j}"), "Add", &product, &term);
+impl RunTime {
+    fn of(e: &mut Emitter, layer: &Layer) -> Self {
+        let elem = layer.elem();
+        let (last, ..) = any_d_sizes(elem);
+        let length = layer.run_time_length(e);
+        let d = e.cast("d", &length, elem.onnx());
+        let shift = e.scalar("shift", elem, f64::from(SHIFT));
+        let divisor = e.binary("divisor", "Add", &d, &shift);
+        // Of d's shape, because Min broadcasts only from operator set 8 on.
+        let last_row = e.constant("any_d_last", elem, &[1], &[f64::from(last)]);
+        let clipped = e.binary("row", "Min", &d, &last_row);
+        let row = e.cast("row_index", &clipped, Elem::I64.onnx());
+        let one = e.scalar("one", elem, 1.0);
+        let inverse = e.binary("inverse", "Div", &one, &divisor);
+        let bound = e.constant("any_d_bound", elem, &[1], &[f64::from(last) + 1.0]);
+        let small_ty = TensorType { elem: crate::onnx::tensor_proto::DataType::Bool as i32, dims: d.ty.dims.clone() };
+        let is_small = e.node("is_small", "Less", &[&d, &bound], Vec::new(), small_ty);
+        let use_table = e.cast("use_table", &is_small, elem.onnx());
+        RunTime { divisor, row, inverse, use_table }
     }
 
-    let bound = e.constant("any_d_bound", elem, &[1], &[f64::from(last) + 1.0]);
-    let small_ty = TensorType { elem: crate::onnx::tensor_proto::DataType::Bool as i32, dims: d.ty.dims.clone() };
-    let is_small = e.node("is_small", "Less", &[&d, &bound], Vec::new(), small_ty);
-    let is_small = e.cast("use_table", &is_small, elem.onnx());
-    let difference = e.binary("difference", "Sub", &from_table, &from_series);
-    let chosen = e.binary("chosen", "Mul", &difference, &is_small);
-    let row = e.binary("coefficients", "Add", &chosen, &from_series);
-    let coefficients: Vec<Tensor> = (0..columns)
-        .map(|k| {
-            let index = e.constant(&format!("index_{k}"), Elem::I64, &[], &[k as f64]);
-            e.gather(&format!("c{k}"), &row, &index, 1)
-        })
-        .collect();
-    finish(e, &s, &x, &coefficients)
+    fn coefficients(&self, e: &mut Emitter, elem: Elem, polynomial: Polynomial) -> Vec<Tensor> {
+        let (last, orders, series_degree, degree) = any_d_sizes(elem);
+        let columns = u64::from(degree) + 1;
+        let prefix = polynomial.prefix();
+
+        let table: Vec<f64> = any_d::table(last, degree)
+            .rows()
+            .into_iter()
+            .flat_map(|row| polynomial.folded(row.iter().copied()))
+            .collect();
+        let table = e.constant(&format!("any_d_{prefix}table"), elem, &[u64::from(last) + 1, columns], &table);
+        let from_table = e.gather(&format!("{prefix}from_table"), &table, &self.row, 0);
+
+        let series = any_d::large_d_series(last + 1, orders, series_degree);
+        let row = |e: &mut Emitter, j: usize| {
+            let known = series.row(j).to_vec();
+            let padded = known.into_iter().chain(std::iter::repeat(0.0)).take(columns as usize);
+            e.constant(&format!("any_d_{prefix}series{j}"), elem, &[1, columns], &polynomial.folded(padded))
+        };
+        let mut from_series = row(e, orders as usize);
+        for j in (0..orders as usize).rev() {
+            let term = row(e, j);
+            let product = e.binary(&format!("{prefix}series{j}_y"), "Mul", &from_series, &self.inverse);
+            from_series = e.binary(&format!("{prefix}series{j}"), "Add", &product, &term);
+        }
+
+        let difference = e.binary(&format!("{prefix}difference"), "Sub", &from_table, &from_series);
+        let chosen = e.binary(&format!("{prefix}chosen"), "Mul", &difference, &self.use_table);
+        let row = e.binary(&format!("{prefix}coefficients"), "Add", &chosen, &from_series);
+        (0..columns)
+            .map(|k| {
+                let index = e.constant(&format!("index_{k}"), Elem::I64, &[], &[k as f64]);
+                e.gather(&format!("{prefix}c{k}"), &row, &index, 1)
+            })
+            .collect()
+    }
+}
+
+fn any_d_sizes(elem: Elem) -> (u32, u32, u32, u32) {
+    if elem == Elem::F64 { ANY_D_F64 } else { ANY_D_F32 }
 }

@@ -174,15 +174,44 @@ impl Layer {
         }
     }
 
+    /// The way back from [`Layer::rows_to_project`]: `rows` in the shape of h.
+    pub(super) fn from_rows(&self, e: &mut Emitter, rows: &Tensor) -> Tensor {
+        let rank = self.dims().map(<[Dim]>::len);
+        let is_reshaped = match (self.view, rank) {
+            (View::Flatten, Some(2)) => self.batch_axis != 0,
+            (View::Flatten, _) | (View::Channel, None | Some(0 | 1)) | (View::Last, Some(0)) => true,
+            (View::Channel, Some(rank)) => rank > 3,
+            (View::Last, _) => false,
+        };
+        if !is_reshaped {
+            return rows.clone();
+        }
+        let shape = e.shape("h_shape", &self.h);
+        let Some(perm) = self.batch_first_axes().filter(|_| self.view == View::Flatten) else {
+            return e.reshape("gradient_shaped", rows, &shape, self.h.ty.dims.clone());
+        };
+        let order: Vec<i64> = perm.iter().map(|p| *p as i64).collect();
+        let order = e.shape_constant("axes", &order);
+        let shape = e.gather("batch_first_shape", &shape, &order, 0);
+        let dims = self.dims().map(|dims| perm.iter().map(|p| dims[*p].clone()).collect());
+        let shaped = e.reshape("gradient_batch_first", rows, &shape, dims);
+        let mut back = vec![0; perm.len()];
+        perm.iter().enumerate().for_each(|(i, p)| back[*p] = i);
+        e.transpose("gradient_shaped", &shaped, &back)
+    }
+
+    /// The order of h's axes that has the axis of samples in front; `None` where it is there already.
+    fn batch_first_axes(&self) -> Option<Vec<usize>> {
+        let rank = self.dims()?.len();
+        let rest = (0..rank).filter(|a| *a != self.batch_axis);
+        (self.batch_axis > 0 && self.batch_axis < rank).then(|| std::iter::once(self.batch_axis).chain(rest).collect())
+    }
+
     /// Moves the axis of samples to the front.
     fn batch_first(&self, e: &mut Emitter, label: &str, h: &Tensor) -> Tensor {
-        match self.dims() {
-            Some(dims) if self.batch_axis > 0 && self.batch_axis < dims.len() => {
-                let rest = (0..dims.len()).filter(|a| *a != self.batch_axis);
-                let perm: Vec<usize> = std::iter::once(self.batch_axis).chain(rest).collect();
-                e.transpose(label, h, &perm)
-            }
-            _ => h.clone(),
+        match self.batch_first_axes() {
+            Some(perm) => e.transpose(label, h, &perm),
+            None => h.clone(),
         }
     }
 }
@@ -224,20 +253,34 @@ mod tests {
                 if regularizer.check(opset, &layer).is_err() {
                     continue;
                 }
-                let mut e = Emitter::new(opset, "root/", "layer");
-                let result = regularizer.emit(&mut e, &layer);
-                let emission = e.finish();
-                let mut made: HashSet<&str> = emission.constants.keys().map(String::as_str).collect();
-                made.insert("h");
-                for node in &emission.nodes {
-                    for input in &node.input {
-                        assert!(made.contains(input.as_str()), "{} reads {input} of {layer:?}", regularizer.name());
+                let coef = Tensor {
+                    name: "coef".into(),
+                    ty: TensorType { elem: layer.elem().onnx(), dims: Some(Vec::new()) },
+                };
+                for with_value in [None, Some(false), Some(true)] {
+                    let mut e = Emitter::new(opset, "root/", "layer");
+                    let results = match with_value {
+                        None => vec![regularizer.emit(&mut e, &layer)],
+                        Some(with_value) => {
+                            let made = regularizer.emit_gradient(&mut e, &layer, &coef, with_value);
+                            assert_eq!(made.tensor.ty.elem, layer.h.ty.elem);
+                            assert_eq!(made.tensor.ty.rank(), layer.h.ty.rank(), "{layer:?}");
+                            [Some(made.tensor), made.value].into_iter().flatten().collect()
+                        }
+                    };
+                    let emission = e.finish();
+                    let mut made: HashSet<&str> = emission.constants.keys().map(String::as_str).collect();
+                    made.extend(["h", "coef"]);
+                    for node in &emission.nodes {
+                        for input in &node.input {
+                            assert!(made.contains(input.as_str()), "{} reads {input} of {layer:?}", regularizer.name());
+                        }
+                        for output in &node.output {
+                            assert!(made.insert(output), "{} makes {output} twice of {layer:?}", regularizer.name());
+                        }
                     }
-                    for output in &node.output {
-                        assert!(made.insert(output), "{} makes {output} twice of {layer:?}", regularizer.name());
-                    }
+                    assert!(results.iter().all(|r| made.contains(r.name.as_str())));
                 }
-                assert!(made.contains(result.name.as_str()));
             }
         }
     }

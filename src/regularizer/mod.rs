@@ -7,6 +7,7 @@ mod chebyshev;
 pub mod emit;
 pub mod exact;
 pub mod fit;
+mod gradient;
 #[cfg(test)]
 mod graph_f32;
 pub mod kummer;
@@ -17,6 +18,7 @@ pub mod rho;
 pub mod sampled;
 
 pub use exact::Exact;
+pub use gradient::Gradient;
 pub use layer::{Cost, Layer, Projection, Unsupported, View};
 pub use rho::Reduction;
 pub use sampled::Sampled;
@@ -35,6 +37,12 @@ pub trait Regularizer: Sync {
     ///
     /// Nothing but the tapped value is read, and no gradient flows anywhere else. Call [`Regularizer::check`] first.
     fn emit(&self, e: &mut Emitter, layer: &Layer) -> Tensor;
+
+    /// Writes the nodes that compute λ·∂(penalty)/∂h of a layer, in the shape and type of the tapped value h.
+    ///
+    /// `coef` is λ, a scalar in the layer's arithmetic. `with_value` asks for the penalty too, of the same random numbers. The nodes
+    /// need no gradient themselves. h's element type has to be known. Call [`Regularizer::check`] first.
+    fn emit_gradient(&self, e: &mut Emitter, layer: &Layer, coef: &Tensor, with_value: bool) -> Gradient;
 
     /// What it costs in one step, forward, for `rows` rows of `d` values.
     fn cost(&self, rows: f64, d: f64) -> Cost;

@@ -7,6 +7,7 @@ use ndarray::{Array2, ArrayView2};
 
 use super::Regularizer;
 use super::emit::{Elem, Emitter, Tensor};
+use super::gradient::{Gradient, weight};
 use super::layer::{Cost, Layer, Projection, Unsupported};
 use super::rho::{Reduction, float, rho, rho_slope};
 use crate::graph::types::Dim;
@@ -53,12 +54,53 @@ impl Regularizer for Sampled {
 
     /// With Θ divided by √2, u = ⟨h, θ⟩/√2 and ρ = √2·(u·erf(u) + exp(−u²)/√π).
     fn emit(&self, e: &mut Emitter, layer: &Layer) -> Tensor {
+        let (_, u) = self.project(e, layer);
+        let erf = erf(e, &u);
+        self.value(e, layer, &u, &erf)
+    }
+
+    /// √2·λ/(b·s)·erf(u)·Θᵀ/√2.
+    fn emit_gradient(&self, e: &mut Emitter, layer: &Layer, coef: &Tensor, with_value: bool) -> Gradient {
+        let (theta, u) = self.project(e, layer);
+        let erf = erf(e, &u);
+        let slices = match layer.reduction {
+            Reduction::Mean => 1,
+            Reduction::Sum => self.slices,
+        };
+        let weight = weight(e, layer, coef, ("sqrt_2", std::f64::consts::SQRT_2), slices, &u);
+        let transposed = e.transpose("theta_transposed", &theta, &[1, 0]);
+        let weighted = e.binary("theta_weighted", "Mul", &transposed, &weight);
+        let d = layer.row_length().map_or(Dim::Unknown, Dim::Known);
+        let rows = match layer.projection() {
+            Projection::RowsTimesDirections => {
+                let dims = u.ty.dims.as_ref().map(|dims| replace_last(dims, d));
+                e.matmul("gradient_rows", &erf, &weighted, dims)
+            }
+            Projection::DirectionsTimesMaps => {
+                let at = |i: usize| u.ty.dims.as_ref().and_then(|dims| dims.get(i).cloned()).unwrap_or_default();
+                e.matmul("gradient_rows", &weighted, &erf, Some(vec![at(0), d, at(2)]))
+            }
+        };
+        let gradient = layer.from_rows(e, &rows);
+        let tensor = e.cast("gradient_cast", &gradient, layer.h.ty.elem);
+        Gradient { tensor, value: with_value.then(|| self.value(e, layer, &u, &erf)) }
+    }
+
+    fn cost(&self, rows: f64, d: f64) -> Cost {
+        let s = self.slices as f64;
+        Cost { multiply_adds: rows * d * s + 4.0 * rows * s, bytes: 4.0 * (d * s + rows * s), random_numbers: d * s }
+    }
+}
+
+impl Sampled {
+    /// Θ/√2 and u = h·Θ/√2, [.., s], or [N, s, L] of maps.
+    fn project(&self, e: &mut Emitter, layer: &Layer) -> (Tensor, Tensor) {
         let h = layer.input(e);
         let rows = layer.rows_to_project(e, &h);
         let theta = self.directions(e, layer);
         let u = match layer.projection() {
             Projection::RowsTimesDirections => {
-                let dims = rows.ty.dims.as_ref().map(|d| replace_last(d, self.slices));
+                let dims = rows.ty.dims.as_ref().map(|d| replace_last(d, Dim::Known(self.slices)));
                 e.matmul("project", &rows, &theta, dims)
             }
             Projection::DirectionsTimesMaps => {
@@ -66,9 +108,13 @@ impl Regularizer for Sampled {
                 e.matmul("project", &theta, &rows, Some(vec![at(0), Dim::Known(self.slices), at(2)]))
             }
         };
-        let erf = erf(e, &u);
-        let linear = e.binary("u_erf", "Mul", &u, &erf);
-        let square = e.binary("u_u", "Mul", &u, &u);
+        (theta, u)
+    }
+
+    /// The penalty, from u and erf(u).
+    fn value(&self, e: &mut Emitter, layer: &Layer, u: &Tensor, erf: &Tensor) -> Tensor {
+        let linear = e.binary("u_erf", "Mul", u, erf);
+        let square = e.binary("u_u", "Mul", u, u);
         let negative = e.unary("neg", "Neg", &square);
         let bell = e.unary("exp", "Exp", &negative);
         let root_pi = e.scalar("one_over_sqrt_pi", layer.elem(), std::f64::consts::FRAC_2_SQRT_PI / 2.0);
@@ -91,13 +137,6 @@ impl Regularizer for Sampled {
         e.binary("per", "Mul", &reduced, &scale)
     }
 
-    fn cost(&self, rows: f64, d: f64) -> Cost {
-        let s = self.slices as f64;
-        Cost { multiply_adds: rows * d * s + 4.0 * rows * s, bytes: 4.0 * (d * s + rows * s), random_numbers: d * s }
-    }
-}
-
-impl Sampled {
     /// Θ/√2: [d, s], or [s, d] where it multiplies maps from the left. Columns (rows) are uniform on the sphere.
     fn directions(&self, e: &mut Emitter, layer: &Layer) -> Tensor {
         let left = matches!(layer.projection(), Projection::DirectionsTimesMaps);
@@ -137,10 +176,10 @@ fn erf(e: &mut Emitter, u: &Tensor) -> Tensor {
     e.cast("erf", &erf, Elem::F64.onnx())
 }
 
-fn replace_last(dims: &[Dim], last: u64) -> Vec<Dim> {
+fn replace_last(dims: &[Dim], last: Dim) -> Vec<Dim> {
     let mut dims = dims.to_vec();
     if let Some(d) = dims.last_mut() {
-        *d = Dim::Known(last);
+        *d = last;
     }
     dims
 }

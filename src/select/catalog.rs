@@ -69,11 +69,15 @@ impl Catalog {
         let rank_of = |name: &str| ranks.get_or_init(|| declared_ranks(model)).get(name).copied();
         let scan = scan(graph, &functions, &rank_of);
         let hidden = hidden_activations(graph, &functions, &scan.calls);
-        let mut by_value = vec![0; graph.value_count()];
-        for (i, found) in (1u32..).zip(&scan.found) {
-            by_value[found.value.index()] = i;
-        }
+        let by_value = index(graph, &scan.found);
         Catalog { found: scan.found, hidden, near_misses: scan.near_misses, by_value }
+    }
+
+    /// Leaves out the activations, and what comes close to one, that these nodes compute.
+    pub fn leave_out(&mut self, graph: &Graph<'_>, nodes: impl Fn(NodeId) -> bool) {
+        self.found.retain(|f| !nodes(f.node));
+        self.near_misses.retain(|m| !nodes(m.node));
+        self.by_value = index(graph, &self.found);
     }
 
     /// The activation whose output a value is.
@@ -90,6 +94,14 @@ impl Catalog {
         counts.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
         counts
     }
+}
+
+fn index(graph: &Graph<'_>, found: &[Found]) -> Vec<u32> {
+    let mut by_value = vec![0; graph.value_count()];
+    for (i, found) in (1u32..).zip(found) {
+        by_value[found.value.index()] = i;
+    }
+    by_value
 }
 
 fn declared_ranks(model: &Model) -> HashMap<&str, usize> {

@@ -55,6 +55,43 @@ class Step:
         return float(next(iter(self.outputs.values())))
 
 
+@dataclasses.dataclass(frozen=True)
+class Artifacts:
+    """What `generate_artifacts` made of a forward graph: the training model and the checkpoint with its parameters."""
+
+    training_model: bytes
+    checkpoint: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps(Step):
+    losses: np.ndarray
+
+
+def artifacts(model: Model, parameters: Iterable[str] | None = None, frozen: Iterable[str] = ()) -> Artifacts:
+    """ONNX Runtime's training artifacts of a forward graph whose first output is the loss.
+
+    `parameters` are names of initializers; left out, all of float32 except running statistics and those that are `frozen`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        request = {"parameters": None if parameters is None else list(parameters), "frozen": list(frozen)}
+        pathlib.Path(folder, "request.json").write_text(json.dumps(request))
+        _run("ort_artifacts.py", _saved(model, folder), folder)
+        made = [pathlib.Path(folder, name).read_bytes() for name in ["made_training_model.onnx", "made_checkpoint"]]
+        return Artifacts(*made)
+
+
+def steps(model: Model, checkpoint: bytes, feeds: Mapping[str, np.ndarray], count: int = 1, rate: float = 0.0) -> Steps:
+    """`count` steps of a training model, all on the same batch, with plain SGD in between; outputs and gradients of the last."""
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(pathlib.Path(folder, "feeds.npz"), **feeds)
+        pathlib.Path(folder, "checkpoint").write_bytes(checkpoint)
+        pathlib.Path(folder, "request.json").write_text(json.dumps({"steps": count, "rate": rate}))
+        _run("ort_steps.py", _saved(model, folder), pathlib.Path(folder, "checkpoint"), folder)
+        with np.load(pathlib.Path(folder, "step.npz")) as arrays:
+            return Steps(**_outputs_and_gradients(arrays), losses=arrays["losses"])
+
+
 def gradients(model: Model, feeds: Mapping[str, np.ndarray], parameters: Iterable[str] | None = None) -> Step:
     """Outputs and d loss / d parameter of a forward graph whose first output is the loss, by ONNX Runtime's training API.
 
@@ -62,23 +99,39 @@ def gradients(model: Model, feeds: Mapping[str, np.ndarray], parameters: Iterabl
     Runs in .venv-ort-training, in a process of its own: that API needs other versions, and now and then it crashes.
     """
     with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder, "model.onnx")
-        if isinstance(model, onnx.ModelProto):
-            model = model.SerializeToString()
-        if isinstance(model, bytes):
-            path.write_bytes(model)
-        else:
-            path = pathlib.Path(model)
         np.savez(pathlib.Path(folder, "feeds.npz"), **feeds)
         pathlib.Path(folder, "parameters.json").write_text(json.dumps(None if parameters is None else list(parameters)))
-        script = pathlib.Path(__file__).with_name("ort_gradients.py")
-        run = subprocess.run(
-            [TRAINING_PYTHON, script, path, folder], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
-        )
-        if run.returncode != 0:
-            raise TrainingRefused(f"exit status {run.returncode}\n{run.stdout}{run.stderr}")
+        _run("ort_gradients.py", _saved(model, folder), folder)
         with np.load(pathlib.Path(folder, "step.npz")) as arrays:
-            return Step(
-                outputs={key.removeprefix("output:"): arrays[key] for key in arrays if key.startswith("output:")},
-                gradients={key.removeprefix("grad:"): arrays[key] for key in arrays if key.startswith("grad:")},
-            )
+            return Step(**_outputs_and_gradients(arrays))
+
+
+def _saved(model: Model, folder: str) -> pathlib.Path:
+    """A file with the model: its own, where it is one."""
+    if isinstance(model, onnx.ModelProto):
+        model = model.SerializeToString()
+    if not isinstance(model, bytes):
+        return pathlib.Path(model)
+    path = pathlib.Path(folder, "model.onnx")
+    path.write_bytes(model)
+    return path
+
+
+def _run(script: str, *arguments: object) -> None:
+    """Runs a script beside this file by .venv-ort-training."""
+    run = subprocess.run(
+        [TRAINING_PYTHON, pathlib.Path(__file__).with_name(script), *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
+    if run.returncode != 0:
+        raise TrainingRefused(f"exit status {run.returncode}\n{run.stdout}{run.stderr}")
+
+
+def _outputs_and_gradients(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    parts = {"outputs": "output:", "gradients": "grad:"}
+    return {
+        part: {key.removeprefix(prefix): arrays[key] for key in arrays if key.startswith(prefix)} for part, prefix in parts.items()
+    }

@@ -51,4 +51,5 @@ def main(model_path, folder):
     np.savez(str(folder / "step.npz"), **step)
 
 
-main(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
+if __name__ == "__main__":
+    main(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))

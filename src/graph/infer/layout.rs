@@ -68,8 +68,10 @@ impl Making {
             | "MaxRoiPool"
             | "RoiAlign"
             | "GridSample" => Making::Maps,
-            "BatchNormalization" => Making::MapsFromRank,
-            "LSTM" | "GRU" | "RNN" | "Attention" | "MultiHeadAttention" => Making::Recurrent,
+            "BatchNormalization" | "BatchNormInternal" => Making::MapsFromRank,
+            "LSTM" | "GRU" | "RNN" | "LSTMTraining" | "GRUTraining" | "Attention" | "MultiHeadAttention" => {
+                Making::Recurrent
+            }
             "MatMul" | "FusedMatMul" | "Einsum" => Making::Sequences,
             "LayerNormalization"
             | "RMSNormalization"

@@ -148,6 +148,10 @@ static MICROSOFT: LazyLock<Table> = LazyLock::new(|| {
         &[
             ("BiasGelu FastGelu Gelu QuickGelu", Rule::Like(0, pointwise::same)),
             ("FusedMatMul", Rule::Like(0, matmul::fused)),
+            // What ONNX Runtime makes of operators whose gradient it takes.
+            ("BatchNormInternal", Rule::Like(0, pointwise::same)),
+            ("LSTMTraining", Rule::Each(recurrent::lstm)),
+            ("GRUTraining", Rule::Each(recurrent::gru)),
         ],
         false,
     )

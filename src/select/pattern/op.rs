@@ -127,6 +127,9 @@ pub fn classify(node: &NodeProto, functions: &Functions<'_>) -> Op {
             "FastGelu" if node.input.get(1).is_none_or(String::is_empty) => Op::Activation(Activation::Gelu),
             // QuickGelu is x·σ(αx); ONNX Runtime writes SiLU so.
             "QuickGelu" if float_is(node, "alpha", 1.702, 1.0) => Op::Activation(Activation::Silu),
+            // What the gradient builder makes of recurrent operators.
+            "LSTMTraining" => Op::Activation(Activation::Lstm),
+            "GRUTraining" => Op::Activation(Activation::Gru),
             _ => Op::Other,
         },
         _ => Op::Other,

@@ -338,11 +338,11 @@ impl Injection<'_> {
         for (i, (w, chosen)) in written.iter().zip(&self.chosen).enumerate() {
             let (regularizer, _) = self.regularizer(1, i);
             let d = chosen.layer.row_length();
-            let rows = chosen.layer.row_count(1.0);
+            let rows = chosen.layer.row_count();
             let all_known =
                 chosen.layer.h.ty.dims.as_ref().is_some_and(|dims| dims.iter().all(|d| d.known().is_some()));
             cost.per_sample |= !all_known;
-            let c = regularizer.cost(rows, d.map_or(1.0, |d| d as f64));
+            let c = regularizer.cost(&chosen.layer);
             cost.term_multiply_adds += c.multiply_adds;
             cost.term_bytes += c.bytes;
             cost.random_numbers += c.random_numbers;

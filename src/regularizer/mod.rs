@@ -15,6 +15,7 @@ mod layer;
 mod reference_tests;
 pub mod rho;
 pub mod sampled;
+mod sums;
 
 pub use exact::Exact;
 pub use layer::{Cost, Layer, Projection, Unsupported, View};
@@ -36,6 +37,6 @@ pub trait Regularizer: Sync {
     /// Nothing but the tapped value is read, and no gradient flows anywhere else. Call [`Regularizer::check`] first.
     fn emit(&self, e: &mut Emitter, layer: &Layer) -> Tensor;
 
-    /// What it costs in one step, forward, for `rows` rows of `d` values.
-    fn cost(&self, rows: f64, d: f64) -> Cost;
+    /// What a layer costs in one step, forward. Dimensions that its shape leaves open count as 1.
+    fn cost(&self, layer: &Layer) -> Cost;
 }

@@ -24,7 +24,7 @@ use crate::graph::work::Work;
 use crate::onnx::{NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto};
 use crate::patch::{Anchor, Change, Encoded, Patch, Rename};
 use crate::record::{self, Original, Record, RecordedLayer, Renamed};
-use crate::regularizer::emit::{Emission, Emitter, Tensor};
+use crate::regularizer::emit::{Elem, Emission, Emitter, Tensor};
 use crate::regularizer::{Exact, Reduction, Regularizer, Sampled};
 use crate::select::{SelectError, Selector};
 use crate::wire::fields::{graph as graph_field, node as node_field};
@@ -93,15 +93,15 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan, InjectError> {
             _ => InjectError::NoCoefficientFor { layer: layers::describe(&analysis, &chosen[i].tap) },
         });
     }
-    Injection { analysis: &analysis, options, loss, chosen, skipped, coefficients }.plan()
+    let injection = Injection { analysis: &analysis, options, loss, chosen, skipped, coefficients };
+    injection.check_coefficients()?;
+    injection.plan()
 }
 
 fn check_numbers(options: &Options) -> Result<(), InjectError> {
     let given = options.coef.iter().chain(options.coef_overrides.iter().map(|(_, v)| v));
     for value in given {
-        let single = *value as f32;
-        let is_lost = !single.is_finite() || (single == 0.0 && *value > 0.0);
-        if !value.is_finite() || *value < 0.0 || is_lost {
+        if !value.is_finite() || *value < 0.0 {
             return Err(InjectError::BadCoefficient { value: *value });
         }
     }
@@ -161,6 +161,16 @@ struct Written {
 type Constants = BTreeMap<String, TensorProto>;
 
 impl Injection<'_> {
+    /// λ is stored in the arithmetic of the term, which may not hold it.
+    fn check_coefficients(&self) -> Result<(), InjectError> {
+        let is_lost = |value: f64| !(value as f32).is_finite() || (value as f32 == 0.0 && value != 0.0);
+        let mut used = (0..self.chosen.len()).map(|i| self.coef_of(i));
+        match used.find(|value| is_lost(*value)).filter(|_| term::arithmetic(self) == Elem::F32) {
+            Some(value) => Err(InjectError::CoefficientLost { value, becomes: value as f32 }),
+            None => Ok(()),
+        }
+    }
+
     fn plan(self) -> Result<Plan, InjectError> {
         let (model, graph) = (self.analysis.model, &self.analysis.graph);
         let opset = model.opset();
@@ -290,7 +300,9 @@ impl Injection<'_> {
         } else {
             // Before IR version 4 an initializer has to be a graph input as well; a Constant node does not.
             let opset = self.analysis.model.opset();
-            change.nodes = constants.into_values().flat_map(|tensor| term::constant_nodes(tensor, opset)).collect();
+            let made: Vec<_> = constants.into_values().flat_map(|tensor| term::constant_nodes(tensor, opset)).collect();
+            change.value_info = made.iter().map(|(_, declared)| declared.clone()).collect();
+            change.nodes = made.into_iter().map(|(node, _)| node).collect();
         }
         change
     }

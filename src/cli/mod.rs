@@ -9,7 +9,7 @@ mod render;
 mod strip;
 mod text;
 
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -59,8 +59,10 @@ pub fn run() -> ExitCode {
         Some(Command::Inspect(args)) => inspect::run(&args).map_err(|f| f.of_file(&args.model)),
         Some(Command::Strip(args)) => strip::run(&args).map_err(|f| f.of_file(&args.model)),
         Some(Command::Completions { shell }) => {
-            clap_complete::generate(shell, &mut Cli::command(), "per-inject", &mut io::stdout());
-            Ok(())
+            // Into memory first: clap panics where nobody reads on.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "per-inject", &mut script);
+            io::stdout().write_all(&script).map_err(Failure::from)
         }
         Some(Command::Man) => clap_mangen::Man::new(Cli::command()).render(&mut io::stdout()).map_err(Failure::from),
     };

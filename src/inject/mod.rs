@@ -73,7 +73,9 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan, InjectError> {
     let selector: Selector = options.layers.parse().map_err(SelectError::from)?;
     let taps = selector.select(&analysis.graph, &analysis.catalog)?;
     let selected = taps.len();
-    let (chosen, skipped) = layers::resolve(&analysis, taps, options, loss.as_ref().map(|l| l.value));
+    let (chosen, mut skipped) = layers::resolve(&analysis, taps, options, loss.as_ref().map(|l| l.value));
+    let out_of_reach = selector.out_of_reach(&analysis.catalog);
+    skipped.extend(out_of_reach.map(|h| report::Skipped { what: h.description.clone(), reason: h.reason.clone() }));
     if let Some(first) = skipped.first() {
         if options.strict {
             return Err(InjectError::Strict { what: first.what.clone(), reason: first.reason.clone() });

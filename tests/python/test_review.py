@@ -62,3 +62,13 @@ def test_standard_input_is_the_model_whether_it_is_a_file_a_part_of_one_or_a_pip
     folder = os.open(tmp_path, os.O_RDONLY)
     assert "it is a folder" in subprocess.run(command, stdin=folder, capture_output=True, text=True).stderr
     os.close(folder)
+
+
+def test_nothing_complains_when_nobody_reads_what_it_prints():
+    model = models.reference("mlp_relu.ts17").path
+    for arguments in [["completions", "bash"], ["man"], ["inspect", model], ["--help"], [model, "--layers", "relu", "--coef", "1e-5", "--dry-run"]]:
+        reader, writer = os.pipe()
+        os.close(reader)
+        run = subprocess.run([os.environ["PER_INJECT"], *arguments], stdout=writer, stderr=subprocess.PIPE, text=True)
+        os.close(writer)
+        assert not run.stderr, arguments

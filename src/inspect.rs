@@ -190,7 +190,7 @@ fn taps(analysis: &Analysis, work: f64, losses: &[crate::graph::ValueId]) -> Vec
         let (chosen, skipped) = resolve(analysis, vec![tap.clone()], &options, None);
         let layer = chosen.first().map(|c| &c.layer);
         let d = layer.and_then(|l| l.row_length());
-        let (rows, width) = (layer.map_or(1.0, |l| l.row_count(1.0)), d.unwrap_or(1) as f64);
+        let sized = layer.filter(|_| d.is_some());
         let found = analysis.catalog.at(tap.value);
         TapReport {
             position: i + 1,
@@ -202,8 +202,8 @@ fn taps(analysis: &Analysis, work: f64, losses: &[crate::graph::ValueId]) -> Vec
             shape: analysis.types.get(tap.value).to_string(),
             view: layer.map_or("", |l| l.view.name()),
             d,
-            sampled_share: d.and_then(|_| share(Sampled { slices: 256, seed: None }.cost(rows, width).multiply_adds)),
-            exact_share: d.and_then(|_| share(Exact.cost(rows, width).multiply_adds)),
+            sampled_share: sized.and_then(|l| share(Sampled { slices: 256, seed: None }.cost(l).multiply_adds)),
+            exact_share: sized.and_then(|l| share(Exact.cost(l).multiply_adds)),
             problem: skipped.first().map(|s| s.reason.clone()),
         }
     };

@@ -377,6 +377,30 @@ fn every_option_can_come_from_an_environment_variable() {
 }
 
 #[test]
+fn a_variable_that_is_set_to_nothing_is_as_good_as_not_set() {
+    let session = Session::new();
+    let help = ["--help", "inspect --help", "strip --help"].map(|line| session.output(line, &[]).stdout);
+    let help = help.map(|text| String::from_utf8(text).unwrap()).concat();
+    let variables =
+        help.split(|c: char| !(c.is_ascii_uppercase() || c == '_')).filter(|w| w.starts_with("PER_INJECT_"));
+    let empty: Vec<(&str, &str)> = variables.map(|name| (name, "")).collect();
+    assert!(empty.iter().any(|(name, _)| *name == "PER_INJECT_AS_OUTPUT") && empty.len() > 20, "{empty:?}");
+    for line in [
+        "mlp.onnx --layers relu --coef 3e-5 --json -o out.onnx",
+        "strip out.onnx --all -o back.onnx",
+        "inspect out.onnx --json",
+        "mlp.onnx --layers relu --coef 3e-5",
+        "mlp.onnx --coef 3e-5 --dry-run",
+        "strip out.onnx",
+    ] {
+        let (with, without) = (session.output(line, &empty), session.output(line, &[]));
+        assert_eq!(with, without, "{line}");
+    }
+    let output = session.output("mlp.onnx --layers relu --coef 3e-5 --dry-run", &[("PER_INJECT_STRICT", "perhaps")]);
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
 fn every_option_is_documented_with_its_variable() {
     let session = Session::new();
     for command in ["--help", "inspect --help", "strip --help"] {

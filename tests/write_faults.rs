@@ -154,7 +154,9 @@ fn a_folder_without_write_permission_is_named_and_its_target_stays() {
     let reachable = tempfile::tempdir().unwrap();
     fs::set_permissions(reachable.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let binary = reachable.path().join("test");
-    fs::copy(this_binary(), &binary).unwrap();
+    // By a process of its own: a child that another test forks here would hold the copy open for writing until it execs, and what
+    // is being written cannot be executed ("Text file busy").
+    assert!(Command::new("cp").arg(this_binary()).arg(&binary).status().unwrap().success());
     fs::set_permissions(scene.target(), fs::Permissions::from_mode(0o666)).unwrap();
     fs::set_permissions(folder, fs::Permissions::from_mode(0o555)).unwrap();
     let mut command = child(&binary, "", &scene.target(), 1);

@@ -9,12 +9,12 @@ mod render;
 mod strip;
 mod text;
 
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
+use clap::{Arg, CommandFactory, FromArgMatches};
 use per_inject::select::nearest;
 
 use args::{Cli, Command};
@@ -40,9 +40,17 @@ fn explain(error: clap::Error) -> clap::Error {
     Cli::command().error(ErrorKind::ArgumentConflict, message)
 }
 
+/// An environment variable that is set to nothing counts as not set, for flags and for options with a value alike.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |arg: &Arg| arg.get_env().is_some_and(|name| std::env::var_os(name).is_some_and(|v| v.is_empty()));
+    let command = command.mut_args(|arg| if is_empty(&arg) { arg.env(None::<&str>) } else { arg });
+    command.mut_subcommands(without_empty_variables)
+}
+
 /// Parses the process's arguments, runs one command, and prints its error.
 pub fn run() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed = without_empty_variables(Cli::command()).try_get_matches().and_then(|m| Cli::from_arg_matches(&m));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => explain(error).exit(),
     };
@@ -51,8 +59,10 @@ pub fn run() -> ExitCode {
         Some(Command::Inspect(args)) => inspect::run(&args).map_err(|f| f.of_file(&args.model)),
         Some(Command::Strip(args)) => strip::run(&args).map_err(|f| f.of_file(&args.model)),
         Some(Command::Completions { shell }) => {
-            clap_complete::generate(shell, &mut Cli::command(), "per-inject", &mut io::stdout());
-            Ok(())
+            // Into memory first: clap panics where nobody reads on.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "per-inject", &mut script);
+            io::stdout().write_all(&script).map_err(Failure::from)
         }
         Some(Command::Man) => clap_mangen::Man::new(Cli::command()).render(&mut io::stdout()).map_err(Failure::from),
     };

@@ -86,9 +86,7 @@ pub fn injection(report: &Report, output: Option<&Path>) -> String {
     out.push('\n');
     before_and_after(&mut out, report);
     notes(&mut out, report);
-    let done = output.map_or("Nothing was written (--dry-run).".to_owned(), |o| {
-        format!("Wrote {}.", visible(&o.display().to_string()))
-    });
+    let done = output.map_or("Nothing was written (--dry-run).".to_owned(), written);
     let _ = writeln!(out, "{done}");
     out
 }
@@ -181,8 +179,15 @@ pub fn stripped(peeled: &[Record], output: &Path, verified: bool, remarks: &[Str
     for remark in remarks {
         note(&mut out, "note:", remark);
     }
-    let _ = writeln!(out, "Wrote {}.", visible(&output.display().to_string()));
+    let _ = writeln!(out, "{}", written(output));
     out
+}
+
+fn written(output: &Path) -> String {
+    match output.to_str() {
+        Some("-") => "Wrote to standard output.".into(),
+        _ => format!("Wrote {}.", visible(&output.display().to_string())),
+    }
 }
 
 /// What a model holds.

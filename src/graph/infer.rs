@@ -19,6 +19,7 @@ mod reduction;
 mod registry;
 mod resize;
 mod select;
+mod sequences;
 mod shaping;
 mod site;
 #[cfg(test)]
@@ -35,7 +36,6 @@ use std::collections::HashSet;
 
 use super::types::{Dim, TensorType};
 use super::{Graph, NodeId, ValueId};
-use crate::onnx::{ValueInfoProto, type_proto};
 use crate::wire::Model;
 
 /// What is known of every value of a graph.
@@ -43,7 +43,7 @@ use crate::wire::Model;
 pub struct Types {
     types: Vec<TensorType>,
     layouts: Vec<Layout>,
-    /// Values declared as sequences, maps, optionals or sparse tensors.
+    /// Sequences, maps, optionals and sparse tensors.
     not_tensors: HashSet<ValueId>,
 }
 
@@ -62,7 +62,7 @@ impl Types {
         for node in graph.topological_order() {
             infer_node(&mut known, &mut layouts, *node);
         }
-        let not_tensors = if is_main { declared_otherwise(graph, model) } else { HashSet::new() };
+        let not_tensors = sequences::no_tensors(graph, is_main.then_some(model));
         Types { types: known.types, layouts, not_tensors }
     }
 
@@ -72,15 +72,8 @@ impl Types {
     }
 
     /// Whether a value is a tensor, as far as is known: not declared as, nor made as, anything else.
-    pub fn is_tensor(&self, graph: &Graph<'_>, value: ValueId) -> bool {
-        let makes_other =
-            |op: &str| op.starts_with("Sequence") || op.starts_with("Optional") || op == "SplitToSequence";
-        let made_otherwise = graph.producer(value).is_some_and(|(node, _)| {
-            let op = graph.node(node).op_type();
-            makes_other(op)
-                && !matches!(op, "SequenceAt" | "SequenceLength" | "OptionalHasElement" | "OptionalGetElement")
-        });
-        !made_otherwise && !self.not_tensors.contains(&value)
+    pub fn is_tensor(&self, value: ValueId) -> bool {
+        !self.not_tensors.contains(&value)
     }
 
     /// What the axes of a value mean, by how it was made.
@@ -108,16 +101,6 @@ fn declared(graph: &Graph<'_>, model: &Model) -> Vec<TensorType> {
         types[value.index()] = TensorType { elem: initializer.data_type, dims: Some(dims) };
     }
     types
-}
-
-fn declared_otherwise(graph: &Graph<'_>, model: &Model) -> HashSet<ValueId> {
-    let main = &model.graph;
-    let declarations = main.value_info.iter().chain(&main.outputs).chain(&main.inputs);
-    let is_other = |d: &&ValueInfoProto| match d.r#type.as_ref().and_then(|t| t.value.as_ref()) {
-        Some(type_proto::Value::TensorType(_)) | None => false,
-        Some(_) => true,
-    };
-    declarations.filter(is_other).filter_map(|d| graph.find(d.name())).collect()
 }
 
 fn starting_layout(known: &TensorType) -> Layout {

@@ -56,10 +56,20 @@ pub enum InjectError {
         layer: String,
     },
     /// λ is NaN, infinite or negative.
-    #[error("coefficient {value:?} makes no regulariser: it must be a number that float32 holds, and not negative")]
+    #[error("coefficient {value:?} makes no regulariser: it must be a finite number, and not negative")]
     BadCoefficient {
         /// What was given.
         value: f64,
+    },
+    /// λ is not what it was in the arithmetic that the term is computed in.
+    #[error(
+        "coefficient {value:e} is {becomes} in float32, which the term is computed in; float32 holds 1.5e-45 to 3.4e38"
+    )]
+    CoefficientLost {
+        /// What was given.
+        value: f64,
+        /// What it would be.
+        becomes: f32,
     },
     /// Two versions of the default operator set.
     #[error(

@@ -70,7 +70,7 @@ pub fn describe(analysis: &Analysis, tap: &Tap) -> String {
 fn check(analysis: &Analysis, value: ValueId, leads: Option<&[bool]>) -> Result<(), String> {
     let (graph, types) = (&analysis.graph, &analysis.types);
     let name = graph.name(value);
-    if !types.is_tensor(graph, value) {
+    if !types.is_tensor(value) {
         return Err(format!("{name:?} is no tensor"));
     }
     if types.get(value).is_float() == Some(false) {

@@ -37,7 +37,7 @@ pub fn choose(analysis: &Analysis, options: &Options) -> Result<Loss, InjectErro
         return Err(InjectError::BadLoss { name, problem });
     };
     let ty = analysis.types.get(value);
-    let is_tensor = analysis.types.is_tensor(&analysis.graph, value);
+    let is_tensor = analysis.types.is_tensor(value);
     if !is_tensor || ty.is_float() == Some(false) || single_element(&analysis.types, value) == Some(false) {
         let what = if is_tensor { ty.to_string() } else { "no tensor".into() };
         let problem = format!("it is {what}, and a loss is one floating-point number");

@@ -26,7 +26,7 @@ use crate::graph::work::Work;
 use crate::onnx::{NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto};
 use crate::patch::{Anchor, Change, Encoded, Patch, Rename};
 use crate::record::{self, Original, Record, RecordedLayer, Renamed};
-use crate::regularizer::emit::{Emitter, Tensor};
+use crate::regularizer::emit::{Elem, Emitter, Tensor};
 use crate::regularizer::{Exact, Layer, Reduction, Regularizer, Sampled};
 use crate::select::{SelectError, Selector};
 use crate::wire::fields::{graph as graph_field, node as node_field};
@@ -91,6 +91,8 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan, InjectError> {
     if target == Target::Gradients {
         (chosen, places) = gradient::locate(&analysis, chosen, &mut skipped);
     }
+    let out_of_reach = selector.out_of_reach(&analysis.catalog);
+    skipped.extend(out_of_reach.map(|h| report::Skipped { what: h.description.clone(), reason: h.reason.clone() }));
     if let Some(first) = skipped.first() {
         if options.strict {
             return Err(InjectError::Strict { what: first.what.clone(), reason: first.reason.clone() });
@@ -110,7 +112,9 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan, InjectError> {
             _ => InjectError::NoCoefficientFor { layer: layers::describe(&analysis, &chosen[i].tap) },
         });
     }
-    Injection { analysis: &analysis, options, target, loss, chosen, places, skipped, coefficients }.plan()
+    let injection = Injection { analysis: &analysis, options, target, loss, chosen, places, skipped, coefficients };
+    injection.check_coefficients()?;
+    injection.plan()
 }
 
 /// What the term is joined to.
@@ -158,9 +162,7 @@ fn target(analysis: &Analysis, options: &Options) -> Result<Target, InjectError>
 fn check_numbers(options: &Options) -> Result<(), InjectError> {
     let given = options.coef.iter().chain(options.coef_overrides.iter().map(|(_, v)| v));
     for value in given {
-        let single = *value as f32;
-        let is_lost = !single.is_finite() || (single == 0.0 && *value > 0.0);
-        if !value.is_finite() || *value < 0.0 || is_lost {
+        if !value.is_finite() || *value < 0.0 {
             return Err(InjectError::BadCoefficient { value: *value });
         }
     }
@@ -223,6 +225,16 @@ struct Written {
 type Constants = BTreeMap<String, TensorProto>;
 
 impl Injection<'_> {
+    /// λ is stored in the arithmetic of the term, which may not hold it.
+    fn check_coefficients(&self) -> Result<(), InjectError> {
+        let is_lost = |value: f64| !(value as f32).is_finite() || (value as f32 == 0.0 && value != 0.0);
+        let mut used = (0..self.chosen.len()).map(|i| self.coef_of(i));
+        match used.find(|value| is_lost(*value)).filter(|_| term::arithmetic(self) == Elem::F32) {
+            Some(value) => Err(InjectError::CoefficientLost { value, becomes: value as f32 }),
+            None => Ok(()),
+        }
+    }
+
     fn plan(self) -> Result<Plan, InjectError> {
         let (model, graph) = (self.analysis.model, &self.analysis.graph);
         let opset = model.opset();
@@ -399,7 +411,9 @@ impl Injection<'_> {
         } else {
             // Before IR version 4 an initializer has to be a graph input as well; a Constant node does not.
             let opset = self.analysis.model.opset();
-            change.nodes = constants.into_values().flat_map(|tensor| term::constant_nodes(tensor, opset)).collect();
+            let made: Vec<_> = constants.into_values().flat_map(|tensor| term::constant_nodes(tensor, opset)).collect();
+            change.value_info = made.iter().map(|(_, declared)| declared.clone()).collect();
+            change.nodes = made.into_iter().map(|(node, _)| node).collect();
         }
         change
     }
@@ -448,11 +462,11 @@ impl Injection<'_> {
         for (i, (w, chosen)) in written.iter().zip(&self.chosen).enumerate() {
             let regularizer = self.regularizer(1, i);
             let d = chosen.layer.row_length();
-            let rows = chosen.layer.row_count(1.0);
+            let rows = chosen.layer.row_count();
             let all_known =
                 chosen.layer.h.ty.dims.as_ref().is_some_and(|dims| dims.iter().all(|d| d.known().is_some()));
             cost.per_sample |= !all_known;
-            let c = regularizer.cost(rows, d.map_or(1.0, |d| d as f64));
+            let c = regularizer.cost(&chosen.layer);
             cost.term_multiply_adds += c.multiply_adds;
             cost.term_bytes += c.bytes;
             cost.random_numbers += c.random_numbers;

@@ -5,11 +5,11 @@ use std::collections::HashSet;
 use super::naming::visit_names;
 use super::report::Coefficient;
 use super::{Injection, Target, Written};
-use crate::graph::types::TensorType;
+use crate::graph::types::{Dim, TensorType};
 use crate::onnx::attribute_proto::AttributeType;
 use crate::onnx::tensor_proto::DataType;
 use crate::onnx::{AttributeProto, NodeProto, TensorProto, ValueInfoProto};
-use crate::regularizer::emit::{Elem, Emission, Emitter, Tensor, int};
+use crate::regularizer::emit::{Elem, Emission, Emitter, Tensor};
 
 /// What is written once for all layers.
 pub struct Term {
@@ -86,7 +86,13 @@ pub fn write_term(injection: &Injection, opset: i64, root: &str, written: &[Writ
             let sum = e.named_node(&node, name, "Add", &[&task, &total], Vec::new(), task.ty.clone());
             term.result = sum.name;
             if options.outputs.task {
-                exposed.push(task);
+                // Of an output the rank has to be declared; the one number that a loss is has rank 0 when it is reduced.
+                let needs_rank = task.ty.dims.is_none();
+                exposed.push(if needs_rank {
+                    e.reduce("task_loss_scalar", "ReduceSum", &task, None, false)
+                } else {
+                    task
+                });
             } else if let Some(declared) = task.ty.dims.as_ref().and_then(|_| task.ty.declare(&task.name)) {
                 term.emission.value_info.push(declared);
             }
@@ -120,7 +126,7 @@ pub fn write_term(injection: &Injection, opset: i64, root: &str, written: &[Writ
 }
 
 /// float64 where the loss is, or, without one, where any layer is; else float32.
-fn arithmetic(injection: &Injection) -> Elem {
+pub fn arithmetic(injection: &Injection) -> Elem {
     let double = match &injection.loss {
         Some(loss) => injection.analysis.types.get(loss.value).elem == DataType::Double as i32,
         None => injection.chosen.iter().any(|c| c.layer.elem() == Elem::F64),
@@ -191,42 +197,46 @@ fn free_output_name(injection: &Injection) -> String {
     name
 }
 
-/// A Constant node that makes the tensor under its own name.
+/// A Constant node that makes the tensor under its own name, and its declaration.
 ///
 /// Before operator set 9 Constant holds floating point only: integers are cast from double, which holds them all up to 2⁵³.
-pub fn constant_nodes(tensor: TensorProto, opset: i64) -> Vec<NodeProto> {
+pub fn constant_nodes(tensor: TensorProto, opset: i64) -> Vec<(NodeProto, ValueInfoProto)> {
     if opset >= 9 || tensor.data_type() != DataType::Int64 as i32 {
         return vec![constant_node(tensor)];
     }
     let integers = tensor.raw_data().chunks_exact(8).filter_map(|b| b.try_into().ok()).map(i64::from_le_bytes);
     let doubles: Vec<u8> = integers.flat_map(|n| (n as f64).to_le_bytes()).collect();
-    let name = tensor.name().to_owned();
-    let as_double = format!("{name}_double");
-    let cast = NodeProto {
-        input: vec![as_double.clone()],
-        output: vec![name.clone()],
-        name: Some(name),
-        op_type: Some("Cast".into()),
-        attribute: vec![int("to", i64::from(tensor.data_type()))],
-        ..NodeProto::default()
-    };
-    let (name, data_type, raw_data) = (Some(as_double), Some(DataType::Double as i32), Some(doubles.into()));
-    vec![constant_node(TensorProto { name, data_type, raw_data, ..tensor }), cast]
+    let mut e = Emitter::new(opset, "", "");
+    let as_double = Tensor { name: format!("{}_double", tensor.name()), ty: type_of(&tensor, DataType::Double) };
+    e.cast(tensor.name(), &as_double, tensor.data_type());
+    let Emission { nodes, value_info, .. } = e.finish();
+    let (name, data_type, raw_data) = (Some(as_double.name), Some(DataType::Double as i32), Some(doubles.into()));
+    let constant = constant_node(TensorProto { name, data_type, raw_data, ..tensor });
+    std::iter::once(constant).chain(nodes.into_iter().zip(value_info)).collect()
 }
 
-fn constant_node(tensor: TensorProto) -> NodeProto {
+fn constant_node(tensor: TensorProto) -> (NodeProto, ValueInfoProto) {
     let name = tensor.name().to_owned();
+    let elem = DataType::try_from(tensor.data_type()).unwrap_or_default();
+    let declared = type_of(&tensor, elem).declare(&name).unwrap_or_default();
     let value = AttributeProto {
         name: Some("value".into()),
         r#type: Some(AttributeType::Tensor as i32),
         t: Some(Box::new(TensorProto { name: None, ..tensor })),
         ..AttributeProto::default()
     };
-    NodeProto {
+    let node = NodeProto {
         output: vec![name.clone()],
         name: Some(name),
         op_type: Some("Constant".into()),
         attribute: vec![value],
         ..NodeProto::default()
-    }
+    };
+    (node, declared)
+}
+
+/// A tensor's shape, with elements of type `elem`.
+fn type_of(tensor: &TensorProto, elem: DataType) -> TensorType {
+    let dims = tensor.dims.iter().map(|d| u64::try_from(*d).map_or(Dim::Unknown, Dim::Known)).collect();
+    TensorType { elem: elem as i32, dims: Some(dims) }
 }

@@ -63,10 +63,13 @@ pub fn warnings(injection: &Injection, report: &Report) -> Vec<String> {
         ));
     }
     if !injection.analysis.has_trainable() && injection.target == super::Target::Loss {
-        out.push(
+        let chosen = injection.options.wrt.is_some() || injection.options.freeze.is_some();
+        let why = if chosen {
+            "--wrt and --freeze leave no initializer to train, so nothing says which layers can learn"
+        } else {
             "no initializer is trainable, so nothing says which layers can learn; are the parameters graph inputs?"
-                .into(),
-        );
+        };
+        out.push(why.into());
     }
     if let Some(loss) = injection.loss.as_ref().filter(|l| l.reached.len() > 1) {
         let names: Vec<&str> = loss.reached.iter().map(|v| injection.analysis.graph.name(*v)).collect();

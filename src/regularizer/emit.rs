@@ -3,6 +3,7 @@
 //! Every value it makes has a name under the layer's prefix and, where its shape is known, a declared type.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::graph::types::{Dim, TensorType};
 use crate::onnx::attribute_proto::AttributeType;
@@ -29,6 +30,14 @@ impl Elem {
             Elem::I64 => DataType::Int64 as i32,
         }
     }
+
+    /// Bytes of one element.
+    pub fn bytes(self) -> f64 {
+        match self {
+            Elem::F32 => 4.0,
+            Elem::F64 | Elem::I64 => 8.0,
+        }
+    }
 }
 
 /// A value in the graph under construction.
@@ -41,7 +50,7 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    fn dims(&self) -> Option<&Vec<Dim>> {
+    pub(super) fn dims(&self) -> Option<&Vec<Dim>> {
         self.ty.dims.as_ref()
     }
 }
@@ -217,64 +226,6 @@ impl Emitter {
         }
     }
 
-    /// ReduceMean or ReduceSum to a scalar, one axis after another from the last.
-    ///
-    /// ONNX Runtime's CPU provider adds float32 one by one in a few lanes: the mean of 33 million equal numbers over all axes at once
-    /// comes out 3 % wrong. Axis by axis no sum is longer than a dimension, and all stages but the first are small.
-    pub fn reduce_all(&mut self, label: &str, op: &str, x: &Tensor) -> Tensor {
-        let is_short = self.length(x, 0..usize::MAX).is_some_and(|n| n <= LONGEST_SUM);
-        let rank = x.dims().map_or(0, Vec::len);
-        let mut partial = x.clone();
-        if !is_short {
-            for axis in (1..rank).rev() {
-                partial = self.reduce(&format!("{label}_axis{axis}"), op, &partial, Some(&[axis as i64]), false);
-            }
-        }
-        self.reduce(label, op, &partial, None, false)
-    }
-
-    /// ReduceSum over some axes (counted from the front), in stages as in [`Emitter::reduce_all`] where the sum is long.
-    pub fn sum(&mut self, label: &str, x: &Tensor, axes: &[i64]) -> Tensor {
-        let within = |i: &usize| axes.contains(&(*i as i64));
-        let rank = x.dims().map_or(0, Vec::len);
-        let length = self.length(x, (0..rank).filter(within));
-        let is_long = length.is_none_or(|n| n > LONGEST_SUM);
-        let mut sorted = axes.to_vec();
-        sorted.sort_unstable();
-        match sorted.as_slice() {
-            [first, rest @ ..] if is_long && !rest.is_empty() => {
-                let mut partial = x.clone();
-                for axis in rest.iter().rev() {
-                    partial = self.reduce(&format!("{label}_axis{axis}"), "ReduceSum", &partial, Some(&[*axis]), false);
-                }
-                self.reduce(label, "ReduceSum", &partial, Some(&[*first]), false)
-            }
-            // One long last axis is split in two.
-            [axis] if is_long && *axis + 1 == rank as i64 && length.and_then(split).is_some() => {
-                let (outer, inner) = length.and_then(split).unwrap_or((1, 1));
-                let mut shape = vec![0; rank - 1];
-                shape.extend([outer, inner].map(|n| i64::try_from(n).unwrap_or(i64::MAX)));
-                let shape = self.shape_constant("shape", &shape);
-                let mut dims = x.dims().cloned().unwrap_or_default();
-                dims.truncate(rank - 1);
-                dims.extend([outer, inner].map(Dim::Known));
-                let ty = TensorType { elem: x.ty.elem, dims: Some(dims) };
-                let parts = self.node(&format!("{label}_parts"), "Reshape", &[x, &shape], Vec::new(), ty);
-                let partial =
-                    self.reduce(&format!("{label}_axis{rank}"), "ReduceSum", &parts, Some(&[rank as i64]), false);
-                self.reduce(label, "ReduceSum", &partial, Some(&[*axis]), false)
-            }
-            _ => self.reduce(label, "ReduceSum", x, Some(axes), false),
-        }
-    }
-
-    /// The product of some dimensions, where they are known.
-    fn length(&self, x: &Tensor, axes: impl Iterator<Item = usize>) -> Option<u64> {
-        let dims = x.dims()?;
-        let mut axes = axes.take_while(|i| *i < dims.len());
-        axes.try_fold(1u64, |n, i| n.checked_mul(dims[i].known()?))
-    }
-
     /// An axis as this operator set wants it: not negative below 11 when the rank is known.
     fn axis(&self, axis: i64, rank: Option<usize>) -> i64 {
         match rank {
@@ -322,8 +273,7 @@ impl Emitter {
                 vec![at(0), at(1), product.map_or(Dim::Unknown, Dim::Known)]
             },
         );
-        let shape = self.shape_constant("shape", &[0, 0, -1]);
-        self.node(label, "Reshape", &[x, &shape], Vec::new(), TensorType { elem: x.ty.elem, dims: Some(dims) })
+        self.reshape(label, x, &[0, 0, -1], dims)
     }
 
     /// MatMul with a result of the given dims.
@@ -338,12 +288,38 @@ impl Emitter {
         let shape = self.node(&format!("{label}_shape"), "Shape", &[x], Vec::new(), shape_ty);
         let ty = TensorType { elem: Elem::I64.onnx(), dims: Some(vec![Dim::Known(1)]) };
         let end = if axis == -1 { i64::from(i32::MAX) } else { axis + 1 };
-        if self.opset < 10 {
-            let attributes = vec![ints("axes", &[0]), ints("starts", &[axis]), ints("ends", &[end])];
-            return self.node(label, "Slice", &[&shape], attributes, ty);
+        self.sliced(label, &shape, 0, [axis, end], ty)
+    }
+
+    /// The elements in a range of one axis.
+    pub fn slice(&mut self, label: &str, x: &Tensor, axis: usize, range: Range<u64>) -> Tensor {
+        let mut ty = x.ty.clone();
+        if let Some(dim) = ty.dims.as_mut().and_then(|dims| dims.get_mut(axis)) {
+            *dim = Dim::Known(range.end - range.start);
         }
-        let (start, end) = (self.shape_constant("shape", &[axis]), self.shape_constant("shape", &[end]));
-        self.node(label, "Slice", &[&shape, &start, &end], Vec::new(), ty)
+        self.sliced(label, x, axis, [range.start, range.end].map(u64::cast_signed), ty)
+    }
+
+    /// Slice; from operator set 10 on with inputs.
+    fn sliced(&mut self, label: &str, x: &Tensor, axis: usize, [start, end]: [i64; 2], ty: TensorType) -> Tensor {
+        let axis = axis as i64;
+        if self.opset < 10 {
+            let attributes = vec![ints("axes", &[axis]), ints("starts", &[start]), ints("ends", &[end])];
+            return self.node(label, "Slice", &[x], attributes, ty);
+        }
+        let [start, end] = [start, end].map(|at| self.shape_constant("shape", &[at]));
+        let axes = self.shape_constant("axes", &[axis]);
+        self.node(label, "Slice", &[x, &start, &end, &axes], Vec::new(), ty)
+    }
+
+    /// Reshape to a shape in which 0 keeps a dimension and −1 takes what is left; `dims` is what is known of it.
+    pub fn reshape(&mut self, label: &str, x: &Tensor, shape: &[i64], dims: Vec<Dim>) -> Tensor {
+        let ty = TensorType { elem: x.ty.elem, dims: Some(dims) };
+        if self.opset < 5 {
+            return self.node(label, "Reshape", &[x], vec![ints("shape", shape)], ty);
+        }
+        let shape = self.shape_constant("shape", shape);
+        self.node(label, "Reshape", &[x, &shape], Vec::new(), ty)
     }
 
     /// The shape of `x`, a one-dimensional int64 tensor.
@@ -360,7 +336,7 @@ impl Emitter {
     }
 
     /// Reshape to the dimensions `dims`, which the int64 tensor `shape` holds at run time.
-    pub fn reshape(&mut self, label: &str, x: &Tensor, shape: &Tensor, dims: Option<Vec<Dim>>) -> Tensor {
+    pub fn reshape_to(&mut self, label: &str, x: &Tensor, shape: &Tensor, dims: Option<Vec<Dim>>) -> Tensor {
         self.node(label, "Reshape", &[x, shape], Vec::new(), TensorType { elem: x.ty.elem, dims })
     }
 
@@ -449,16 +425,6 @@ fn broadcast(a: &[Dim], b: &[Dim]) -> Vec<Dim> {
         _ => Dim::Unknown,
     };
     (0..rank).map(|i| join((at(a, i), at(b, i)))).collect()
-}
-
-/// Longest sum in float32 that is left to one operator: ONNX Runtime keeps it to 1e-6 even when all terms are equal.
-const LONGEST_SUM: u64 = 1024;
-
-/// The two factors of `n` that are nearest to each other, if they are of any use.
-fn split(n: u64) -> Option<(u64, u64)> {
-    // A length with no factor up to here is summed as it is; looking further would take longer than it is worth.
-    let inner = (8..=n.isqrt().min(4096)).rev().find(|k| n.is_multiple_of(*k))?;
-    Some((n / inner, inner))
 }
 
 fn reduced(dims: &[Dim], axes: &[i64], keep: bool) -> Vec<Dim> {

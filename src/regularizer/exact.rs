@@ -87,7 +87,8 @@ impl Regularizer for Exact {
         Gradient { tensor, value: with_value.then(|| sample.penalty(e, layer)) }
     }
 
-    fn cost(&self, rows: f64, d: f64) -> Cost {
+    fn cost(&self, layer: &Layer) -> Cost {
+        let (rows, d) = layer.size();
         Cost { multiply_adds: rows * d, bytes: 0.0, random_numbers: 0.0 }
     }
 }

@@ -121,13 +121,16 @@ impl Layer {
         })
     }
 
-    /// Number of rows when the shape says it; unknown dimensions count as `unknown`.
-    pub fn row_count(&self, unknown: f64) -> f64 {
+    /// Number of rows; unknown dimensions count as 1.
+    pub fn row_count(&self) -> f64 {
         let axes = self.row_axes().unwrap_or_default();
         let dims = self.dims().unwrap_or_default().iter().enumerate();
-        dims.filter(|(i, _)| !axes.contains(&(*i as i64)))
-            .map(|(_, d)| d.known().map_or(unknown, |n| n as f64))
-            .product()
+        dims.filter(|(i, _)| !axes.contains(&(*i as i64))).map(|(_, d)| d.known().map_or(1.0, |n| n as f64)).product()
+    }
+
+    /// Number of rows and their length, as far as known; the rest counts as 1.
+    pub(super) fn size(&self) -> (f64, f64) {
+        (self.row_count(), self.row_length().unwrap_or(1) as f64)
     }
 
     /// d as an int64 tensor of shape [1] in the running graph.
@@ -158,10 +161,7 @@ impl Layer {
         match (self.view, rank) {
             // Every element is a row of length 1.
             (View::Flatten | View::Channel, Some(0 | 1)) | (View::Last, Some(0)) => {
-                let shape = e.shape_constant("shape", &[-1, 1]);
-                let ty =
-                    crate::graph::types::TensorType { elem: h.ty.elem, dims: Some(vec![Dim::Unknown, Dim::Known(1)]) };
-                e.node("rows", "Reshape", &[h, &shape], Vec::new(), ty)
+                e.reshape("rows", h, &[-1, 1], vec![Dim::Unknown, Dim::Known(1)])
             }
             (View::Flatten, Some(2)) if self.batch_axis == 0 => h.clone(),
             (View::Flatten, _) => {
@@ -188,13 +188,13 @@ impl Layer {
         }
         let shape = e.shape("h_shape", &self.h);
         let Some(perm) = self.batch_first_axes().filter(|_| self.view == View::Flatten) else {
-            return e.reshape("gradient_shaped", rows, &shape, self.h.ty.dims.clone());
+            return e.reshape_to("gradient_shaped", rows, &shape, self.h.ty.dims.clone());
         };
         let order: Vec<i64> = perm.iter().map(|p| *p as i64).collect();
         let order = e.shape_constant("axes", &order);
         let shape = e.gather("batch_first_shape", &shape, &order, 0);
         let dims = self.dims().map(|dims| perm.iter().map(|p| dims[*p].clone()).collect());
-        let shaped = e.reshape("gradient_batch_first", rows, &shape, dims);
+        let shaped = e.reshape_to("gradient_batch_first", rows, &shape, dims);
         let mut back = vec![0; perm.len()];
         perm.iter().enumerate().for_each(|(i, p)| back[*p] = i);
         e.transpose("gradient_shaped", &shaped, &back)

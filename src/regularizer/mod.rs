@@ -16,6 +16,7 @@ mod layer;
 mod reference_tests;
 pub mod rho;
 pub mod sampled;
+mod sums;
 
 pub use exact::Exact;
 pub use gradient::Gradient;
@@ -44,6 +45,6 @@ pub trait Regularizer: Sync {
     /// need no gradient themselves. h's element type has to be known. Call [`Regularizer::check`] first.
     fn emit_gradient(&self, e: &mut Emitter, layer: &Layer, coef: &Tensor, with_value: bool) -> Gradient;
 
-    /// What it costs in one step, forward, for `rows` rows of `d` values.
-    fn cost(&self, rows: f64, d: f64) -> Cost;
+    /// What a layer costs in one step, forward. Dimensions that its shape leaves open count as 1.
+    fn cost(&self, layer: &Layer) -> Cost;
 }

@@ -86,9 +86,10 @@ impl Regularizer for Sampled {
         Gradient { tensor, value: with_value.then(|| self.value(e, layer, &u, &erf)) }
     }
 
-    fn cost(&self, rows: f64, d: f64) -> Cost {
-        let s = self.slices as f64;
-        Cost { multiply_adds: rows * d * s + 4.0 * rows * s, bytes: 4.0 * (d * s + rows * s), random_numbers: d * s }
+    fn cost(&self, layer: &Layer) -> Cost {
+        let ((rows, d), s) = (layer.size(), self.slices as f64);
+        let bytes = layer.elem().bytes() * (d * s + rows * s);
+        Cost { multiply_adds: rows * d * s + 4.0 * rows * s, bytes, random_numbers: d * s }
     }
 }
 

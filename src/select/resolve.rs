@@ -100,11 +100,10 @@ impl<'a, 'm> Universe<'a, 'm> {
         let (there, hint) = match what {
             What::Operator(op) => (self.operators(), did_you_mean("op:", nearest(op, operators()))),
             What::Node(pattern) => {
-                let near = nearest(&without_wildcards(pattern.source()), node_names());
-                let named = node_names().count();
-                let there = format!("none of the graph's {} nodes is so named", self.graph.nodes.len());
-                let there = if named == 0 { "the graph's nodes have no names".to_owned() } else { there };
-                (there, did_you_mean("name:", near))
+                let core = without_wildcards(pattern.source());
+                let around = format!("*{core}*");
+                let inside = || node_names().any(|n| n.contains(&core)).then_some(around.as_str());
+                (self.node_names(), did_you_mean("name:", nearest(&core, node_names()).or_else(inside)))
             }
             What::Tensor(name) => {
                 let made = self.graph.values().filter(|v| self.graph.producer(*v).is_some() || self.graph.is_input(*v));
@@ -132,6 +131,21 @@ impl<'a, 'm> Universe<'a, 'm> {
             text += &format!("; {count} cannot be tapped, such as {description}: {reason}");
         }
         text
+    }
+
+    /// How many nodes there are, and some of their names.
+    fn node_names(&self) -> String {
+        let names = || self.graph.nodes.iter().map(|n| n.name()).filter(|n| !n.is_empty());
+        let some: Vec<String> = names().take(4).map(|n| format!("`{n}`")).collect();
+        let rest = names().count() - some.len();
+        match (some.is_empty(), rest) {
+            (true, _) => "the graph's nodes have no names".into(),
+            (false, rest) => {
+                let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+                let nodes = self.graph.nodes.len();
+                format!("none of the graph's {nodes} nodes is so named; there are {}{more}", some.join(", "))
+            }
+        }
     }
 
     /// The most frequent operator types.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::activation::Activation;
-use super::catalog::Catalog;
+use super::catalog::{Catalog, Hidden};
 use super::error::{ParseError, SelectError};
 use super::parse::{Item, What, parse_items};
 use super::resolve::{Key, Universe};
@@ -72,11 +72,12 @@ impl Selector {
     /// The values that it chooses, in topological order (graph inputs first), each once.
     ///
     /// # Errors
-    /// An item that matches nothing, a `!item` that removes nothing, positions beyond the last match, and a choice that ends empty
+    /// An item that matches nothing (unless what it asks for is [out of reach](Self::out_of_reach) and others are chosen), a `!item` that removes nothing, positions beyond the last match, and a choice that ends empty
     /// without ending in `none` are errors: each is more likely a slip than a wish.
     pub fn select(&self, graph: &Graph<'_>, catalog: &Catalog) -> Result<Vec<Tap>, SelectError> {
         let universe = Universe::of(graph, catalog);
         let mut chosen: BTreeMap<Key, Tap> = BTreeMap::new();
+        let mut out_of_reach = None;
         for (i, item) in self.items.iter().enumerate() {
             let nothing_before = chosen.is_empty() && (item.removes || matches!(item.what, What::Positions { .. }));
             if nothing_before {
@@ -97,7 +98,13 @@ impl Selector {
                     });
                 }
                 _ => {
-                    let matches = universe.matches(&item.what, i)?;
+                    let matches = match universe.matches(&item.what, i) {
+                        Err(nothing) if catalog.hidden.iter().any(|h| asks_for(&item.what, h)) => {
+                            out_of_reach = out_of_reach.or(Some(nothing).filter(|_| !item.removes));
+                            continue;
+                        }
+                        found => found?,
+                    };
                     let before = chosen.len();
                     let count = matches.len();
                     for tap in matches {
@@ -108,7 +115,8 @@ impl Selector {
                             chosen.insert(key, tap)
                         };
                     }
-                    if item.removes && chosen.len() == before {
+                    let hides = || catalog.hidden.iter().any(|h| asks_for(&item.what, h));
+                    if item.removes && chosen.len() == before && !hides() {
                         return Err(SelectError::NothingRemoved { item: item.what.to_string(), matches: count });
                     }
                 }
@@ -116,9 +124,22 @@ impl Selector {
         }
         let meant = self.items.last().is_some_and(|item| item.what == What::None);
         if chosen.is_empty() && !meant {
-            return Err(SelectError::NothingLeft { selector: self.to_string() });
+            return Err(out_of_reach.unwrap_or_else(|| SelectError::NothingLeft { selector: self.to_string() }));
         }
         Ok(chosen.into_values().collect())
+    }
+
+    /// The activations that it asks for by kind, as `all` or by name, and that cannot be tapped; see [`Catalog::hidden`].
+    ///
+    /// The last item that speaks of one counts. Positions speak of what can be tapped only, and leave the others out.
+    pub fn out_of_reach<'c>(&self, catalog: &'c Catalog) -> impl Iterator<Item = &'c Hidden> {
+        let verdict = |hidden: &Hidden, item: &Item| match item.what {
+            What::None => Some(false),
+            What::Positions { .. } => (!item.removes).then_some(false),
+            ref what => asks_for(what, hidden).then_some(!item.removes),
+        };
+        let is_asked = move |h: &&Hidden| self.items.iter().rev().find_map(|item| verdict(h, item)) == Some(true);
+        catalog.hidden.iter().filter(is_asked)
     }
 
     /// Which of the given taps it picks, for options that apply to some of them (`--coef 'relu=1e-4'`).
@@ -158,6 +179,15 @@ fn picks(what: &What, graph: &Graph<'_>, tap: &Tap) -> bool {
         What::Node(pattern) => node.is_some_and(|n| pattern.matches(n.name())),
         What::Tensor(name) => graph.name(tap.value) == name,
         What::None | What::Positions { .. } => false,
+    }
+}
+
+/// Whether an item alone asks for an activation that is out of reach.
+fn asks_for(what: &What, hidden: &Hidden) -> bool {
+    match what {
+        What::All => true,
+        What::Activation(activation) => *activation == hidden.activation,
+        _ => false,
     }
 }
 
@@ -228,6 +258,7 @@ mod tests {
             ("gelu", "`gelu` matches nothing: the graph has relu ×2, elu ×1, sigmoid ×1"),
             ("op:conv", "did you mean `op:Conv`?"),
             ("name:r1x", "did you mean `name:r1`?"),
+            ("name:zzz", "none of the graph's 9 nodes is so named; there are `c1`, `r1`, `c2`, `r2` and 5 more"),
             ("tensor:c11", "did you mean `tensor:c1`?"),
             ("tensor:nowhere", "has no tensor of this name"),
             ("relu,!elu", "`!elu` removes nothing: it matches 1 in all"),
@@ -243,6 +274,28 @@ mod tests {
         let empty = refusal_on("a=Conv(x,w); y=Neg(a)", "all");
         assert!(empty.contains("no activation; the operators are Conv ×1, Neg ×1"), "{empty}");
         assert!(refusal_on("y=Add(x,1)", "tensor:1").contains("it is an initializer"));
+    }
+
+    #[test]
+    fn what_is_out_of_reach_is_asked_for_by_kind_and_can_be_left_out() {
+        let hidden = |activation, name: &str| Hidden { activation, description: name.into(), reason: String::new() };
+        with(NET, |graph, catalog| {
+            let mut catalog = catalog.clone();
+            catalog.hidden = vec![hidden(Activation::Tanh, "t"), hidden(Activation::Relu, "r")];
+            let asked = |spec: &str| {
+                let selector = spec.parse::<Selector>().unwrap();
+                let chosen = selector.select(graph, &catalog).map_err(|e| e.to_string());
+                let names: Vec<&str> = selector.out_of_reach(&catalog).map(|h| h.description.as_str()).collect();
+                (chosen.map(|taps| taps.len()), names.join(" "))
+            };
+            assert_eq!(asked("all"), (Ok(4), "t r".into()));
+            assert_eq!(asked("elu,tanh"), (Ok(1), "t".into()));
+            assert_eq!(asked("all,!tanh"), (Ok(4), "r".into()));
+            assert_eq!(asked("all,!relu"), (Ok(2), "t".into()));
+            assert_eq!(asked("all,#1..2"), (Ok(2), String::new()));
+            assert_eq!(asked("op:Relu"), (Ok(2), String::new()));
+            assert!(asked("tanh").0.unwrap_err().contains("1 cannot be tapped, such as t"));
+        });
     }
 
     #[test]

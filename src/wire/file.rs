@@ -1,7 +1,7 @@
-//! Opening a model file: mapped when it is a regular file, read when it is a pipe.
+//! Opening a model file: mapped when it is a regular file, read when it is a pipe. Standard input may be either.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -27,17 +27,14 @@ impl ModelFile {
     /// SIGBUS, as with every program that maps files; replacing it by rename, as this tool does, is safe.
     pub fn open(path: &Path) -> WireResult<Self> {
         let failed = |source| WireError::Read { path: path.to_owned(), source };
-        if path.as_os_str() == "-" {
-            let mut bytes = Vec::new();
-            io::stdin().lock().read_to_end(&mut bytes).map_err(failed)?;
-            return Ok(ModelFile { bytes: bytes.into(), path: path.to_owned(), file: None });
-        }
-        let mut file = File::open(path).map_err(failed)?;
+        let opened = if path.as_os_str() == "-" { standard_input() } else { File::open(path) };
+        let mut file = opened.map_err(failed)?;
         let kind = file.metadata().map_err(failed)?;
         if kind.is_dir() {
             return Err(failed(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder")));
         }
-        if !kind.is_file() {
+        // Of standard input somebody may have read a part already: the model is the rest.
+        if !kind.is_file() || file.stream_position().map_err(failed)? > 0 {
             let mut bytes = Vec::new();
             file.read_to_end(&mut bytes).map_err(failed)?;
             return Ok(ModelFile { bytes: bytes.into(), path: path.to_owned(), file: None });
@@ -72,6 +69,15 @@ impl ModelFile {
             _ => self.path.clone(),
         }
     }
+}
+
+/// Standard input as a file of its own.
+fn standard_input() -> io::Result<File> {
+    #[cfg(unix)]
+    let owned = std::os::fd::AsFd::as_fd(&io::stdin()).try_clone_to_owned();
+    #[cfg(windows)]
+    let owned = std::os::windows::io::AsHandle::as_handle(&io::stdin()).try_clone_to_owned();
+    owned.map(File::from)
 }
 
 /// What a file that is no ONNX model probably is, and what to do; `None` when nothing is recognised.

@@ -85,6 +85,61 @@ def same(before, after, *outputs):
         assert before[output].tobytes() == after[output].tobytes(), output
 
 
+def test_the_task_loss_of_unknown_rank_is_an_output_of_rank_0(inject, session):
+    # Not even the rank of a Reshape to a run-time shape is known, and an output without one is none.
+    tail = [
+        mean("h2", "m"),
+        helper.make_node("Reshape", ["m", "shape"], ["inner"]),
+        helper.make_node("ReduceSum", ["inner"], ["total"], keepdims=0),
+    ]
+    model = net(tail, [scalar("total")])
+    model.graph.input.append(helper.make_tensor_value_info("shape", TensorProto.INT64, ["rank"]))
+    injected = exact(inject, model, "--loss", "inner", "--outputs", "task,per,layers")
+    assert injected.report["outputs"][0] == "per_inject/task_loss_scalar"
+    for shape in [[], [1], [1, 1]]:
+        feeds = {"shape": np.array(shape, np.int64)}
+        before, after = run(session, model, **feeds), run(session, injected, **feeds)
+        assert after["per_inject/task_loss_scalar"].tobytes() == before["total"].tobytes()
+        assert float(after["total"]) == pytest.approx(float(before["total"]) + 0.1 * term().sum(), rel=TOLERANCE)
+        assert float(after["per_inject/per"]) == pytest.approx(term().sum(), rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("value", [1e-50, 1e40])
+def test_a_coefficient_that_float32_loses_is_refused_where_the_term_is_float32_only(inject, per_inject, tmp_path, value):
+    double = exact(inject, plain(elem=nets.DOUBLE), "--any-coef", coef=value).model
+    [stored] = [numpy_helper.to_array(t) for t in double.graph.initializer if t.name == "per_inject/coef"]
+    assert stored.dtype == np.float64 and stored == value
+    message = refused(per_inject, tmp_path, plain(), "--coef", value, "--any-coef")
+    assert f"is {'inf' if value > 1 else '0'} in float32" in message
+
+
+def test_slices_of_a_float64_layer_count_twice(inject):
+    single, double = (inject(plain(elem=e), "--layers", "relu", "--coef", 0.1, check=False) for e in [nets.FLOAT, nets.DOUBLE])
+    for a, b in zip(single.report["layers"], double.report["layers"]):
+        d, rows = a["d"], 4
+        assert a["cost"]["bytes"] == 4 * 256 * (d + rows) and b["cost"]["bytes"] == 8 * 256 * (d + rows)
+
+
+def test_a_sequence_is_no_layer_behind_identity_or_if_either(per_inject, tmp_path):
+    sequence = helper.make_tensor_sequence_value_info("q", TensorProto.FLOAT, None)
+    branch = helper.make_graph([helper.make_node("SequenceConstruct", ["h1", "h2"], ["q"])], "branch", [], [sequence])
+    tail = [
+        mean("h2", "loss"),
+        helper.make_node("SequenceConstruct", ["h1", "h2"], ["s"]),
+        helper.make_node("Identity", ["s"], ["i"], name="copy"),
+        helper.make_node("If", ["c"], ["b"], then_branch=branch, else_branch=branch),
+        helper.make_node("SequenceAt", ["i", "zero"], ["first"]),
+        helper.make_node("SequenceAt", ["b", "zero"], ["second"]),
+    ]
+    model = net(tail, [scalar("loss")])
+    model.graph.initializer.append(numpy_helper.from_array(np.array(0, np.int64), "zero"))
+    model.graph.input.append(helper.make_tensor_value_info("c", TensorProto.BOOL, []))
+    for chosen, name in [("tensor:i", "i"), ("op:Identity", "i"), ("tensor:b", "b"), ("op:If", "b")]:
+        onnx.save(model, tmp_path / "model.onnx")
+        result = per_inject(tmp_path / "model.onnx", "--layers", chosen, "--as-output", "--dry-run", check=False)
+        assert result.returncode == 1 and f'"{name}" is no tensor' in result.stderr
+
+
 def test_what_is_computed_from_the_loss_keeps_the_task_loss(inject, session):
     tail = [mean("h2", "loss"), helper.make_node("Exp", ["loss"], ["perplexity"]), helper.make_node("Mul", ["loss", "h2"], ["scaled"])]
     model = net(tail, [scalar("loss"), scalar("perplexity"), ("scaled", nets.FLOAT, [4, 5])])

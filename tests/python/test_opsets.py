@@ -152,12 +152,45 @@ def test_slices_before_erf_are_refused_with_what_to_do(per_inject, tmp_path, ops
     assert "Erf" in run.stderr and str(opset) in run.stderr and "--estimator exact" in run.stderr
 
 
-@pytest.mark.parametrize("opset", [5, 6])
-def test_before_broadcasting_the_exact_estimator_is_still_valid(inject, opset):
-    """Nothing runs these operator sets any more: ONNX Runtime takes 7 and later. The checker knows them."""
-    injected = inject(nets.tap([5, 3], opset=opset), "--layers", "tensor:h", "--as-output", "--estimator", "exact")
-    onnx.checker.check_model(injected.model, full_check=True)
-    assert any(value.name == "per_loss" for value in injected.model.graph.output)
+@pytest.mark.parametrize("opset", range(1, 27))
+@pytest.mark.parametrize("elem", [nets.FLOAT, nets.FLOAT16, nets.DOUBLE])
+def test_the_exact_estimator_is_valid_in_every_operator_set_there_is(inject, opset, elem):
+    """ONNX Runtime takes 7 and later only; the checker and strict inference, which `inject` calls, know the older ones."""
+    for dims in [[4, 6], ["N", "D"], ["N", 3, "H", "W"], [2, 50021]]:
+        nodes = [helper.make_node("Relu", ["x"], ["h"]), helper.make_node("ReduceMean", ["h"], ["loss"], keepdims=0)]
+        model = nets.model(nodes, [("x", elem, dims)], [("loss", elem, [])], {}, opset)
+        for view in ["flatten", "channel", "last"]:
+            more = ["--loss", "loss", "--view", view, "--outputs", "task,per,layers", "--coef-input"]
+            injected = inject(model, "--layers", "relu", "--coef", 0.1, "--estimator", "exact", *more)
+            assert {"loss", "per_inject/task_loss"} < {value.name for value in injected.model.graph.output}
+
+
+def undeclared(model):
+    """Added tensors without a declaration whose type and full shape ONNX's inference finds."""
+    declared = {value.name for value in [*model.graph.value_info, *model.graph.output, *model.graph.input]}
+    bare = onnx.ModelProto.FromString(model.SerializeToString())
+    del bare.graph.value_info[:]
+    inferred = onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=True, data_prop=True)
+    full = {
+        value.name
+        for value in inferred.graph.value_info
+        if value.type.tensor_type.HasField("shape") and all(d.HasField("dim_value") for d in value.type.tensor_type.shape.dim)
+    }
+    added = {output for node in model.graph.node for output in node.output if output.startswith("per_inject/")}
+    assert added & full
+    return added & full - declared
+
+
+@pytest.mark.parametrize("opset", [7, 8, 9, 13, 17, 20, 26])
+@pytest.mark.parametrize("case", CASES)
+def test_every_added_tensor_of_known_shape_is_declared(inject, opset, case):
+    original = CASES[case][0](opset)
+    # IR version 3 has constants as nodes, and so more tensors.
+    assert (original.ir_version == 3) == (opset < 9)
+    for view in ["flatten", "channel", "last"]:
+        assert not undeclared(inject(original, *arguments("exact", view)).model)
+        if opset >= 9:
+            assert not undeclared(inject(original, *arguments("sampled", view)).model)
 
 
 @pytest.mark.parametrize("opset", [7, 8, 9])

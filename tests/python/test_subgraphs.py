@@ -4,6 +4,7 @@ Outputs are compared bit for bit on ONNX Runtime; no tolerance but for the sum o
 """
 
 import collections
+import json
 
 import numpy as np
 import onnx
@@ -220,3 +221,27 @@ def test_a_tapped_value_that_bodies_capture_is_left_as_it_is(session, tmp_path):
         expected = session(original).run(["seen", "seen_h"], feeds)
         got = session(injected).run(["seen", "seen_h"], feeds)
         assert [g.tobytes() for g in got] == [e.tobytes() for e in expected]
+
+
+def test_an_activation_inside_a_body_is_skipped_with_its_name_or_refused_when_strict(tmp_path):
+    inner = [helper.make_node("Tanh", ["h"], ["t"], name="inner_tanh"), helper.make_node("Neg", ["t"], ["y"])]
+    branches = {f"{way}_branch": branch(way, inner, "y") for way in ["then", "else"]}
+    nodes = [
+        helper.make_node("Relu", ["x"], ["h"]),
+        helper.make_node("If", ["c"], ["q"], name="choice", **branches),
+        helper.make_node("ReduceMean", ["q"], ["loss"], keepdims=0),
+    ]
+    graph = helper.make_graph(nodes, "g", [value("x", [2, 3]), value("c", kind=BOOL)], [value("loss")])
+    path, out = tmp_path / "model.onnx", tmp_path / "out.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    for layers in ["all", "relu,tanh"]:
+        arguments = [path, "--layers", layers, "--loss", "loss", "--coef", "1e-5"]
+        report = json.loads(per_inject(*arguments, "--json", "-o", out).stdout)
+        assert [layer["op"] for layer in report["layers"]] == ["Relu"]
+        assert [skipped["what"] for skipped in report["skipped"]] == ['"inner_tanh" (Tanh)'] * 2
+        assert 'inside the then_branch of "choice" (If)' in report["skipped"][1]["reason"]
+        strict = per_inject(*arguments, "--strict", "-o", tmp_path / "none.onnx", check=False)
+        assert strict.returncode == 1 and "inner_tanh" in strict.stderr and not (tmp_path / "none.onnx").exists()
+    for layers in ["relu", "all,!tanh", "all,#1"]:
+        per_inject(path, "--layers", layers, "--loss", "loss", "--coef", "1e-5", "--strict", "-o", out)
+    assert "matches nothing" in per_inject(path, "--layers", "tanh", "--as-output", "-o", out, check=False).stderr

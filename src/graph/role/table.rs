@@ -99,13 +99,14 @@ fn microsoft(op: &str, slot: u32) -> Entry {
         ("FusedGemm" | "FusedConv" | "Attention", 2) | ("MultiHeadAttention", 3) => Is(Role::Bias),
         ("BiasGelu" | "FastGelu" | "BiasDropout" | "BiasSoftmax" | "BiasAdd", 1) => Is(Role::Bias),
         ("Attention", 3) => Is(Role::Mask),
-        ("GroupNorm" | "SimplifiedLayerNormalization" | "LayerNormalization", 1)
+        ("BatchNormInternal", 3 | 4) => Is(Role::State),
+        ("GroupNorm" | "SimplifiedLayerNormalization" | "LayerNormalization" | "BatchNormInternal", 1)
         | ("SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" | "SkipGroupNorm", 2)
         | ("EmbedLayerNormalization", 5) => match op {
             "SkipGroupNorm" => Is(Role::Shift),
             _ => Is(Role::Scale),
         },
-        ("GroupNorm" | "LayerNormalization", 2) | ("SkipLayerNormalization", 3) | ("EmbedLayerNormalization", 6) => {
+        ("GroupNorm" | "LayerNormalization" | "BatchNormInternal", 2) | ("SkipLayerNormalization", 3) | ("EmbedLayerNormalization", 6) => {
             Is(Role::Shift)
         }
         ("SkipGroupNorm", 1) => Is(Role::Scale),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use clap::error::ErrorKind;
-use per_inject::inject::{Report, plan};
+use per_inject::inject::{Plan, Report, plan};
 use per_inject::wire::Model;
 
 use super::args::InjectArgs;
@@ -58,24 +58,21 @@ pub fn run(args: &InjectArgs) -> Result<(), Failure> {
 
 fn inject(args: &InjectArgs, path: &Path, to_stdout: bool) -> Result<(), Failure> {
     let model = Model::open(path)?;
-    let plan = plan(&model, &args.options())?;
-    let mut remarks = Vec::new();
+    let Plan { patch, mut report } = plan(&model, &args.options())?;
     if let Some(output) = args.output.as_ref().filter(|_| !args.dry_run) {
-        remarks = deliver(&model, &plan.patch, output, args.external.into(), args.sync)?;
+        report.warnings.extend(deliver(&model, &patch, output, args.external.into(), args.sync)?);
     }
-    let shown = show(args, &plan.report, remarks, to_stdout);
+    let shown = show(args, &report, to_stdout);
     // The process ends here: freeing a large graph piece by piece would only take time.
-    std::mem::forget((model, plan));
+    std::mem::forget((model, patch, report));
     shown
 }
 
-fn show(args: &InjectArgs, report: &Report, remarks: Vec<String>, to_stdout: bool) -> Result<(), Failure> {
-    let mut report = report.clone();
-    report.warnings.extend(remarks);
+fn show(args: &InjectArgs, report: &Report, to_stdout: bool) -> Result<(), Failure> {
     if args.json {
-        return render::json(&report);
+        return render::json(report);
     }
-    let text = render::injection(&report, args.output.as_deref().filter(|_| !args.dry_run));
+    let text = render::injection(report, args.output.as_deref().filter(|_| !args.dry_run));
     if to_stdout && !args.dry_run {
         eprint!("{text}");
         return Ok(());

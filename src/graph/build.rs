@@ -1,6 +1,7 @@
 //! From a list of nodes to a [`Graph`]: names become values, inputs find their producers, nodes an order.
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
 
 use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
@@ -61,7 +62,7 @@ impl<'m> Graph<'m> {
             node_inputs: Lists::with_capacity(nodes.len()),
             node_outputs: Lists::with_capacity(nodes.len()),
             uses: Lists::with_capacity(2 * nodes.len()),
-            flow: DiGraph::with_capacity(nodes.len(), 2 * nodes.len()),
+            flow: OnceLock::new(),
             order: Vec::new(),
             overridable: false,
         };
@@ -179,7 +180,7 @@ impl<'m> Graph<'m> {
         Ok(())
     }
 
-    /// Uses of every value, and the flow between nodes.
+    /// Uses of every value.
     fn connect(&mut self) {
         let mut counts = vec![0u32; self.names.len() + 1];
         for value in self.node_inputs.items.iter().flatten() {
@@ -198,37 +199,49 @@ impl<'m> Graph<'m> {
             items[next[value.index()] as usize] = used;
             next[value.index()] += 1;
         };
-        for _ in self.nodes {
-            self.flow.add_node(());
-        }
         for i in 0..self.nodes.len() {
             let id = NodeId(i as u32);
             for (slot, value) in self.node_inputs.get(i).iter().enumerate() {
                 if let Some(value) = value {
                     put(*value, Use { node: id, slot: Slot::Input(slot as u32) });
-                    if let Some((producer, _)) = self.producers[value.index()] {
-                        self.flow.add_edge(NodeIndex::new(producer.index()), NodeIndex::new(i), ());
-                    }
                 }
             }
         }
         for (i, capture) in self.captures.items.iter().enumerate() {
             put(capture.value, Use { node: capture.node, slot: Slot::Captured(i as u32) });
-            if let Some((producer, _)) = self.producers[capture.value.index()] {
-                self.flow.add_edge(NodeIndex::new(producer.index()), NodeIndex::new(capture.node.index()), ());
-            }
         }
         self.uses = Lists { starts: counts, items };
     }
 
+    /// From which node to which data flows: for every input and capture that another node makes.
+    fn edges(&self) -> impl Iterator<Item = (NodeId, NodeId)> {
+        let from = |value: ValueId| self.producers[value.index()].map(|(producer, _)| producer);
+        let inputs = (0..self.nodes.len() as u32).flat_map(move |i| {
+            let values = self.node_inputs.get(i as usize).iter().flatten();
+            values.filter_map(move |v| Some((from(*v)?, NodeId(i))))
+        });
+        inputs.chain(self.captures.items.iter().filter_map(move |c| Some((from(c.value)?, c.node))))
+    }
+
+    /// Data flow between nodes, made when it is first asked for: most files list their nodes in order, and few questions go along edges.
+    pub fn flow(&self) -> &DiGraph<(), ()> {
+        self.flow.get_or_init(|| {
+            let mut flow = DiGraph::with_capacity(self.nodes.len(), self.node_inputs.items.len());
+            self.nodes.iter().for_each(|_| _ = flow.add_node(()));
+            let index = |node: NodeId| NodeIndex::new(node.index());
+            self.edges().for_each(|(from, to)| _ = flow.add_edge(index(from), index(to), ()));
+            flow
+        })
+    }
+
     fn sort(&mut self) -> Result<(), GraphError> {
-        let in_file_order = self.flow.raw_edges().iter().all(|e| e.source() < e.target());
-        if in_file_order {
+        if self.edges().all(|(from, to)| from < to) {
             self.order = (0..self.nodes.len() as u32).map(NodeId).collect();
             return Ok(());
         }
-        let mut topo = Topo::new(&self.flow);
-        self.order = std::iter::from_fn(|| topo.next(&self.flow)).map(|i| NodeId(i.index() as u32)).collect();
+        let flow = self.flow();
+        let mut topo = Topo::new(flow);
+        self.order = std::iter::from_fn(|| topo.next(flow)).map(|i| NodeId(i.index() as u32)).collect();
         if self.order.len() == self.nodes.len() {
             return Ok(());
         }
@@ -251,7 +264,7 @@ impl<'m> Graph<'m> {
             }
             step_of[node.index()] = path.len();
             path.push(node);
-            next = self.flow.neighbors_directed(node, Direction::Incoming).find(|n| waits[n.index()]);
+            next = self.flow().neighbors_directed(node, Direction::Incoming).find(|n| waits[n.index()]);
         }
         Vec::new()
     }

@@ -34,8 +34,11 @@ use site::{Known, Site};
 
 use std::collections::HashSet;
 
+use rayon::prelude::*;
+
 use super::types::{Dim, TensorType};
 use super::{Graph, NodeId, ValueId};
+use crate::onnx::ValueInfoProto;
 use crate::wire::Model;
 
 /// What is known of every value of a graph.
@@ -86,8 +89,10 @@ impl Types {
 fn declared(graph: &Graph<'_>, model: &Model) -> Vec<TensorType> {
     let mut types = vec![TensorType::default(); graph.value_count()];
     let main = &model.graph;
-    for declaration in main.value_info.iter().chain(&main.outputs).chain(&main.inputs) {
-        if let (Some(value), Some(found)) = (graph.find(declaration.name()), TensorType::of_value(declaration)) {
+    let read = |d: &ValueInfoProto| graph.find(d.name()).zip(TensorType::of_value(d));
+    for declarations in [&main.value_info, &main.outputs, &main.inputs] {
+        let found: Vec<_> = declarations.par_iter().map(read).collect();
+        for (value, found) in found.into_iter().flatten() {
             let known = &mut types[value.index()];
             let earlier = std::mem::replace(known, found);
             if known.elem == 0 {

@@ -19,6 +19,7 @@ pub mod warn;
 pub mod work;
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
 
 use petgraph::graph::{DiGraph, NodeIndex};
 
@@ -108,8 +109,7 @@ pub struct Graph<'m> {
     node_inputs: Lists<Option<ValueId>>,
     node_outputs: Lists<Option<ValueId>>,
     uses: Lists<Use>,
-    /// Data flow between nodes: an edge for every input and capture that another node makes.
-    pub flow: DiGraph<(), ()>,
+    flow: OnceLock<DiGraph<(), ()>>,
     order: Vec<NodeId>,
     overridable: bool,
 }
@@ -201,7 +201,7 @@ impl<'m> Graph<'m> {
         self.uses(value).iter().for_each(|u| reached[u.node.index()] = true);
         for node in &self.order {
             if reached[node.index()] {
-                let next = self.flow.neighbors(NodeIndex::new(node.index()));
+                let next = self.flow().neighbors(NodeIndex::new(node.index()));
                 next.for_each(|n| reached[n.index()] = true);
             }
         }

@@ -71,7 +71,12 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan, InjectError> {
         return Err(InjectError::TwoOpsets { first: *first, second: *other });
     }
     Record::all(model).map_err(|problem| InjectError::BadRecord { problem })?;
-    let analysis = Analysis::with_overrides(model, options.wrt.as_deref(), options.freeze.as_deref())?;
+    // The digest reads the whole file but its weights, which takes as long as a good part of the analysis.
+    let (analysis, digest) = rayon::join(
+        || Analysis::with_overrides(model, options.wrt.as_deref(), options.freeze.as_deref()),
+        || structure_digest(model),
+    );
+    let analysis = analysis?;
     let target = target(&analysis, options)?;
     let loss = match target {
         Target::Loss => Some(loss::choose(&analysis, options)?),
@@ -112,7 +117,8 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan, InjectError> {
             _ => InjectError::NoCoefficientFor { layer: layers::describe(&analysis, &chosen[i].tap) },
         });
     }
-    let injection = Injection { analysis: &analysis, options, target, loss, chosen, places, skipped, coefficients };
+    let injection =
+        Injection { analysis: &analysis, digest, options, target, loss, chosen, places, skipped, coefficients };
     injection.check_coefficients()?;
     injection.plan()
 }
@@ -198,6 +204,8 @@ fn coefficients(analysis: &Analysis, chosen: &[Chosen], options: &Options) -> Re
 
 struct Injection<'a> {
     analysis: &'a Analysis<'a>,
+    /// [`structure_digest`] of the model.
+    digest: String,
     options: &'a Options,
     target: Target,
     loss: Option<loss::Loss>,
@@ -284,7 +292,7 @@ impl Injection<'_> {
         let mut names = naming::LayerNames::default();
         let named: Vec<String> =
             self.chosen.iter().map(|c| names.name(&self.analysis.graph, c.tap.node, &c.layer.h.name)).collect();
-        let mut alike = HashMap::new();
+        let mut alike = HashMap::with_hasher(foldhash::fast::RandomState::default());
         let mut firsts = Vec::new();
         let template_of: Vec<usize> = (0..self.chosen.len())
             .map(|i| {
@@ -534,7 +542,7 @@ impl Injection<'_> {
             version: env!("CARGO_PKG_VERSION").into(),
             arguments: self.options.arguments(),
             root: root.into(),
-            original: Original { structure: structure_digest(model), size: model.file.bytes.len() as u64 },
+            original: Original { structure: self.digest.clone(), size: model.file.bytes.len() as u64 },
             task_loss: self
                 .loss
                 .as_ref()

@@ -1,7 +1,7 @@
 //! What must hold for any bytes. Shared by the fuzz targets and by `tests/fuzz_bounded.rs`.
 
 use per_inject::graph::Graph;
-use per_inject::inject::{At, Estimator, Options, Outputs, plan};
+use per_inject::inject::{At, Estimator, Form, Options, Outputs, plan};
 use per_inject::inspect::inspect;
 use per_inject::regularizer::{Reduction, View};
 use per_inject::strip;
@@ -74,6 +74,8 @@ fn options(head: &[u8], model: &Model) -> Options {
         seed: on(5).then_some(u64::from(numbers) << 20),
         loss: (loss % 8 == 7).then(|| nth(loss / 8).to_owned()),
         as_output: on(6),
+        form: [Form::Auto, Form::Auto, Form::Loss, Form::Gradient][usize::from(view >> 2 & 3)],
+        loss_term: bit(outputs, 5),
         outputs: Outputs { task: bit(outputs, 0) && !on(6), per: bit(outputs, 1), layers: bit(outputs, 2) },
         wrt: bit(outputs, 3).then(|| "*".into()),
         freeze: bit(outputs, 4).then(|| "*".into()),

@@ -113,7 +113,7 @@ fn place_of(analysis: &Analysis, chosen: &mut Chosen) -> Result<Place, String> {
 }
 
 /// What is written for one layer: the value that the readers of its gradient shall read, and the value of PER where it is asked for.
-pub fn write(
+pub(super) fn write(
     injection: &Injection,
     e: &mut Emitter,
     regularizer: &dyn Regularizer,

@@ -106,9 +106,9 @@ fn microsoft(op: &str, slot: u32) -> Entry {
             "SkipGroupNorm" => Is(Role::Shift),
             _ => Is(Role::Scale),
         },
-        ("GroupNorm" | "LayerNormalization" | "BatchNormInternal", 2) | ("SkipLayerNormalization", 3) | ("EmbedLayerNormalization", 6) => {
-            Is(Role::Shift)
-        }
+        ("GroupNorm" | "LayerNormalization" | "BatchNormInternal", 2)
+        | ("SkipLayerNormalization", 3)
+        | ("EmbedLayerNormalization", 6) => Is(Role::Shift),
         ("SkipGroupNorm", 1) => Is(Role::Scale),
         ("SkipLayerNormalization", 4) | ("SkipSimplifiedLayerNormalization", 3) => Is(Role::Bias),
         ("EmbedLayerNormalization", 2..=4) => Is(Role::Embedding),

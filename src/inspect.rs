@@ -171,9 +171,10 @@ fn kind_detail(analysis: &Analysis) -> String {
         }
         Kind::ForwardLoss { .. } => String::new(),
         Kind::ForwardOnly => "no output can be a loss; --as-output adds the term as an output".into(),
-        Kind::ForwardBackward { evidence } => {
-            format!("{evidence}; the gradients of {} inputs are computed", analysis.trained_inputs().len())
-        }
+        Kind::ForwardBackward { evidence } => match analysis.trained_inputs().len() {
+            0 => evidence.clone(),
+            n => format!("{evidence}; the gradients of {n} inputs are computed"),
+        },
         Kind::TrainingInfo { entries } => format!("{entries} algorithm graph(s)"),
     }
 }

@@ -251,6 +251,12 @@ fn losses() {
     session.run("two.onnx --layers relu --coef 3e-5 --loss logits -o out.onnx");
     session.run("two.onnx --layers relu --coef 3e-5 --loss x -o out.onnx");
     assert!(!session.has("out.onnx"));
+    session.run("backward.onnx --layers relu --coef 3e-5 --form loss -o out.onnx");
+    session.run("backward.onnx --layers relu --coef 3e-5 --form gradient --as-output -o out.onnx");
+    session.run("backward.onnx --layers relu --coef 3e-5 --loss loss -o out.onnx");
+    session.run("mlp.onnx --layers relu --coef 3e-5 --form gradient -o out.onnx");
+    session.run("mlp.onnx --layers relu --coef 3e-5 --loss-term -o out.onnx");
+    assert!(!session.has("out.onnx"));
     session.run("inspect backward.onnx");
     session.run("inspect two.onnx");
     session.run("two.onnx --layers relu --coef 3e-5 --loss loss -o out.onnx");

@@ -80,7 +80,7 @@ impl Regularizer for Exact {
                 let rows = e.flatten("h_rows", &h);
                 let kappa = e.unsqueeze("kappa_of_row", &kappa, &[1]);
                 let gradient = e.binary("gradient", "Mul", &rows, &kappa);
-                layer.from_rows(e, &gradient)
+                layer.as_h(e, &gradient)
             }
         };
         let tensor = e.cast("gradient_cast", &gradient, layer.h.ty.elem);
@@ -121,7 +121,7 @@ enum Dimension {
     /// It is known now.
     Known(u64),
     /// Only the running graph knows it.
-    RunTime(RunTime),
+    RunTime(Box<RunTime>),
 }
 
 impl Sample {
@@ -135,7 +135,7 @@ impl Sample {
             None => {
                 let run_time = RunTime::of(e, layer);
                 let scaled = e.binary("scaled", "Div", norm2, &run_time.divisor);
-                (Dimension::RunTime(run_time), scaled)
+                (Dimension::RunTime(Box::new(run_time)), scaled)
             }
         };
         let (one, two) = (e.scalar("one", elem, 1.0), e.scalar("two", elem, 2.0));

@@ -175,7 +175,7 @@ impl Layer {
     }
 
     /// The way back from [`Layer::rows_to_project`]: `rows` in the shape of h.
-    pub(super) fn from_rows(&self, e: &mut Emitter, rows: &Tensor) -> Tensor {
+    pub(super) fn as_h(&self, e: &mut Emitter, rows: &Tensor) -> Tensor {
         let rank = self.dims().map(<[Dim]>::len);
         let is_reshaped = match (self.view, rank) {
             (View::Flatten, Some(2)) => self.batch_axis != 0,

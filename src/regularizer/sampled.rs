@@ -81,7 +81,7 @@ impl Regularizer for Sampled {
                 e.matmul("gradient_rows", &weighted, &erf, Some(vec![at(0), d, at(2)]))
             }
         };
-        let gradient = layer.from_rows(e, &rows);
+        let gradient = layer.as_h(e, &rows);
         let tensor = e.cast("gradient_cast", &gradient, layer.h.ty.elem);
         Gradient { tensor, value: with_value.then(|| self.value(e, layer, &u, &erf)) }
     }

@@ -21,7 +21,7 @@ pub fn run(args: &InjectArgs) -> Result<(), Failure> {
             "which model? give an ONNX file, or - for standard input",
         ));
     };
-    if args.layers.is_none() {
+    if args.layers.is_none() && !args.options().is_lowering_alone() {
         return Err(Failure::usage(
             ErrorKind::MissingRequiredArgument,
             format!(

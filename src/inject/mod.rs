@@ -3,7 +3,7 @@
 mod error;
 pub(crate) mod layers;
 mod loss;
-mod naming;
+pub(crate) mod naming;
 mod options;
 pub mod report;
 mod seed;
@@ -19,10 +19,12 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 
 use crate::analysis::Analysis;
+use crate::graph::ValueId;
 use crate::graph::work::Work;
+use crate::lower::{Lowering, Target, lower};
 use crate::onnx::{NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto};
 use crate::patch::{Anchor, Change, Encoded, Patch, Rename};
-use crate::record::{self, Original, Record, RecordedLayer, Renamed};
+use crate::record::{self, Original, Record, RecordedLayer, Renamed, Replaced};
 use crate::regularizer::emit::{Emission, Emitter, Tensor};
 use crate::regularizer::{Exact, Reduction, Regularizer, Sampled, View};
 use crate::select::{SelectError, Selector};
@@ -64,12 +66,22 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan, InjectError> {
     {
         return Err(InjectError::TwoOpsets { first: *first, second: *other });
     }
+    let alone = options.is_lowering_alone();
     Record::all(model).map_err(|problem| InjectError::BadRecord { problem })?;
     let analysis = Analysis::with_overrides(model, options.wrt.as_deref(), options.freeze.as_deref())?;
-    let loss = if options.as_output { None } else { Some(loss::choose(&analysis, options)?) };
+    let loss = match loss::choose(&analysis, options) {
+        _ if options.as_output => None,
+        // A graph that gets its loss later can be rewritten all the same.
+        Err(InjectError::NoLoss { .. }) if options.target.is_some() && alone => None,
+        loss => Some(loss?),
+    };
 
-    let selector: Selector = options.layers.parse().map_err(SelectError::from)?;
-    let taps = selector.select(&analysis.graph, &analysis.catalog)?;
+    let taps = if alone {
+        Vec::new()
+    } else {
+        let selector: Selector = options.layers.parse().map_err(SelectError::from)?;
+        selector.select(&analysis.graph, &analysis.catalog)?
+    };
     let selected = taps.len();
     let (chosen, skipped) = layers::resolve(&analysis, taps, options, loss.as_ref().map(|l| l.value));
     if let Some(first) = skipped.first() {
@@ -161,20 +173,28 @@ type Constants = BTreeMap<String, TensorProto>;
 impl Injection<'_> {
     fn plan(self) -> Result<Plan, InjectError> {
         let (model, graph) = (self.analysis.model, &self.analysis.graph);
-        let opset = model.opset();
         let (root, injection) = naming::free_root(model, graph);
-        let (written, constants) = self.write_layers(opset, &root, injection)?;
+        let mut lowering = match self.options.target {
+            Some(Target::OrtTraining) => lower(self.analysis, self.differentiated(), &root)?,
+            None => Lowering { opset: model.opset(), ir_version: model.ir_version, ..Lowering::default() },
+        };
+        let opset = lowering.opset;
+        let (written, mut constants) = self.write_layers(opset, &root, injection)?;
+        constants.append(&mut lowering.constants);
         let anchor = self.anchor()?;
 
         let term = write_term(&self, opset, &root, &written);
         let work = Work::of(graph, &self.analysis.types);
         let mut report = self.report(&written, &term, work);
-        if self.chosen.is_empty() {
+        report.rewritten = std::mem::take(&mut lowering.rewritten);
+        report.model_changes = std::mem::take(&mut lowering.model);
+        if self.chosen.is_empty() && lowering.is_empty() {
             return Ok(Plan { patch: Patch::default(), report });
         }
-        let mut patch = self.assemble(&root, written, constants, term, anchor);
+        let replaced = std::mem::take(&mut lowering.replaced);
+        let mut patch = self.assemble(&root, written, constants, term, anchor, lowering);
         report.added = added(&patch);
-        let record = self.record(&root, &patch, &report)?;
+        let record = self.record(&root, &patch, &report, replaced)?;
         let value = serde_json::to_string(&record).unwrap_or_default();
         patch.changes.push(Change {
             reason: "record of this injection, for strip".into(),
@@ -229,6 +249,12 @@ impl Injection<'_> {
         Ok((written, constants.into_inner().unwrap_or_else(PoisonError::into_inner)))
     }
 
+    /// What gradients are taken of: the loss, or the output that the sum reaches.
+    fn differentiated(&self) -> Option<ValueId> {
+        let loss = self.loss.as_ref()?;
+        Some(loss.reached.first().copied().unwrap_or(loss.value))
+    }
+
     /// Behind all nodes; but where a node must read the sum, right behind the last tapped value.
     fn anchor(&self) -> Result<Anchor, InjectError> {
         let Some(loss) = self.loss.as_ref().filter(|l| !l.total_readers.is_empty()) else { return Ok(Anchor::End) };
@@ -256,8 +282,10 @@ impl Injection<'_> {
         mut constants: Constants,
         mut term: Term,
         anchor: Anchor,
+        mut lowering: Lowering,
     ) -> Patch {
         let mut changes = Vec::with_capacity(written.len() + 2);
+        let is_regularised = !written.is_empty();
         for (layer, chosen) in written.into_iter().zip(&self.chosen) {
             changes.push(Change {
                 reason: format!("PER of {:?}, layer {}", chosen.layer.h.name, layer.name),
@@ -268,22 +296,27 @@ impl Injection<'_> {
             });
         }
         constants.append(&mut term.emission.constants);
-        let constants = self.constants(root, constants, &term, anchor);
+        let constants = self.constants(root, constants, &term, anchor, lowering.ir_version);
         changes.insert(0, constants);
-        changes.push(self.closing(term, anchor));
-        Patch { changes, ..Patch::default() }
+        if is_regularised {
+            let mut closing = self.closing(term, anchor);
+            closing.renames = lowering.rename(closing.renames);
+            changes.push(closing);
+        }
+        lowering.changes.append(&mut changes);
+        Patch { changes: lowering.changes, ..Patch::default() }
     }
 
     /// Shared constants and the coefficients.
-    fn constants(&self, root: &str, constants: Constants, term: &Term, anchor: Anchor) -> Change {
+    fn constants(&self, root: &str, constants: Constants, term: &Term, anchor: Anchor, ir_version: i64) -> Change {
         let mut change = Change {
-            reason: format!("constants of all layers, under {root}const/, and the coefficients"),
+            reason: format!("constants, under {root}const/, and the coefficients"),
             at: anchor,
             initializers: term.coefficients.clone(),
             inputs: term.inputs.clone(),
             ..Change::default()
         };
-        if self.analysis.model.ir_version >= 4 {
+        if ir_version >= 4 {
             change.initializers.extend(constants.into_values());
         } else {
             // Before IR version 4 an initializer has to be a graph input as well; a Constant node does not.
@@ -373,7 +406,7 @@ impl Injection<'_> {
             loss: self
                 .loss
                 .as_ref()
-                .zip(term.task.clone())
+                .zip(term.task.clone().filter(|_| !self.chosen.is_empty()))
                 .map(|(loss, task)| LossReport { name: graph.name(loss.value).to_owned(), task }),
             estimator: self.options.estimator.name(),
             slices: (self.options.estimator == Estimator::Sampled).then_some(self.options.slices),
@@ -384,6 +417,9 @@ impl Injection<'_> {
             coefficients: term.named.clone(),
             layers,
             skipped: self.skipped.clone(),
+            target: self.options.target.map(Target::name),
+            rewritten: Vec::new(),
+            model_changes: Vec::new(),
             warnings: Vec::new(),
             outputs: term.outputs.iter().map(|v| v.name().to_owned()).collect(),
             inputs: term.inputs.iter().map(|v| v.name().to_owned()).collect(),
@@ -392,7 +428,13 @@ impl Injection<'_> {
         }
     }
 
-    fn record(&self, root: &str, patch: &Patch, report: &Report) -> Result<Record, InjectError> {
+    fn record(
+        &self,
+        root: &str,
+        patch: &Patch,
+        report: &Report,
+        replaced: Vec<Replaced>,
+    ) -> Result<Record, InjectError> {
         let (model, graph) = (self.analysis.model, &self.analysis.graph);
         Ok(Record {
             widths: narrowed(model, patch)?,
@@ -408,6 +450,7 @@ impl Injection<'_> {
                 .map(|(loss, names)| Renamed { from: graph.name(loss.value).to_owned(), to: names.task.clone() }),
             outputs: report.outputs.iter().filter(|o| !o.starts_with(root)).cloned().collect(),
             added: added(patch),
+            replaced,
             layers: report
                 .layers
                 .iter()
@@ -426,7 +469,7 @@ impl Injection<'_> {
 fn added(patch: &Patch) -> record::Added {
     let count = |of: fn(&Change) -> usize| patch.changes.iter().map(of).sum();
     record::Added {
-        nodes: count(|c| c.nodes.len()),
+        nodes: count(Change::added_nodes),
         initializers: count(|c| c.initializers.len()),
         inputs: count(|c| c.inputs.len()),
         outputs: count(|c| c.outputs.len()),

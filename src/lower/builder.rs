@@ -1,0 +1,315 @@
+//! What rules write with: the [`Emitter`], with names that number themselves and the operators that rewritings need.
+
+use std::collections::HashMap;
+
+use crate::graph::types::{Dim, TensorType};
+use crate::lower::site::{Site, extent};
+use crate::onnx::AttributeProto;
+use crate::onnx::tensor_proto::DataType;
+use crate::regularizer::emit::{Elem, Emission, Emitter, Tensor, int, ints};
+
+/// What stands in for one output of a node; `None` where that output is left out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Made(Option<Tensor>);
+
+impl From<Tensor> for Made {
+    fn from(tensor: Tensor) -> Self {
+        Made(Some(tensor))
+    }
+}
+
+impl Made {
+    /// Nothing: the output is left out.
+    pub fn nothing() -> Self {
+        Made(None)
+    }
+}
+
+/// One number of a shape.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Extent {
+    /// A number; 0 and −1 mean to Reshape what they always do.
+    Fixed(i64),
+    /// A dimension of a tensor, whatever it will be.
+    Of(Tensor, usize),
+}
+
+impl From<i64> for Extent {
+    fn from(n: i64) -> Self {
+        Extent::Fixed(n)
+    }
+}
+
+impl From<(&Tensor, usize)> for Extent {
+    fn from((x, axis): (&Tensor, usize)) -> Self {
+        match x.ty.dims.as_ref().and_then(|d| d.get(axis)).and_then(Dim::known) {
+            Some(n) => Extent::Fixed(extent(n)),
+            None => Extent::Of(x.clone(), axis),
+        }
+    }
+}
+
+/// Writes the nodes that stand in for one.
+pub struct Builder {
+    emitter: Emitter,
+    root: String,
+    /// How often each operator was written.
+    counts: HashMap<String, usize>,
+}
+
+impl Builder {
+    /// `name` tells this node's names from others'.
+    pub fn new(opset: i64, root: &str, name: &str) -> Self {
+        Builder { emitter: Emitter::new(opset, root, name), root: root.to_owned(), counts: HashMap::new() }
+    }
+
+    /// The operator set of the result.
+    pub fn opset(&self) -> i64 {
+        self.emitter.opset()
+    }
+
+    /// What was written, with the values that stand for the node's outputs under their names.
+    pub fn finish(mut self, outputs: &[String], made: &[Made]) -> Emission {
+        let mut renames: HashMap<String, String> = HashMap::new();
+        let mut copies = Vec::new();
+        for (output, tensor) in outputs.iter().zip(made).filter(|(name, _)| !name.is_empty()) {
+            let Made(Some(tensor)) = tensor else { continue };
+            // What is an input, or stands for two outputs, is copied.
+            let is_own = tensor.name.starts_with(&self.root) && !tensor.name.starts_with(&format!("{}const/", self.root));
+            if is_own && !renames.contains_key(&tensor.name) {
+                renames.insert(tensor.name.clone(), output.clone());
+            } else {
+                copies.push((tensor.clone(), output.clone()));
+            }
+        }
+        for (tensor, output) in copies {
+            let node = self.label("Identity");
+            let copy = self.emitter.node(&node, "Identity", &[&tensor], Vec::new(), tensor.ty.clone());
+            renames.insert(copy.name, output);
+        }
+        let mut emission = self.emitter.finish();
+        for name in emission.nodes.iter_mut().flat_map(|n| n.input.iter_mut().chain(&mut n.output)) {
+            if let Some(output) = renames.get(name) {
+                name.clone_from(output);
+            }
+        }
+        emission.value_info.retain(|v| !renames.contains_key(v.name()));
+        emission
+    }
+
+    fn label(&mut self, op: &str) -> String {
+        let base = op.to_ascii_lowercase();
+        let n = self.counts.entry(base.clone()).or_insert(0);
+        *n += 1;
+        if *n == 1 { base } else { format!("{base}_{n}") }
+    }
+
+    /// Any node. Returns a value for each of `outputs`.
+    pub fn node(
+        &mut self,
+        op: &str,
+        inputs: &[Option<Tensor>],
+        attributes: Vec<AttributeProto>,
+        outputs: &[TensorType],
+    ) -> Vec<Tensor> {
+        let label = self.label(op);
+        self.emitter.node_with_outputs(&label, op, inputs, attributes, outputs)
+    }
+
+    /// A node of one output.
+    pub fn one(&mut self, op: &str, inputs: &[&Tensor], attributes: Vec<AttributeProto>, ty: TensorType) -> Tensor {
+        let label = self.label(op);
+        self.emitter.node(&label, op, inputs, attributes, ty)
+    }
+
+    /// The node itself, with other outputs.
+    pub fn again(&mut self, site: &Site, outputs: &[TensorType]) -> Vec<Tensor> {
+        let inputs: Vec<Option<Tensor>> = (0..site.node.input.len()).map(|slot| site.input(slot)).collect();
+        self.node(site.node.op_type(), &inputs, site.node.attribute.clone(), outputs)
+    }
+
+    /// An operator that keeps type and shape.
+    pub fn unary(&mut self, op: &str, x: &Tensor) -> Tensor {
+        self.one(op, &[x], Vec::new(), x.ty.clone())
+    }
+
+    /// An operator of two operands that broadcast.
+    pub fn binary(&mut self, op: &str, a: &Tensor, b: &Tensor) -> Tensor {
+        let label = self.label(op);
+        self.emitter.binary(&label, op, a, b)
+    }
+
+    /// A comparison of two operands that broadcast.
+    pub fn compare(&mut self, op: &str, a: &Tensor, b: &Tensor) -> Tensor {
+        let label = self.label(op);
+        self.emitter.compare(&label, op, a, b)
+    }
+
+    /// A rank-0 constant of the type of another tensor.
+    pub fn number(&mut self, value: f64, like: &Tensor) -> Tensor {
+        let elem = like.ty.elem;
+        let label = format!("{value:?}");
+        if elem == Elem::F64.onnx() {
+            return self.emitter.scalar(&label, Elem::F64, value);
+        }
+        if elem == Elem::I64.onnx() {
+            return self.emitter.scalar(&format!("{label}_int"), Elem::I64, value);
+        }
+        let single = self.emitter.scalar(&label, Elem::F32, value);
+        if elem == 0 { single } else { self.cast(&single, elem) }
+    }
+
+    /// x + c; x itself for 0.
+    pub fn plus(&mut self, x: &Tensor, c: f64) -> Tensor {
+        if c == 0.0 {
+            return x.clone();
+        }
+        let c = self.number(c, x);
+        self.binary("Add", x, &c)
+    }
+
+    /// x·c; x itself for 1.
+    pub fn times(&mut self, x: &Tensor, c: f64) -> Tensor {
+        if c == 1.0 {
+            return x.clone();
+        }
+        let c = self.number(c, x);
+        self.binary("Mul", x, &c)
+    }
+
+    /// x/c; x itself for 1.
+    pub fn divided(&mut self, x: &Tensor, c: f64) -> Tensor {
+        if c == 1.0 {
+            return x.clone();
+        }
+        let c = self.number(c, x);
+        self.binary("Div", x, &c)
+    }
+
+    /// Cast, unless the value has that type already.
+    pub fn cast(&mut self, x: &Tensor, elem: i32) -> Tensor {
+        if x.ty.elem == elem {
+            return x.clone();
+        }
+        let label = self.label("Cast");
+        self.emitter.cast(&label, x, elem)
+    }
+
+    /// A constant of float32 or float64, as another tensor has it.
+    pub fn constant(&mut self, what: &str, like: &Tensor, dims: &[u64], values: &[f64]) -> Tensor {
+        let elem = if like.ty.elem == Elem::F64.onnx() { Elem::F64 } else { Elem::F32 };
+        let made = self.emitter.constant(what, elem, dims, values);
+        if like.ty.elem == 0 { made } else { self.cast(&made, like.ty.elem) }
+    }
+
+    /// A one-dimensional constant of integers.
+    pub fn integers(&mut self, values: &[i64]) -> Tensor {
+        self.emitter.shape_constant("shape", values)
+    }
+
+    /// A constant of zeros.
+    pub fn zeros(&mut self, like: &Tensor, dims: &[u64]) -> Tensor {
+        let text: Vec<String> = dims.iter().map(ToString::to_string).collect();
+        let count = dims.iter().product::<u64>();
+        let values = vec![0.0; usize::try_from(count).unwrap_or_default()];
+        self.constant(&format!("zeros_{}", text.join("_")), like, dims, &values)
+    }
+
+    /// Zeros of a shape that the running graph knows.
+    pub fn zeros_of(&mut self, shape: &Tensor, ty: TensorType) -> Tensor {
+        let elem = if ty.elem == 0 { DataType::Float as i32 } else { ty.elem };
+        let single = TensorType { elem: DataType::Float as i32, dims: ty.dims };
+        let zeros = self.one("ConstantOfShape", &[shape], Vec::new(), single);
+        self.cast(&zeros, elem)
+    }
+
+    /// A shape as an int64 tensor: a constant where everything is known.
+    pub fn shape(&mut self, extents: &[Extent]) -> Tensor {
+        let fixed: Option<Vec<i64>> =
+            extents.iter().map(|e| if let Extent::Fixed(n) = e { Some(*n) } else { None }).collect();
+        if let Some(fixed) = fixed {
+            return self.integers(&fixed);
+        }
+        let mut parts: Vec<Tensor> = Vec::new();
+        let mut run: Vec<i64> = Vec::new();
+        for each in extents {
+            match each {
+                Extent::Fixed(n) => run.push(*n),
+                Extent::Of(x, axis) => {
+                    if !run.is_empty() {
+                        parts.push(self.integers(&std::mem::take(&mut run)));
+                    }
+                    let label = self.label("dim");
+                    parts.push(self.emitter.dimension(&label, x, *axis as i64));
+                }
+            }
+        }
+        if !run.is_empty() {
+            parts.push(self.integers(&run));
+        }
+        let ty = TensorType { elem: Elem::I64.onnx(), dims: Some(vec![Dim::Known(extents.len() as u64)]) };
+        let parts: Vec<&Tensor> = parts.iter().collect();
+        self.one("Concat", &parts, vec![int("axis", 0)], ty)
+    }
+
+    /// Reshape; dims of the result follow from what is known.
+    pub fn reshape(&mut self, x: &Tensor, extents: &[Extent]) -> Tensor {
+        let dims = reshaped(x, extents);
+        let shape = self.shape(extents);
+        self.one("Reshape", &[x, &shape], Vec::new(), TensorType { elem: x.ty.elem, dims: Some(dims) })
+    }
+
+    /// Transpose with `perm`.
+    pub fn transpose(&mut self, x: &Tensor, perm: &[usize]) -> Tensor {
+        let label = self.label("Transpose");
+        self.emitter.transpose(&label, x, perm)
+    }
+}
+
+/// The dims after Reshape.
+fn reshaped(x: &Tensor, extents: &[Extent]) -> Vec<Dim> {
+    let source = |axis: usize| x.ty.dims.as_ref().and_then(|d| d.get(axis)).cloned().unwrap_or_default();
+    let mut dims: Vec<Dim> = extents
+        .iter()
+        .enumerate()
+        .map(|(i, e)| match e {
+            Extent::Fixed(0) => source(i),
+            Extent::Fixed(n) => u64::try_from(*n).map_or(Dim::Unknown, Dim::Known),
+            Extent::Of(t, axis) => t.ty.dims.as_ref().and_then(|d| d.get(*axis)).cloned().unwrap_or_default(),
+        })
+        .collect();
+    // What −1 stands for follows where everything else is known; equal symbols cancel.
+    if let Some(at) = extents.iter().position(|e| *e == Extent::Fixed(-1))
+        && let Some(all) = &x.ty.dims
+    {
+        let mut numerator = all.clone();
+        let mut denominator: u64 = 1;
+        let mut open = false;
+        for (i, dim) in dims.iter().enumerate().filter(|(i, _)| *i != at) {
+            let _ = i;
+            match dim {
+                Dim::Known(n) => denominator = denominator.saturating_mul(*n),
+                Dim::Symbol(_) => match numerator.iter().position(|d| d == dim) {
+                    Some(same) => {
+                        numerator.remove(same);
+                    }
+                    None => open = true,
+                },
+                Dim::Unknown => open = true,
+            }
+        }
+        let product = numerator.iter().try_fold(1u64, |n, d| n.checked_mul(d.known()?));
+        if let (false, Some(product)) = (open, product)
+            && denominator > 0
+            && product % denominator == 0
+        {
+            dims[at] = Dim::Known(product / denominator);
+        }
+    }
+    dims
+}
+
+/// The attribute `axes`.
+pub fn axes_attribute(axes: &[i64]) -> AttributeProto {
+    ints("axes", axes)
+}

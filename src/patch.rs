@@ -11,8 +11,8 @@ use prost::Message;
 use prost::encoding::{DecodeContext, decode_key};
 use serde::{Deserialize, Serialize};
 
-use crate::wire::fields::{graph, model};
 use crate::onnx::{NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, ValueInfoProto};
+use crate::wire::fields::{graph, model};
 
 /// Everything that one pass wants changed, in the order in which it should be read.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use sha2::{Digest, Sha256};
+
 use crate::graph::types::{Dim, TensorType};
 use crate::lower::site::{Site, extent};
 use crate::onnx::AttributeProto;
@@ -75,7 +77,8 @@ impl Builder {
         for (output, tensor) in outputs.iter().zip(made).filter(|(name, _)| !name.is_empty()) {
             let Made(Some(tensor)) = tensor else { continue };
             // What is an input, or stands for two outputs, is copied.
-            let is_own = tensor.name.starts_with(&self.root) && !tensor.name.starts_with(&format!("{}const/", self.root));
+            let is_own =
+                tensor.name.starts_with(&self.root) && !tensor.name.starts_with(&format!("{}const/", self.root));
             if is_own && !renames.contains_key(&tensor.name) {
                 renames.insert(tensor.name.clone(), output.clone());
             } else {
@@ -215,6 +218,14 @@ impl Builder {
         self.constant(&format!("zeros_{}", text.join("_")), like, dims, &values)
     }
 
+    /// A constant of ones.
+    pub fn ones(&mut self, like: &Tensor, dims: &[u64]) -> Tensor {
+        let text: Vec<String> = dims.iter().map(ToString::to_string).collect();
+        let count = dims.iter().product::<u64>();
+        let values = vec![1.0; usize::try_from(count).unwrap_or_default()];
+        self.constant(&format!("ones_{}", text.join("_")), like, dims, &values)
+    }
+
     /// Zeros of a shape that the running graph knows.
     pub fn zeros_of(&mut self, shape: &Tensor, ty: TensorType) -> Tensor {
         let elem = if ty.elem == 0 { DataType::Float as i32 } else { ty.elem };
@@ -261,9 +272,163 @@ impl Builder {
 
     /// Transpose with `perm`.
     pub fn transpose(&mut self, x: &Tensor, perm: &[usize]) -> Tensor {
+        if perm.iter().enumerate().all(|(i, p)| i == *p) {
+            return x.clone();
+        }
         let label = self.label("Transpose");
         self.emitter.transpose(&label, x, perm)
     }
+
+    /// A reduction over axes, or over all of them.
+    pub fn reduce(&mut self, op: &str, x: &Tensor, axes: Option<&[i64]>, keep: bool) -> Tensor {
+        let label = self.label(op);
+        self.emitter.reduce(&label, op, x, axes, keep)
+    }
+
+    /// New axes of extent 1, counted in the result.
+    pub fn unsqueeze(&mut self, x: &Tensor, axes: &[usize]) -> Tensor {
+        if axes.is_empty() {
+            return x.clone();
+        }
+        let dims = x.ty.dims.as_ref().map(|dims| {
+            let mut old = dims.iter().cloned();
+            let rank = dims.len() + axes.len();
+            (0..rank).map(|i| if axes.contains(&i) { Dim::Known(1) } else { old.next().unwrap_or_default() }).collect()
+        });
+        self.with_axes("Unsqueeze", x, axes, dims)
+    }
+
+    /// Without these axes, which have extent 1.
+    pub fn squeeze(&mut self, x: &Tensor, axes: &[usize]) -> Tensor {
+        if axes.is_empty() {
+            return x.clone();
+        }
+        let keep = |(i, d): (usize, &Dim)| (!axes.contains(&i)).then(|| d.clone());
+        let dims = x.ty.dims.as_ref().map(|dims| dims.iter().enumerate().filter_map(keep).collect());
+        self.with_axes("Squeeze", x, axes, dims)
+    }
+
+    /// Axes became an input of Squeeze and Unsqueeze with operator set 13.
+    fn with_axes(&mut self, op: &str, x: &Tensor, axes: &[usize], dims: Option<Vec<Dim>>) -> Tensor {
+        let axes: Vec<i64> = axes.iter().map(|a| *a as i64).collect();
+        let ty = TensorType { elem: x.ty.elem, dims };
+        if self.opset() < 13 {
+            return self.one(op, &[x], vec![ints("axes", &axes)], ty);
+        }
+        let axes = self.integers(&axes);
+        self.one(op, &[x, &axes], Vec::new(), ty)
+    }
+
+    /// Where, of operands one of which has the result's shape. What needs a gradient has it, too.
+    pub fn choose(&mut self, condition: &Tensor, yes: &Tensor, no: &Tensor) -> Tensor {
+        let whole = [condition, no, yes].into_iter().max_by_key(|t| t.ty.rank().unwrap_or(usize::MAX));
+        let dims = whole.and_then(|t| t.ty.dims.clone());
+        self.one("Where", &[condition, yes, no], Vec::new(), TensorType { elem: yes.ty.elem, dims })
+    }
+
+    /// 1 where a condition holds, else 0.
+    pub fn indicator(&mut self, condition: &Tensor, like: &Tensor) -> Tensor {
+        self.cast(condition, if like.ty.elem == 0 { DataType::Float as i32 } else { like.ty.elem })
+    }
+
+    /// Gather by constant positions along an axis.
+    pub fn pick(&mut self, x: &Tensor, axis: usize, positions: &[i64]) -> Tensor {
+        let index = self.positions(positions);
+        let label = self.label("Gather");
+        self.emitter.gather(&label, x, &index, axis)
+    }
+
+    /// A constant of positions, named by its content where it is short.
+    fn positions(&mut self, positions: &[i64]) -> Tensor {
+        if positions.len() <= 8 {
+            return self.integers(positions);
+        }
+        let values: Vec<f64> = positions.iter().map(|p| *p as f64).collect();
+        let label = format!("positions_{}", fingerprint(&values));
+        self.emitter.constant(&label, Elem::I64, &[positions.len() as u64], &values)
+    }
+
+    /// A constant matrix, named by its content.
+    pub fn matrix(&mut self, like: &Tensor, rows: u64, columns: u64, values: &[f64]) -> Tensor {
+        let label = format!("matrix_{rows}x{columns}_{}", fingerprint(values));
+        self.constant(&label, like, &[rows, columns], values)
+    }
+
+    /// x[start:end:step] along an axis, with step > 0.
+    pub fn slice(&mut self, x: &Tensor, axis: usize, start: i64, end: i64, step: i64) -> Tensor {
+        let mut dims = x.ty.dims.clone();
+        if let Some(dim) = dims.as_mut().and_then(|d| d.get_mut(axis)) {
+            *dim = dim.known().map_or(Dim::Unknown, |n| {
+                let clamp = |i: i64| (if i < 0 { i + extent(n) } else { i }).clamp(0, extent(n));
+                let length = (clamp(end) - clamp(start) + step - 1).max(0) / step;
+                Dim::Known(u64::try_from(length).unwrap_or_default())
+            });
+        }
+        let [start, end, axis, step] = [start, end, axis as i64, step].map(|n| self.integers(&[n]));
+        self.one("Slice", &[x, &start, &end, &axis, &step], Vec::new(), TensorType { elem: x.ty.elem, dims })
+    }
+
+    /// MatMul.
+    pub fn matmul(&mut self, a: &Tensor, b: &Tensor) -> Tensor {
+        let dims = a.ty.dims.as_ref().zip(b.ty.dims.as_ref()).and_then(|(a, b)| {
+            let (m, n) = (a.get(a.len().checked_sub(2)?)?, b.last()?);
+            let longer = if a.len() >= b.len() { a } else { b };
+            let batch = longer.len().checked_sub(2)?;
+            // Where both have a batch, what is 1 in one of them may be more in the other.
+            let batched = longer.iter().take(batch).map(|d| if *d == Dim::Known(1) { Dim::Unknown } else { d.clone() });
+            Some(batched.chain([m.clone(), n.clone()]).collect())
+        });
+        let label = self.label("MatMul");
+        self.emitter.matmul(&label, a, b, dims)
+    }
+
+    /// Concat along an axis.
+    pub fn concat(&mut self, parts: &[Tensor], axis: usize) -> Tensor {
+        let dims = parts.first().and_then(|p| p.ty.dims.clone()).map(|mut dims| {
+            let lengths = parts.iter().map(|p| p.ty.dims.as_ref()?.get(axis)?.known());
+            if let Some(dim) = dims.get_mut(axis) {
+                *dim = lengths.sum::<Option<u64>>().map_or(Dim::Unknown, Dim::Known);
+            }
+            dims
+        });
+        let elem = parts.first().map_or(0, |p| p.ty.elem);
+        let parts: Vec<&Tensor> = parts.iter().collect();
+        self.one("Concat", &parts, vec![int("axis", axis as i64)], TensorType { elem, dims })
+    }
+
+    /// Zeros (or another constant) around x; `pads` are the beginnings of all axes, then their ends.
+    pub fn pad(&mut self, x: &Tensor, pads: &[i64], value: Option<&Tensor>) -> Tensor {
+        let rank = pads.len() / 2;
+        let dims = x.ty.dims.as_ref().map(|dims| {
+            let grown = |(i, d): (usize, &Dim)| {
+                let added = pads.get(i).copied().unwrap_or(0) + pads.get(rank + i).copied().unwrap_or(0);
+                match d {
+                    Dim::Known(n) => n.checked_add_signed(added).map_or(Dim::Unknown, Dim::Known),
+                    open if added == 0 => open.clone(),
+                    _ => Dim::Unknown,
+                }
+            };
+            dims.iter().enumerate().map(grown).collect()
+        });
+        let pads = self.integers(pads);
+        let mut inputs = vec![x, &pads];
+        inputs.extend(value);
+        self.one("Pad", &inputs, Vec::new(), TensorType { elem: x.ty.elem, dims })
+    }
+
+    /// x with the shape of another tensor, repeated where it has extent 1.
+    pub fn expand_like(&mut self, x: &Tensor, like: &Tensor) -> Tensor {
+        let rank = like.ty.rank().map_or(Dim::Unknown, |r| Dim::Known(r as u64));
+        let shape =
+            self.one("Shape", &[like], Vec::new(), TensorType { elem: Elem::I64.onnx(), dims: Some(vec![rank]) });
+        self.one("Expand", &[x, &shape], Vec::new(), TensorType { elem: x.ty.elem, dims: like.ty.dims.clone() })
+    }
+}
+
+/// Tells constants apart by their content.
+fn fingerprint(values: &[f64]) -> String {
+    let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    Sha256::digest(bytes).iter().take(6).map(|b| format!("{b:02x}")).collect()
 }
 
 /// The dims after Reshape.
@@ -285,8 +450,7 @@ fn reshaped(x: &Tensor, extents: &[Extent]) -> Vec<Dim> {
         let mut numerator = all.clone();
         let mut denominator: u64 = 1;
         let mut open = false;
-        for (i, dim) in dims.iter().enumerate().filter(|(i, _)| *i != at) {
-            let _ = i;
+        for (_, dim) in dims.iter().enumerate().filter(|(i, _)| *i != at) {
             match dim {
                 Dim::Known(n) => denominator = denominator.saturating_mul(*n),
                 Dim::Symbol(_) => match numerator.iter().position(|d| d == dim) {
@@ -307,9 +471,4 @@ fn reshaped(x: &Tensor, extents: &[Extent]) -> Vec<Dim> {
         }
     }
     dims
-}
-
-/// The attribute `axes`.
-pub fn axes_attribute(axes: &[i64]) -> AttributeProto {
-    ints("axes", axes)
 }

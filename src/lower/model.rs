@@ -114,7 +114,8 @@ fn outputs(analysis: &Analysis, loss: Option<ValueId>, lowering: &mut Lowering) 
 /// The declaration of an output with its type and shape; `None` when the file's own has them.
 fn with_shape(analysis: &Analysis, output: usize) -> Result<Option<ValueInfoProto>, LowerError> {
     let declared = &analysis.model.graph.outputs[output];
-    let has_shape = crate::graph::types::TensorType::of_value(declared).is_some_and(|t| t.elem != 0 && t.dims.is_some());
+    let has_shape =
+        crate::graph::types::TensorType::of_value(declared).is_some_and(|t| t.elem != 0 && t.dims.is_some());
     let value = analysis.graph.outputs[output];
     // Sequences and maps are left to the runtime.
     if has_shape || !analysis.types.is_tensor(&analysis.graph, value) {

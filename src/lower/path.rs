@@ -1,5 +1,6 @@
 //! The path of gradients as ONNX Runtime's gradient builder follows it, and the operators that it can follow it through.
 
+use super::model::NEWER;
 use super::site::Site;
 use crate::analysis::Analysis;
 use crate::graph::{Attributes, NodeId, ValueId};
@@ -9,6 +10,8 @@ use crate::wire::is_float;
 #[derive(Debug)]
 pub struct Path {
     nodes: Vec<bool>,
+    /// By value: whether it depends on what is trained.
+    depends: Vec<bool>,
     /// By value: whether its gradient is computed.
     values: Vec<bool>,
 }
@@ -47,12 +50,17 @@ impl Path {
         }
         let is_tensor_of_floats = |v: ValueId| analysis.types.get(v).is_float() != Some(false);
         let values = graph.values().map(|v| depends[v.index()] && leads[v.index()] && is_tensor_of_floats(v)).collect();
-        Path { nodes, values }
+        Path { nodes, depends, values }
     }
 
     /// Whether a gradient has to pass a node.
     pub fn passes(&self, node: NodeId) -> bool {
         self.nodes[node.index()]
+    }
+
+    /// Whether a value depends on what is trained, along edges that carry gradients.
+    pub fn depends(&self, value: ValueId) -> bool {
+        self.depends[value.index()]
     }
 
     /// Whether the gradient of a value is computed.
@@ -80,12 +88,67 @@ fn stops_gradient(node: &crate::onnx::NodeProto, slot: usize) -> bool {
 
 /// Operators of the default domain that the gradient builder has a rule for.
 const DIFFERENTIABLE: &[&str] = &[
-    "Abs", "Add", "AveragePool", "BatchNormalization", "Cast", "Clip", "Concat", "Conv", "Cos", "Div", "Dropout", "Erf",
-    "Exp", "Expand", "Flatten", "GRU", "Gather", "GatherElements", "GatherND", "Gelu", "Gemm", "GlobalAveragePool",
-    "Identity", "LSTM", "LayerNormalization", "LeakyRelu", "Log", "LogSoftmax", "MatMul", "Max", "MaxPool", "Min", "Mul",
-    "Neg", "Pad", "Pow", "Reciprocal", "ReduceL2", "ReduceLogSumExp", "ReduceMean", "ReduceSum", "Relu", "Reshape",
-    "ScatterElements", "ScatterND", "Sigmoid", "Sin", "Slice", "Softmax", "SoftmaxCrossEntropyLoss", "Split", "Sqrt",
-    "Squeeze", "Sub", "Tanh", "Tile", "TopK", "Transpose", "Trilu", "Unsqueeze", "Where",
+    "Abs",
+    "Add",
+    "AveragePool",
+    "BatchNormalization",
+    "Cast",
+    "Clip",
+    "Concat",
+    "Conv",
+    "Cos",
+    "Div",
+    "Dropout",
+    "Erf",
+    "Exp",
+    "Expand",
+    "Flatten",
+    "GRU",
+    "Gather",
+    "GatherElements",
+    "GatherND",
+    "Gelu",
+    "Gemm",
+    "GlobalAveragePool",
+    "Identity",
+    "LSTM",
+    "LayerNormalization",
+    "LeakyRelu",
+    "Log",
+    "LogSoftmax",
+    "MatMul",
+    "Max",
+    "MaxPool",
+    "Min",
+    "Mul",
+    "Neg",
+    "Pad",
+    "Pow",
+    "Reciprocal",
+    "ReduceL2",
+    "ReduceLogSumExp",
+    "ReduceMean",
+    "ReduceSum",
+    "Relu",
+    "Reshape",
+    "ScatterElements",
+    "ScatterND",
+    "Sigmoid",
+    "Sin",
+    "Slice",
+    "Softmax",
+    "SoftmaxCrossEntropyLoss",
+    "Split",
+    "Sqrt",
+    "Squeeze",
+    "Sub",
+    "Tanh",
+    "Tile",
+    "TopK",
+    "Transpose",
+    "Trilu",
+    "Unsqueeze",
+    "Where",
 ];
 
 /// The same for ONNX Runtime's own operators.
@@ -94,10 +157,14 @@ const DIFFERENTIABLE_OF_ORT: &[&str] =
 
 /// Why a node that no rule rewrites is not taken; `None` when it is.
 pub fn refusal(site: &Site) -> Option<String> {
+    let op = site.node.op_type();
+    let is_standard = matches!(site.node.domain(), "" | "ai.onnx");
+    if is_standard && NEWER.contains(&op) {
+        return Some(format!("ONNX Runtime 1.19.2 does not know {op}, and no exact rewriting is known"));
+    }
     if !site.on_path() {
         return None;
     }
-    let op = site.node.op_type();
     let known = match site.node.domain() {
         "" | "ai.onnx" => DIFFERENTIABLE,
         "com.microsoft" => DIFFERENTIABLE_OF_ORT,

@@ -49,6 +49,11 @@ impl<'a> Site<'a> {
         self.analysis.graph.input(self.id, slot).is_some_and(|v| self.path.needs_gradient(v))
     }
 
+    /// Whether an input depends on what is trained.
+    pub fn depends_on_trained(&self, slot: usize) -> bool {
+        self.analysis.graph.input(self.id, slot).is_some_and(|v| self.path.depends(v))
+    }
+
     /// Whether the gradient of an output is computed.
     pub fn gives_gradient(&self, slot: usize) -> bool {
         self.analysis.graph.output(self.id, slot).is_some_and(|v| self.path.needs_gradient(v))

@@ -11,12 +11,8 @@ use crate::lower::registry::{Rule, on_path};
 use crate::lower::site::{Known, Site};
 
 /// Rules of this module.
-pub const RULES: &[Rule] = &[Rule {
-    ops: &["Elu", "Selu", "Celu"],
-    because: "no gradient of it is registered",
-    applies: on_path,
-    rewrite,
-}];
+pub const RULES: &[Rule] =
+    &[Rule { ops: &["Elu", "Selu", "Celu"], because: "no gradient of it is registered", applies: on_path, rewrite }];
 
 fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
     let x = site.required(0)?;

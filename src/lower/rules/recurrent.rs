@@ -15,7 +15,9 @@ use crate::regularizer::emit::Tensor;
 pub const RULES: &[Rule] = &[Rule {
     ops: &["LSTM", "GRU"],
     because: "its gradient needs the initial states and the bias written out",
-    applies: |site| site.on_path() && (0..states(site)).any(|k| site.input(FIRST_STATE + k).is_none()) || lacks_bias(site),
+    applies: |site| {
+        site.on_path() && (0..states(site)).any(|k| site.input(FIRST_STATE + k).is_none()) || lacks_bias(site)
+    },
     rewrite,
 }];
 

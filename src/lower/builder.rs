@@ -382,6 +382,20 @@ impl Builder {
         self.emitter.matmul(&label, a, b, dims)
     }
 
+    /// Split into parts of extent 1 along an axis.
+    pub fn split(&mut self, x: &Tensor, axis: usize, parts: &[TensorType]) -> Vec<Tensor> {
+        let ones = vec![1; parts.len()];
+        let mut attributes = vec![int("axis", axis as i64)];
+        let mut inputs = vec![Some(x.clone())];
+        // The lengths became an input with operator set 13.
+        if self.opset() < 13 {
+            attributes.push(ints("split", &ones));
+        } else {
+            inputs.push(Some(self.positions(&ones)));
+        }
+        self.node("Split", &inputs, attributes, parts)
+    }
+
     /// Concat along an axis.
     pub fn concat(&mut self, parts: &[Tensor], axis: usize) -> Tensor {
         let dims = parts.first().and_then(|p| p.ty.dims.clone()).map(|mut dims| {

@@ -41,6 +41,7 @@ const RULES: &[&[Rule]] = &[
     rules::pow::RULES,
     rules::rectifiers::RULES,
     rules::recurrent::RULES,
+    rules::rnn::RULES,
     rules::reductions::RULES,
     rules::resize::RULES,
     rules::slice::RULES,

@@ -59,6 +59,20 @@ impl<'a> Site<'a> {
         self.analysis.graph.output(self.id, slot).is_some_and(|v| self.path.needs_gradient(v))
     }
 
+    /// Whether anything reads an output, or it is one of the graph's.
+    pub fn is_read(&self, slot: usize) -> bool {
+        let graph = &self.analysis.graph;
+        graph.output(self.id, slot).is_some_and(|v| !graph.uses(v).is_empty() || graph.is_output(v))
+    }
+
+    /// Whether an input goes to other Slice or Gather nodes as well, so that ONNX Runtime may make them one Split.
+    pub fn has_parts_of(&self, slot: usize) -> bool {
+        let graph = &self.analysis.graph;
+        let is_part = |node: NodeId| matches!(graph.node(node).op_type(), "Slice" | "Gather");
+        let Some(value) = graph.input(self.id, slot) else { return false };
+        graph.uses(value).iter().any(|u| u.node != self.id && is_part(u.node))
+    }
+
     /// How many outputs the node has, without those left out at the end.
     pub fn outputs(&self) -> usize {
         self.node.output.iter().rposition(|o| !o.is_empty()).map_or(0, |i| i + 1)

@@ -43,6 +43,8 @@ class Case:
     functions: Sequence[onnx.FunctionProto] = ()
     # The operators that must be gone or in another form; none where ONNX Runtime takes the graph as it is.
     rewrites: Sequence[str] | None = None
+    # The same where the first dimension is open, if it differs.
+    rewrites_open: Sequence[str] | None = None
     # What of the output no gradient is asked for, and the tolerance on values, where 1e-6 of the largest cannot be asked of float32.
     tolerance: float = 1e-6
 

@@ -84,6 +84,7 @@ class ConvTranspose(OpRun):
         if output_shape:
             total = [max(0, full[i] - output_shape[i]) for i in range(n)]
             begins, ends = [t // 2 for t in total], [t - t // 2 for t in total]
+            full = [max(full[i], output_shape[i] + begins[i]) for i in range(n)]
         outputs = w.shape[1]
         y = np.zeros((x.shape[0], group * outputs, *full), x.dtype)
         inputs = x.shape[1] // group
@@ -93,6 +94,28 @@ class ConvTranspose(OpRun):
             y[(slice(None), slice(g * outputs, (g + 1) * outputs), *at)] += part
         y = y[(slice(None), slice(None), *(slice(begins[i], full[i] - ends[i]) for i in range(n)))]
         return (y if b is None else y + b.reshape(-1, *[1] * n),)
+
+
+class GroupNormalization(OpRun):
+    """Scale and bias belong to the groups before operator set 21, then to the channels."""
+
+    op_domain = ""
+
+    def _run(self, x, scale, bias, epsilon=None, num_groups=None, stash_type=None):
+        rows = x.reshape(x.shape[0], num_groups, -1)
+        centred = rows - rows.mean(axis=2, keepdims=True)
+        normal = centred / np.sqrt((centred**2).mean(axis=2, keepdims=True) + epsilon)
+        if len(scale) == num_groups != x.shape[1]:
+            return ((normal * scale[:, None] + bias[:, None]).reshape(x.shape),)
+        behind = (-1, *[1] * (x.ndim - 2))
+        return (normal.reshape(x.shape) * scale.reshape(behind) + bias.reshape(behind),)
+
+
+class LpNormalization(OpRun):
+    op_domain = ""
+
+    def _run(self, x, axis=None, p=None):
+        return (x / (np.abs(x) ** p).sum(axis=axis, keepdims=True) ** (1 / p),)
 
 
 def _softmax(x, axis):
@@ -116,4 +139,4 @@ class LogSoftmax(Softmax):
         return (np.log(super()._run(x, axis=axis)[0]),)
 
 
-ALL = [Erf, Gelu, GlobalLpPool, LRN, MeanVarianceNormalization, Pad, ConvTranspose, Softmax, LogSoftmax]
+ALL = [Erf, Gelu, GlobalLpPool, GroupNormalization, LRN, LpNormalization, MeanVarianceNormalization, Pad, ConvTranspose, Softmax, LogSoftmax]

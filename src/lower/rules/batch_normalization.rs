@@ -1,11 +1,9 @@
-//! **What.** BatchNormalization in inference mode, and in training mode without its outputs for the running statistics.
+//! **What.** BatchNormalization in inference mode.
 //!
-//! **Why.** ONNX Runtime training turns the first into training mode, which is another function. Shape inference wants all three outputs
-//! of the second.
+//! **Why.** ONNX Runtime training turns it into training mode, which is another function.
 //!
 //! **Equation.** In inference mode y = (x − mean)/√(var + ε)·scale + bias with the given mean and variance, which stay as they are.
 
-use crate::graph::types::TensorType;
 use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::Rule;
 use crate::lower::rules::normalise::by_channel;
@@ -18,12 +16,6 @@ pub const RULES: &[Rule] = &[
         because: "in inference mode ONNX Runtime training would turn it into training mode",
         applies: |site| site.on_path() && !trains(site),
         rewrite: frozen,
-    },
-    Rule {
-        ops: &["BatchNormalization"],
-        because: "in training mode it has to give its running statistics",
-        applies: |site| site.on_path() && site.opset() >= 14 && site.outputs() < 3,
-        rewrite: with_statistics,
     },
 ];
 
@@ -47,10 +39,4 @@ fn frozen(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
     // One division a channel, and none a place.
     let gain = b.binary("Div", &scale, &deviation);
     Ok(vec![by_channel(b, &centred, rank, &gain, &bias).into()])
-}
-
-fn with_statistics(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
-    let statistics = |slot| site.input(slot).map_or_else(TensorType::default, |t| t.ty);
-    let made = b.again(site, &[site.output_type(0), statistics(3), statistics(4)]);
-    Ok(made.into_iter().take(site.outputs().max(1)).map(Made::from).collect())
 }

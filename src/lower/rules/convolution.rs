@@ -85,7 +85,11 @@ fn axes(site: &Site, x: &Tensor, weight: &Tensor, n: usize) -> Known<Vec<Axis>> 
             begin = if auto_pad == "SAME_UPPER" { total - total / 2 } else { total / 2 };
             end = total - begin;
         }
-        let slack = extra[axis] - begin - end + taps - stride;
+        // An output_shape beyond the last tap is filled up.
+        let slack = match (&shape, input) {
+            (Some(shape), Some(input)) => shape[axis] - stride * input,
+            _ => extra[axis] - begin - end + taps - stride,
+        };
         let length = input.map(|n| stride * n + slack);
         found.push(Axis { taps, stride, per_phase: (taps + stride - 1) / stride, cut: begin, length, slack });
     }

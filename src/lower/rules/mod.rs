@@ -27,6 +27,7 @@ pub mod rectifiers;
 pub mod recurrent;
 pub mod reductions;
 pub mod resize;
+pub mod rnn;
 pub mod slice;
 pub mod softmax_cross_entropy;
 pub mod softplus;

@@ -6,6 +6,7 @@
 //! weights, out × in. Source positions follow `coordinate_transformation_mode` and `nearest_mode` as the specification has them.
 
 use crate::graph::Attributes;
+use crate::graph::types::{Dim, TensorType};
 use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::{Rule, on_path};
 use crate::lower::site::{self, Known, Refusal, Site, extent, rank, size};
@@ -61,7 +62,14 @@ fn scaling(site: &Site, x: &Tensor, k: usize, axis: usize, count: usize) -> Know
     if scale == Some(1.0) {
         return Ok(None);
     }
-    let wanted = if is_upsample { None } else { at(3) };
+    // Sizes that the graph computes are known where the result's are; an axis that keeps its symbol keeps its length.
+    let dim = |ty: &TensorType| ty.dims.as_ref().and_then(|d| d.get(axis)).cloned().unwrap_or_default();
+    let (before, after) = (dim(&x.ty), dim(&site.output_type(0)));
+    if scale.is_none() && before == after && before != Dim::Unknown {
+        return Ok(None);
+    }
+    let inferred = after.known().map(|n| n as f64).filter(|_| site.input(3).is_some());
+    let wanted = if is_upsample { None } else { at(3).or(inferred) };
     let length = extent(size(x, axis)?);
     if wanted == Some(length as f64) && site.node.string("keep_aspect_ratio_policy").unwrap_or("stretch") == "stretch" {
         return Ok(None);

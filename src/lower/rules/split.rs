@@ -2,7 +2,8 @@
 //!
 //! **Why.** The gradient concatenates what comes back and forgets what does not: the rest of the gradient lands in the wrong place.
 //!
-//! **Equation.** Output k is the slice from Σⱼ<ₖ nⱼ on, of length nₖ; the gradient of a slice is 0 elsewhere.
+//! **Equation.** Output k is the slice from Σⱼ<ₖ nⱼ on, of length nₖ; the gradient of a slice is 0 elsewhere. Outputs that nobody reads
+//! go, and those that lead nowhere are gathered: ONNX Runtime makes slices that tile an axis into a Split again.
 
 use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::Rule;
@@ -31,8 +32,14 @@ fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
     let mut start = 0;
     let mut made = Vec::new();
     for (slot, length) in lengths.iter().enumerate().take(site.node.output.len()) {
-        let is_used = site.node.output.get(slot).is_some_and(|o| !o.is_empty());
-        made.push(if is_used { b.slice(&x, axis, start, start + length, 1).into() } else { Made::nothing() });
+        made.push(if site.gives_gradient(slot) {
+            b.slice(&x, axis, start, start + length, 1).into()
+        } else if site.is_read(slot) {
+            let positions: Vec<i64> = (start..start + length).collect();
+            b.pick(&x, axis, &positions).into()
+        } else {
+            Made::nothing()
+        });
         start += length;
     }
     Ok(made)

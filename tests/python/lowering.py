@@ -45,8 +45,11 @@ class Case:
     rewrites: Sequence[str] | None = None
     # The same where the first dimension is open, if it differs.
     rewrites_open: Sequence[str] | None = None
-    # What of the output no gradient is asked for, and the tolerance on values, where 1e-6 of the largest cannot be asked of float32.
-    tolerance: float = 1e-6
+    # What a refusal says where the first dimension is open, and no exact rewriting is known.
+    refused_open: str | None = None
+
+    def __str__(self) -> str:
+        return self.name
 
     def rng(self) -> np.random.Generator:
         return np.random.default_rng(zlib.crc32(self.name.encode()))

@@ -89,6 +89,29 @@ def gradients_of_each(jobs: Iterable[tuple[Model, Mapping[str, np.ndarray], Iter
         return [TrainingRefused((f / "refused.txt").read_text()) if refused(f) else _step(f) for _, f in folders]
 
 
+@dataclasses.dataclass(frozen=True)
+class Update:
+    """The loss before one step of plain gradient descent with rate 1, and how far it moved each parameter: the gradient."""
+
+    loss: float
+    moved: dict[str, np.ndarray]
+
+
+def descend(model: Model, feeds: Mapping[str, np.ndarray], parameters: Iterable[str], steps: int = 1, rate: float = 1.0) -> Update:
+    """generate_artifacts with its SGD, Module, Optimizer; `loss` is that of the last step. In .venv-ort-training, as `gradients`."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        path = _prepare(folder, model, feeds, parameters)
+        script = pathlib.Path(__file__).with_name("ort_descent.py")
+        command = [TRAINING_PYTHON, script, path, folder, str(steps), str(rate)]
+        run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+        if run.returncode != 0:
+            raise TrainingRefused(f"exit status {run.returncode}\n{run.stdout}{run.stderr}")
+        with np.load(folder / "moved.npz") as arrays:
+            moved = {key.removeprefix("moved:"): arrays[key] for key in arrays if key.startswith("moved:")}
+            return Update(float(arrays["loss"]), moved)
+
+
 def _prepare(folder: pathlib.Path, model: Model, feeds: Mapping[str, np.ndarray], parameters: Iterable[str] | None) -> pathlib.Path:
     path = folder / "model.onnx"
     if isinstance(model, onnx.ModelProto):

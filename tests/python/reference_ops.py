@@ -11,6 +11,21 @@ from onnx.reference.op_run import OpRun
 erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
+class BatchNormalization(OpRun):
+    op_domain = ""
+
+    def _run(self, x, scale, bias, mean, variance, epsilon=None, momentum=None, spatial=None, training_mode=None):
+        behind = (-1, *[1] * (x.ndim - 2))
+        running = ()
+        if training_mode:
+            axes = (0, *range(2, x.ndim))
+            own = x.mean(axis=axes), x.var(axis=axes)
+            running = tuple(old * momentum + new * (1 - momentum) for old, new in zip((mean, variance), own))
+            mean, variance = own
+        normal = (x - mean.reshape(behind)) / np.sqrt(variance.reshape(behind) + epsilon)
+        return (normal * scale.reshape(behind) + bias.reshape(behind), *running)
+
+
 class Erf(OpRun):
     op_domain = ""
 
@@ -139,4 +154,4 @@ class LogSoftmax(Softmax):
         return (np.log(super()._run(x, axis=axis)[0]),)
 
 
-ALL = [Erf, Gelu, GlobalLpPool, GroupNormalization, LRN, LpNormalization, MeanVarianceNormalization, Pad, ConvTranspose, Softmax, LogSoftmax]
+ALL = [BatchNormalization, Erf, Gelu, GlobalLpPool, GroupNormalization, LRN, LpNormalization, MeanVarianceNormalization, Pad, ConvTranspose, Softmax, LogSoftmax]

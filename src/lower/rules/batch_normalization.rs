@@ -10,14 +10,12 @@ use crate::lower::rules::normalise::by_channel;
 use crate::lower::site::{Known, Site, rank};
 
 /// Rules of this module.
-pub const RULES: &[Rule] = &[
-    Rule {
-        ops: &["BatchNormalization"],
-        because: "in inference mode ONNX Runtime training would turn it into training mode",
-        applies: |site| site.on_path() && !trains(site),
-        rewrite: frozen,
-    },
-];
+pub const RULES: &[Rule] = &[Rule {
+    ops: &["BatchNormalization"],
+    because: "in inference mode ONNX Runtime training would turn it into training mode",
+    applies: |site| site.on_path() && !trains(site),
+    rewrite: frozen,
+}];
 
 /// Before operator set 14 the number of outputs says it.
 fn trains(site: &Site) -> bool {

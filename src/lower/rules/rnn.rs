@@ -41,7 +41,8 @@ fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
         let mut projected = b.matmul(&x, &w);
         if let Some(bias) = site.input(3) {
             let bias = own(b, &bias);
-            let (of_w, of_r) = (b.slice(&bias, 0, 0, extent(hidden), 1), b.slice(&bias, 0, extent(hidden), extent(2 * hidden), 1));
+            let (of_w, of_r) =
+                (b.slice(&bias, 0, 0, extent(hidden), 1), b.slice(&bias, 0, extent(hidden), extent(2 * hidden), 1));
             let sum = b.binary("Add", &of_w, &of_r);
             projected = b.binary("Add", &projected, &sum);
         }

@@ -9,7 +9,7 @@ use crate::graph::types::Dim;
 use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::Rule;
 use crate::lower::site::{self, Known, Site, extent, rank, size};
-use crate::regularizer::emit::int;
+use crate::regularizer::emit::{Tensor, int};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[
@@ -59,7 +59,7 @@ fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
             continue;
         }
         let n = extent(size(&x, axis)?);
-        x = b.pick(&x, axis, &positions(*start, *end, *step, n));
+        x = aside(b, &x, axis, &positions(*start, *end, *step, n));
     }
     Ok(vec![x.into()])
 }
@@ -78,16 +78,25 @@ fn positions(start: i64, end: i64, step: i64, n: i64) -> Vec<i64> {
     }
 }
 
-/// Gather of one position as Gather of a list of one.
+/// Positions along an axis, by nodes that ONNX Runtime does not make part of a Split: it would a Gather of one position.
+pub fn aside(b: &mut Builder, x: &Tensor, axis: usize, positions: &[i64]) -> Tensor {
+    let [one] = positions else { return b.pick(x, axis, positions) };
+    let twice = b.pick(x, axis, &[*one, *one]);
+    b.slice(&twice, axis, 0, 1, 1)
+}
+
+/// The same for a position that is an input.
 fn position(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
     let (x, index) = (site.required(0)?, site.required(1)?);
     let axis = site::axis(site.int("axis", 0), rank(&x)?)?;
     let index = b.unsqueeze(&index, &[0]);
+    let index = b.concat(&[index.clone(), index], 0);
     let mut ty = x.ty.clone();
     if let Some(dim) = ty.dims.as_mut().and_then(|d| d.get_mut(axis)) {
-        *dim = Dim::Known(1);
+        *dim = Dim::Known(2);
     }
-    let one = b.one("Gather", &[&x, &index], vec![int("axis", axis as i64)], ty);
+    let twice = b.one("Gather", &[&x, &index], vec![int("axis", axis as i64)], ty);
+    let one = b.slice(&twice, axis, 0, 1, 1);
     Ok(vec![b.squeeze(&one, &[axis]).into()])
 }
 

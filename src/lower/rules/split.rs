@@ -7,6 +7,7 @@
 
 use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::Rule;
+use crate::lower::rules::slice::aside;
 use crate::lower::site::{self, Known, Site, extent, rank, size};
 
 /// Rules of this module.
@@ -36,7 +37,7 @@ fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
             b.slice(&x, axis, start, start + length, 1).into()
         } else if site.is_read(slot) {
             let positions: Vec<i64> = (start..start + length).collect();
-            b.pick(&x, axis, &positions).into()
+            aside(b, &x, axis, &positions).into()
         } else {
             Made::nothing()
         });

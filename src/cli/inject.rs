@@ -25,8 +25,9 @@ pub fn run(args: &InjectArgs) -> Result<(), Failure> {
         return Err(Failure::usage(
             ErrorKind::MissingRequiredArgument,
             format!(
-                "which layers? add --layers relu, or --layers all; 'per-inject inspect {}' lists them",
-                path.display()
+                "which layers? add --layers relu, or --layers all; 'per-inject inspect {}' lists them{}",
+                path.display(),
+                if args.target.is_some() { " (--layers none rewrites the graph and adds no term)" } else { "" }
             ),
         ));
     }

@@ -54,7 +54,15 @@ impl Unlowered {
     }
 }
 
+/// The nodes by their reasons, in the order in which those come first.
 fn list(nodes: &[Unlowered]) -> String {
-    let each: Vec<String> = nodes.iter().map(|n| format!("{}: {}", n.node, n.reason)).collect();
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for node in nodes {
+        match reasons.iter_mut().find(|(reason, _)| *reason == node.reason) {
+            Some((_, names)) => names.push(&node.node),
+            None => reasons.push((&node.reason, vec![&node.node])),
+        }
+    }
+    let each: Vec<String> = reasons.iter().map(|(reason, names)| format!("{}: {reason}", names.join(", "))).collect();
     each.join("; ")
 }

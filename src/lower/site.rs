@@ -136,9 +136,43 @@ impl<'a> Site<'a> {
     }
 }
 
+/// Largest number of elements or positions that a rewriting writes into the file.
+const LARGEST: i64 = 1 << 22;
+
+/// A number of elements or positions that a rewriting is to write out, where that is reasonable.
+pub fn written_out(n: i64) -> Known<i64> {
+    if (0..=LARGEST).contains(&n) { Ok(n) } else { Err(Refusal(format!("{n} numbers would have to be written out"))) }
+}
+
+/// Whether the numbers of a node leave room to compute with them; no real model's do not.
+pub fn is_reasonable(site: &Site) -> Known<()> {
+    const BOUND: u64 = 1 << 24;
+    let attributes = site.node.attribute.iter();
+    let is_position = |name: &str| matches!(name, "starts" | "ends" | "ignore_index");
+    let numbers = attributes.filter(|a| !is_position(a.name())).flat_map(|a| a.ints.iter().chain(a.i.as_ref()));
+    if let Some(n) = numbers.copied().find(|n| n.unsigned_abs() > BOUND) {
+        return Err(Refusal(format!("it has the number {n} among its attributes")));
+    }
+    let known = |t: Tensor| t.ty.dims.unwrap_or_default().iter().filter_map(Dim::known).max();
+    let outputs =
+        (0..site.node.output.len()).filter_map(|slot| site.output_type(slot).dims).flatten().filter_map(|d| d.known());
+    match site.inputs().into_iter().filter_map(known).chain(outputs).max() {
+        Some(n) if n > u64::from(u32::MAX) => Err(Refusal(format!("it has a dimension of {n}"))),
+        _ => Ok(()),
+    }
+}
+
 /// The rank of a tensor.
 pub fn rank(x: &Tensor) -> Known<usize> {
     x.ty.rank().ok_or_else(|| Refusal(format!("the rank of {:?} is unknown", x.name)))
+}
+
+/// The rank of a tensor that has channels, and perhaps places.
+pub fn rank_from(x: &Tensor, least: usize) -> Known<usize> {
+    match rank(x)? {
+        rank if rank >= least => Ok(rank),
+        rank => Err(Refusal(format!("{:?} has rank {rank}, and {least} at least makes sense", x.name))),
+    }
 }
 
 /// A dimension that has to be known.

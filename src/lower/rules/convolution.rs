@@ -12,7 +12,7 @@ use crate::graph::types::{Dim, TensorType};
 use crate::lower::builder::{Builder, Extent, Made};
 use crate::lower::registry::{Rule, on_path};
 use crate::lower::rules::window::Window;
-use crate::lower::site::{Known, Site, extent, rank, size};
+use crate::lower::site::{Known, Site, extent, rank, rank_from, size, written_out};
 use crate::regularizer::emit::{Tensor, int, ints};
 
 /// Rules of this module.
@@ -33,7 +33,7 @@ pub const RULES: &[Rule] = &[
 
 fn padded(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
     let (x, weight) = (site.required(0)?, site.required(1)?);
-    let kernel = (2..rank(&weight)?).map(|axis| size(&weight, axis)).collect::<Known<Vec<u64>>>()?;
+    let kernel = (2..rank_from(&weight, 3)?).map(|axis| size(&weight, axis)).collect::<Known<Vec<u64>>>()?;
     let window = Window::of(site, &x, kernel)?;
     let mut attributes = window.attributes();
     attributes.push(int("group", site.int("group", 1)));
@@ -98,18 +98,25 @@ fn axes(site: &Site, x: &Tensor, weight: &Tensor, n: usize) -> Known<Vec<Axis>> 
 
 fn transposed(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
     let (x, weight) = (site.required(0)?, site.required(1)?);
-    let n = rank(&weight)?.checked_sub(2).filter(|n| *n > 0).ok_or("it has no spatial axis")?;
+    let n = rank_from(&weight, 3)? - 2;
+    if rank(&x)? != n + 2 {
+        return Err("its input and its weight have different ranks".into());
+    }
     let axes = axes(site, &x, &weight, n)?;
     let group = site.int("group", 1);
     let inputs = extent(size(&weight, 0)?);
     let outputs = extent(size(&weight, 1)?);
-    let phases: i64 = axes.iter().map(|a| a.stride).product();
+    let phases = written_out(axes.iter().fold(1i64, |n, a| n.saturating_mul(a.stride)))?;
+    if group < 1 || inputs % group != 0 {
+        return Err("its channels do not fall into its groups".into());
+    }
+    axes.iter().try_for_each(|a| written_out(a.per_phase.saturating_mul(a.stride)).map(|_| ()))?;
     let kernel = phase_kernel(site, b, &weight, &axes, group, inputs, outputs)?;
 
     // Every phase at i + 0 … i + per_phase − 1: the input is padded on both sides by one tap less.
     let pads: Vec<i64> = axes.iter().chain(&axes).map(|a| a.per_phase - 1).collect();
     let shape: Vec<i64> = axes.iter().map(|a| a.per_phase).collect();
-    let channels = group * outputs * phases;
+    let channels = group.saturating_mul(outputs).saturating_mul(phases);
     let positions = |axis: usize| {
         let length = x.ty.dims.as_ref().and_then(|d| d.get(axis + 2)).and_then(Dim::known);
         length.map_or(Dim::Unknown, |n| Dim::Known(n + u64::try_from(axes[axis].per_phase - 1).unwrap_or_default()))
@@ -193,7 +200,8 @@ fn phase_kernel(
     perm.extend((0..n).map(|i| 3 + 2 * i));
     let parts = b.transpose(&parts, &perm);
     let phases: i64 = axes.iter().map(|a| a.stride).product();
-    let mut shape: Vec<Extent> = vec![(group * outputs * phases).into(), (inputs / group).into()];
+    let mut shape: Vec<Extent> =
+        vec![group.saturating_mul(outputs).saturating_mul(phases).into(), (inputs / group).into()];
     shape.extend(axes.iter().map(|a| Extent::from(a.per_phase)));
     let mut kernel = b.reshape(&parts, &shape);
     for (axis, a) in axes.iter().enumerate().filter(|(_, a)| a.per_phase > 1) {
@@ -212,23 +220,21 @@ fn weave(b: &mut Builder, y: &Tensor, axes: &[Axis], channels: i64) -> Tensor {
     let parts = b.reshape(y, &apart);
     let mut perm = vec![0, 1];
     (0..n).for_each(|i| perm.extend([2 + n + i, 2 + i]));
-    let woven = b.transpose(&parts, &perm);
-    // L·s is what is left where L is open, of one axis at a time.
-    let mut merged = woven;
-    for i in 0..n {
-        let rank = 2 + 2 * n - i;
-        let length = y.ty.dims.as_ref().and_then(|d| d.get(i + 2)).and_then(Dim::known);
-        let mut shape: Vec<Extent> = Vec::new();
-        for axis in 0..rank {
-            if axis == 2 + i {
-                shape.push(length.map_or(Extent::Fixed(-1), |l| Extent::Fixed(extent(l) * axes[i].stride)));
-            } else if axis != 3 + i {
-                shape.push((&merged, axis).into());
-            }
-        }
-        merged = b.reshape(&merged, &shape);
+    let mut woven = b.transpose(&parts, &perm);
+    let length = |i: usize| y.ty.dims.as_ref().and_then(|d| d.get(i + 2)).and_then(Dim::known).map(extent);
+    let merged: Vec<Option<i64>> = axes.iter().enumerate().map(|(i, a)| Some(length(i)? * a.stride)).collect();
+    if let Some(merged) = merged.iter().copied().collect::<Option<Vec<i64>>>() {
+        let shape: Vec<Extent> = [0, channels].into_iter().chain(merged).map(Extent::from).collect();
+        return b.reshape(&woven, &shape);
     }
-    merged
+    // −1 stands for one open length: one axis at a time.
+    for (i, merged) in merged.iter().enumerate() {
+        let rank = 2 + 2 * n - i;
+        let others = |axis: usize| if axis == 2 + i { merged.unwrap_or(-1).into() } else { (&woven, axis).into() };
+        let shape: Vec<Extent> = (0..rank).filter(|axis| *axis != 3 + i).map(others).collect();
+        woven = b.reshape(&woven, &shape);
+    }
+    woven
 }
 
 /// Cuts an axis to the output's begin and length, or fills it up where `output_padding` reaches behind the last tap.

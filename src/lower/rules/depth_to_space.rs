@@ -8,7 +8,7 @@ use crate::graph::Attributes;
 use crate::graph::types::Dim;
 use crate::lower::builder::{Builder, Extent, Made};
 use crate::lower::registry::{Rule, on_path};
-use crate::lower::site::{Known, Site, extent, rank, size};
+use crate::lower::site::{Known, Refusal, Site, extent, rank, size};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[Rule {
@@ -24,8 +24,8 @@ fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
         return Err("its input is no [N, C, H, W]".into());
     }
     let block = site.int("blocksize", 0);
-    if block < 1 {
-        return Err("its blocksize is below 1".into());
+    if !(1..=1 << 12).contains(&block) {
+        return Err(Refusal(format!("its blocksize is {block}")));
     }
     let channels = extent(size(&x, 1)?);
     let length = |axis: usize| x.ty.dims.as_ref().and_then(|d| d.get(axis)).and_then(Dim::known).map(extent);

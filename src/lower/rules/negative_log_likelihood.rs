@@ -9,7 +9,7 @@ use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
 use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::{Rule, on_path};
-use crate::lower::site::{Known, Site, rank};
+use crate::lower::site::{Known, Site, rank_from};
 use crate::onnx::tensor_proto::DataType;
 use crate::regularizer::emit::int;
 
@@ -23,7 +23,7 @@ pub const RULES: &[Rule] = &[Rule {
 
 fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
     let (x, target) = (site.required(0)?, site.required(1)?);
-    let rank = rank(&x)?;
+    rank_from(&x, 2)?;
     let target = b.cast(&target, DataType::Int64 as i32);
     let ignored = site.node.int("ignore_index");
     let mut safe = target.clone();
@@ -58,7 +58,6 @@ fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
     });
     let picked = b.one("GatherElements", &[&x, &index], vec![int("axis", 1)], TensorType { elem: x.ty.elem, dims });
     let mut picked = b.squeeze(&picked, &[1]);
-    debug_assert!(rank >= 1);
     picked.ty.dims = target.ty.dims.clone().or(picked.ty.dims);
     let mut loss = b.unary("Neg", &picked);
     if let Some(weight) = &weight {

@@ -12,7 +12,7 @@ use crate::lower::builder::{Builder, Extent, Made};
 use crate::lower::registry::{Rule, on_path};
 use crate::lower::rules::normalise::{by_channel, normalised, over};
 use crate::lower::rules::window::{Window, window_sum};
-use crate::lower::site::{self, Known, Site, extent, rank, size};
+use crate::lower::site::{self, Known, Site, extent, rank, rank_from, size, written_out};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[
@@ -33,14 +33,14 @@ const UNREGISTERED: &str = "no gradient of it is registered";
 
 fn instance(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
     let (x, scale, bias) = (site.required(0)?, site.required(1)?, site.required(2)?);
-    let rank = rank(&x)?;
+    let rank = rank_from(&x, 3)?;
     let normal = normalised(b, &x, 2, rank, site.float("epsilon", 1e-5));
     Ok(vec![by_channel(b, &normal, rank, &scale, &bias).into()])
 }
 
 fn group(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
     let (x, scale, bias) = (site.required(0)?, site.required(1)?, site.required(2)?);
-    let rank = rank(&x)?;
+    let rank = rank_from(&x, 2)?;
     let groups = site.int("num_groups", 1);
     let rows = b.reshape(&x, &[0.into(), groups.into(), (-1).into()]);
     let normal = normalised(b, &rows, 2, 3, site.float("epsilon", 1e-5));
@@ -98,7 +98,8 @@ fn lp(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
 
 fn local_response(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
     let x = site.required(0)?;
-    let length = site.int("size", 1);
+    let length = written_out(site.int("size", 1))?.max(1);
+    let rank = rank_from(&x, 3)?;
     let channels = size(&x, 1)?;
     let square = b.binary("Mul", &x, &x);
     // Channels as rows of a picture, places as its columns.
@@ -114,7 +115,7 @@ fn local_response(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
         dims[2] = Dim::Known(channels);
         dims[3] = places[3].clone();
     }
-    let shape: Vec<Extent> = (0..rank(&x)?).map(|i| if i == 0 { 0.into() } else { (&x, i).into() }).collect();
+    let shape: Vec<Extent> = (0..rank).map(|i| if i == 0 { 0.into() } else { (&x, i).into() }).collect();
     let sum = b.reshape(&sum, &shape);
     let scaled = b.times(&sum, site.float("alpha", 1e-4) / length as f64);
     let base = b.plus(&scaled, site.float("bias", 1.0));

@@ -15,7 +15,7 @@ const LONGEST: u64 = 1 << 16;
 /// By LayerNormalization where it can: one kernel forward and one backward, where the arithmetic written out takes eight and twenty.
 pub fn normalised(b: &mut Builder, x: &Tensor, first: usize, rank: usize, epsilon: f64) -> Tensor {
     let row = x.ty.dims.as_ref().and_then(|d| d.get(first..)?.iter().map(Dim::known).collect::<Option<Vec<u64>>>());
-    let length = row.as_ref().map(|row| row.iter().product::<u64>());
+    let length = row.as_ref().map(|row| row.iter().try_fold(1u64, |n, d| n.checked_mul(*d)).unwrap_or(u64::MAX));
     if let (Some(row), Some(1..=LONGEST)) = (row, length)
         && b.opset() >= LAYER_NORMALIZATION
     {

@@ -7,7 +7,7 @@
 use crate::graph::Attributes;
 use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::Rule;
-use crate::lower::site::{self, Known, Site, extent, rank, size};
+use crate::lower::site::{self, Known, Site, extent, rank, size, written_out};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[
@@ -59,6 +59,7 @@ fn repeating(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
             continue;
         }
         let n = extent(size(&x, axis)?);
+        written_out(n + begin + end)?;
         if n == 0 {
             return Err("it repeats elements of an axis that has none".into());
         }

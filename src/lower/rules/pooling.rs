@@ -12,7 +12,7 @@ use crate::lower::builder::{Builder, Extent, Made};
 use crate::lower::registry::{Rule, on_path};
 use crate::lower::rules::reductions::extremum;
 use crate::lower::rules::window::{Window, channel_sums, window_sum};
-use crate::lower::site::{Known, Site, extent, rank};
+use crate::lower::site::{Known, Site, extent, rank, rank_from, written_out};
 use crate::regularizer::emit::{Tensor, ints};
 
 /// Rules of this module.
@@ -39,16 +39,19 @@ fn is_open(site: &Site) -> bool {
 fn window(site: &Site, x: &Tensor) -> Known<Window> {
     let kernel = site.node.ints("kernel_shape").ok_or("it has no kernel_shape")?;
     let kernel = kernel.iter().map(|k| u64::try_from(*k).ok().filter(|k| *k > 0)).collect::<Option<Vec<u64>>>();
-    Window::of(site, x, kernel.ok_or("its kernel_shape has an extent below 1")?)
+    let kernel = kernel.ok_or("its kernel_shape has an extent below 1")?;
+    if rank_from(x, 3)? != kernel.len() + 2 {
+        return Err("its kernel_shape does not fit its input".into());
+    }
+    let cells = kernel.iter().try_fold(1u64, |n, k| n.checked_mul(*k)).map_or(i64::MAX, extent);
+    written_out(cells)?;
+    Window::of(site, x, kernel)
 }
 
 fn average(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
     let x = site.required(0)?;
     let rank = rank(&x)?;
     let window = window(site, &x)?;
-    if rank != window.kernel.len() + 2 {
-        return Err("its kernel_shape does not fit its input".into());
-    }
     if window.kernel.iter().all(|k| *k == 1) && !window.is_padded() {
         let mut slice = x;
         for (axis, stride) in window.strides.iter().enumerate().filter(|(_, s)| **s > 1) {
@@ -126,7 +129,7 @@ fn places(rank: usize) -> Vec<i64> {
 
 fn global_lp(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
     let x = site.required(0)?;
-    let axes = places(rank(&x)?);
+    let axes = places(rank_from(&x, 3)?);
     let p = site.int("p", 2);
     let power = power(b, &x, p);
     let sums = b.reduce("ReduceSum", &power, Some(&axes), true);
@@ -135,9 +138,8 @@ fn global_lp(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
 
 fn global_max(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
     let x = site.required(0)?;
-    let rank = rank(&x)?;
-    let map: Option<Vec<i64>> =
-        x.ty.dims.as_ref().and_then(|d| d[2.min(rank)..].iter().map(|d| d.known().map(extent)).collect());
+    let rank = rank_from(&x, 3)?;
+    let map: Option<Vec<i64>> = x.ty.dims.as_ref().and_then(|d| d[2..].iter().map(|d| d.known().map(extent)).collect());
     if let Some(map) = map.filter(|map| (1..=3).contains(&map.len())) {
         let ty = TensorType { elem: x.ty.elem, dims: site.output_type(0).dims };
         return Ok(vec![b.one("MaxPool", &[&x], vec![ints("kernel_shape", &map)], ty).into()]);

@@ -11,7 +11,7 @@ use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
 use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::Rule;
-use crate::lower::site::{Known, Refusal, Site, extent, size};
+use crate::lower::site::{Known, Refusal, Site, extent, size, written_out};
 use crate::onnx::AttributeProto;
 use crate::onnx::tensor_proto::DataType;
 use crate::regularizer::emit::{Tensor, int};
@@ -89,6 +89,7 @@ fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
     let recurrence = site.required(2)?;
     let directions = size(&recurrence, 0)?;
     let hidden = size(&recurrence, 2)?;
+    written_out(extent(directions.saturating_mul(hidden).saturating_mul(8)))?;
     let mut inputs: Vec<Option<Tensor>> = (0..=PEEPHOLES).map(|slot| site.input(slot)).collect();
     if inputs[BIAS].is_none() {
         let gates = if is_lstm(site) { 4 } else { 3 };
@@ -150,9 +151,12 @@ fn forward(site: &Site, b: &mut Builder, inputs: &[Option<Tensor>], d: u64, dire
     Ok(made)
 }
 
+/// Longest sequence whose positions are written into the file.
+const LONGEST: u64 = 1 << 16;
+
 /// The sequence from its end.
 pub fn reversed(b: &mut Builder, x: &Tensor) -> Tensor {
-    if let Some(n) = x.ty.dims.as_ref().and_then(|d| d.first()).and_then(Dim::known) {
+    if let Some(n) = x.ty.dims.as_ref().and_then(|d| d.first()).and_then(Dim::known).filter(|n| *n <= LONGEST) {
         let positions: Vec<i64> = (0..extent(n)).rev().collect();
         return b.pick(x, 0, &positions);
     }
@@ -171,7 +175,10 @@ pub fn reversed(b: &mut Builder, x: &Tensor) -> Tensor {
 fn state(b: &mut Builder, x: &Tensor, directions: u64, hidden: u64) -> Known<Tensor> {
     let batch = x.ty.dims.as_ref().and_then(|d| d.get(1)).cloned().ok_or("the rank of its input is unknown")?;
     match batch {
-        Dim::Known(n) => Ok(b.zeros(x, &[directions, n, hidden])),
+        Dim::Known(n) => {
+            written_out(extent(directions.saturating_mul(n).saturating_mul(hidden)))?;
+            Ok(b.zeros(x, &[directions, n, hidden]))
+        }
         open => {
             let shape = b.shape(&[extent(directions).into(), (x, 1).into(), extent(hidden).into()]);
             let ty = TensorType { elem: x.ty.elem, dims: Some(vec![Dim::Known(directions), open, Dim::Known(hidden)]) };

@@ -83,7 +83,7 @@ fn product(b: &mut Builder, x: &Tensor, axes: Option<&[i64]>, keep: bool) -> Kno
     let dims = x.ty.dims.clone().ok_or_else(|| Refusal(format!("the rank of {:?} is unknown", x.name)))?;
     let reduced = |i: usize| axes.is_none_or(|axes| axes.contains(&(i as i64)));
     let (kept, gone): (Vec<usize>, Vec<usize>) = (0..dims.len()).partition(|i| !reduced(*i));
-    let length = gone.iter().try_fold(1u64, |n, i| Some(n * site::size(x, *i).ok()?));
+    let length = gone.iter().try_fold(1u64, |n, i| n.checked_mul(site::size(x, *i).ok()?));
     let mut n = length.filter(|n| *n > 0).ok_or("the number of its factors is known only to the running graph")?;
     let perm: Vec<usize> = kept.iter().chain(&gone).copied().collect();
     let mut factors = b.transpose(x, &perm);

@@ -9,7 +9,7 @@ use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
 use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::{Rule, on_path};
-use crate::lower::site::{self, Known, Refusal, Site, extent, rank, size};
+use crate::lower::site::{self, Known, Refusal, Site, extent, rank, size, written_out};
 use crate::regularizer::emit::Tensor;
 
 /// Rules of this module.
@@ -77,9 +77,16 @@ fn scaling(site: &Site, x: &Tensor, k: usize, axis: usize, count: usize) -> Know
     if site.node.string("keep_aspect_ratio_policy").unwrap_or("stretch") != "stretch" {
         return Err("it keeps the aspect ratio".into());
     }
+    if length == 0 {
+        return Err("it resizes an axis that has no elements".into());
+    }
     match (scale, wanted) {
-        (Some(scale), _) => Ok(Some(Scaling { length, resized: (length as f64 * scale).floor() as i64, scale })),
-        (None, Some(wanted)) => Ok(Some(Scaling { length, resized: wanted as i64, scale: wanted / length as f64 })),
+        (Some(scale), _) => {
+            Ok(Some(Scaling { length, resized: written_out((length as f64 * scale).floor() as i64)?, scale }))
+        }
+        (None, Some(wanted)) => {
+            Ok(Some(Scaling { length, resized: written_out(wanted as i64)?, scale: wanted / length as f64 }))
+        }
         (None, None) => Err("its scales or sizes are known only to the running graph".into()),
     }
 }

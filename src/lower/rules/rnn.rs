@@ -22,6 +22,9 @@ const LONGEST: u64 = 1024;
 fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
     let (x, weight, recurrence) = (site.required(0)?, site.required(1)?, site.required(2)?);
     let (directions, hidden) = (size(&recurrence, 0)?, size(&recurrence, 2)?);
+    if directions > 2 {
+        return Err("it has more than two directions".into());
+    }
     let steps = size(&x, 0)?;
     if steps == 0 || steps > LONGEST {
         return Err(Refusal(format!("it has {steps} steps, and 1 to {LONGEST} can be unrolled")));

@@ -8,7 +8,7 @@
 use crate::graph::types::Dim;
 use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::Rule;
-use crate::lower::site::{self, Known, Site, extent, rank, size};
+use crate::lower::site::{self, Known, Site, extent, rank, size, written_out};
 use crate::regularizer::emit::{Tensor, int};
 
 /// Rules of this module.
@@ -58,7 +58,7 @@ fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
             x = b.slice(&x, axis, *start, *end, *step);
             continue;
         }
-        let n = extent(size(&x, axis)?);
+        let n = written_out(extent(size(&x, axis)?))?;
         x = aside(b, &x, axis, &positions(*start, *end, *step, n));
     }
     Ok(vec![x.into()])
@@ -67,6 +67,9 @@ fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
 /// The positions of start:end:step in an axis of length n.
 fn positions(start: i64, end: i64, step: i64, n: i64) -> Vec<i64> {
     let from_front = |i: i64| if i < 0 { i.saturating_add(n) } else { i };
+    if n == 0 {
+        return Vec::new();
+    }
     let (start, end) = (from_front(start), from_front(end));
     let walk = |first: i64| std::iter::successors(Some(first), move |p| p.checked_add(step));
     if step > 0 {

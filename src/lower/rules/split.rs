@@ -8,7 +8,7 @@
 use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::Rule;
 use crate::lower::rules::slice::aside;
-use crate::lower::site::{self, Known, Site, extent, rank, size};
+use crate::lower::site::{self, Known, Site, extent, rank, size, written_out};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[Rule {
@@ -36,6 +36,7 @@ fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
         made.push(if site.gives_gradient(slot) {
             b.slice(&x, axis, start, start + length, 1).into()
         } else if site.is_read(slot) {
+            written_out(*length)?;
             let positions: Vec<i64> = (start..start + length).collect();
             aside(b, &x, axis, &positions).into()
         } else {

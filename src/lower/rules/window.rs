@@ -109,7 +109,7 @@ impl Window {
             let length = extent(d.known()?) + self.pads[axis] + self.pads[n + axis] - self.reach(axis) - 1;
             u64::try_from(length / self.strides[axis] + 1).ok().filter(|_| length >= 0).map(Dim::Known)
         };
-        spatial.iter().enumerate().map(|each| slide(each).unwrap_or_default()).collect()
+        spatial.iter().take(n).enumerate().map(|each| slide(each).unwrap_or_default()).collect()
     }
 }
 
@@ -117,7 +117,11 @@ impl Window {
 pub fn window_sum(b: &mut Builder, picture: &Tensor, window: &Window) -> Tensor {
     let dims: Vec<u64> = [1, 1].into_iter().chain(window.kernel.iter().copied()).collect();
     let ones = b.ones(picture, &dims);
-    let made = picture.ty.dims.as_ref().map(|d| d[..2].iter().cloned().chain(window.slid(&d[2..])).collect());
+    let made = picture
+        .ty
+        .dims
+        .as_ref()
+        .map(|d| d.iter().take(2).cloned().chain(window.slid(d.get(2..).unwrap_or_default())).collect());
     b.one("Conv", &[picture, &ones], window.attributes(), TensorType { elem: picture.ty.elem, dims: made })
 }
 

@@ -3,6 +3,7 @@
 use per_inject::graph::Graph;
 use per_inject::inject::{At, Estimator, Form, Options, Outputs, plan};
 use per_inject::inspect::inspect;
+use per_inject::lower::Target;
 use per_inject::record::Record;
 use per_inject::regularizer::{Reduction, View};
 use per_inject::strip;
@@ -113,6 +114,7 @@ fn options(head: &[u8], model: &Model) -> Options {
         outputs: Outputs { task: bit(outputs, 0) && !on(6), per: bit(outputs, 1), layers: bit(outputs, 2) },
         wrt: bit(outputs, 3).then(|| "*".into()),
         freeze: bit(outputs, 4).then(|| "*".into()),
+        target: bit(outputs, 5).then_some(Target::OrtTraining),
         strict: on(7),
     }
 }

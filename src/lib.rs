@@ -16,7 +16,7 @@
 //! ```
 //!
 //! An edit is data ([`patch::Patch`]); what it does not name stays byte for byte as it was ([`wire`]). Dependencies run downward:
-//! `inject`, `strip` and `inspect` use `regularizer` and `select`, those use `graph`, and that uses `wire`.
+//! `inject`, `strip` and `inspect` use `lower`, `regularizer` and `select`, those use `graph`, and that uses `wire`.
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -24,6 +24,7 @@ pub mod analysis;
 pub mod graph;
 pub mod inject;
 pub mod inspect;
+pub mod lower;
 pub mod onnx;
 pub mod patch;
 pub mod record;

@@ -12,6 +12,7 @@ use prost::encoding::{DecodeContext, decode_key};
 use serde::{Deserialize, Serialize};
 
 use crate::onnx::{NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, ValueInfoProto};
+use crate::wire::fields::{graph, model};
 
 /// Everything that one pass wants changed, in the order in which it should be read.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -56,6 +57,52 @@ pub struct Change {
     pub renames: Vec<Rename>,
     /// Parts to take out.
     pub removals: Vec<Part>,
+    /// Parts to put others in the place of.
+    pub replacements: Vec<Replacement>,
+}
+
+/// A part of the model, and what stands in its place afterwards.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Replacement {
+    /// The part.
+    pub part: Part,
+    /// What takes its place.
+    pub with: Substitute,
+}
+
+/// What takes the place of a part.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Substitute {
+    /// Nodes, in topological order among themselves.
+    Nodes(Encoded<NodeProto, 1>),
+    /// Another declaration of an output.
+    Output(ValueInfoProto),
+    /// Another version of an operator set.
+    OpsetImport(OperatorSetIdProto),
+    /// Another IR version.
+    IrVersion(i64),
+    /// Records as they stood in a file: tag, length and payload.
+    Records(Bytes),
+}
+
+impl Substitute {
+    /// The records that stand in the file.
+    pub fn records(&self) -> Bytes {
+        let mut out = Vec::new();
+        match self {
+            Substitute::Nodes(nodes) => return nodes.records().clone(),
+            Substitute::Records(records) => return records.clone(),
+            Substitute::Output(output) => prost::encoding::message::encode(graph::OUTPUT, output, &mut out),
+            Substitute::OpsetImport(import) => prost::encoding::message::encode(model::OPSET_IMPORT, import, &mut out),
+            Substitute::IrVersion(version) => prost::encoding::int64::encode(model::IR_VERSION, version, &mut out),
+        }
+        out.into()
+    }
+
+    /// How many nodes it is.
+    pub fn nodes(&self) -> usize {
+        if let Substitute::Nodes(nodes) = self { nodes.len() } else { 0 }
+    }
 }
 
 /// Messages as they will stand in the file, under the field number of their list.
@@ -181,6 +228,8 @@ pub enum Part {
     OpsetImport(usize),
     /// A metadata entry of the model.
     Metadata(usize),
+    /// The model's `ir_version`; of several the last, which counts.
+    IrVersion,
 }
 
 impl Patch {
@@ -196,8 +245,15 @@ impl Patch {
         self.changes.iter().all(is_nothing)
     }
 
-    /// How many nodes it adds.
+    /// How many nodes it adds, those that take the place of others included.
     pub fn added_nodes(&self) -> usize {
-        self.changes.iter().map(|c| c.nodes.len()).sum()
+        self.changes.iter().map(Change::added_nodes).sum()
+    }
+}
+
+impl Change {
+    /// How many nodes it adds, those that take the place of others included.
+    pub fn added_nodes(&self) -> usize {
+        self.nodes.len() + self.replacements.iter().map(|r| r.with.nodes()).sum::<usize>()
     }
 }

@@ -1,5 +1,6 @@
 //! What an injection writes into the model's metadata about itself, so that it can be recognised and taken out again.
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::{Deserialize, Serialize};
 
 use crate::patch::Width;
@@ -38,6 +39,9 @@ pub struct Record {
     pub added: Added,
     /// The regularised layers.
     pub layers: Vec<RecordedLayer>,
+    /// Parts that others took the place of, so that strip can put them back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaced: Vec<Replaced>,
     /// Widths of length prefixes that were padded up to what readers take; nearly always none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub widths: Vec<Width>,
@@ -73,6 +77,44 @@ pub struct Added {
     /// Graph outputs.
     pub outputs: usize,
 }
+
+/// A part of the original that others took the place of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    /// What stands in its place.
+    pub by: Standin,
+    /// Its record as it stood in the file, in Base64.
+    pub record: String,
+}
+
+/// What stands in the place of a part, in words that outlive another program's writing the file anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standin {
+    /// The nodes `<root>lower/<this>/…`, without a further slash.
+    Nodes(String),
+    /// The graph output at this position.
+    Output(usize),
+    /// The import of this operator set.
+    OpsetImport(String),
+    /// The IR version.
+    IrVersion,
+}
+
+impl Replaced {
+    /// Remembers the bytes of a record.
+    pub fn new(by: Standin, record: &[u8]) -> Self {
+        Replaced { by, record: BASE64_STANDARD.encode(record) }
+    }
+
+    /// The record's bytes; `None` where the text is no Base64.
+    pub fn bytes(&self) -> Option<Vec<u8>> {
+        BASE64_STANDARD.decode(&self.record).ok()
+    }
+}
+
+/// Under the root, names of what takes the place of nodes start so.
+pub const LOWERED: &str = "lower/";
 
 /// One regularised layer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

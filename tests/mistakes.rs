@@ -281,6 +281,18 @@ fn an_injection_and_back() {
 }
 
 #[test]
+fn a_graph_rewritten_for_a_pipeline_and_back() {
+    let mut session = Session::new();
+    session.run("cnn.onnx --for ort-training --layers none -o lowered.onnx");
+    session.run("gpt.onnx --for ort-training --layers gelu --coef 3e-5 --estimator exact --dry-run");
+    session.run("strip lowered.onnx -o back.onnx");
+    session.run("cnn.onnx --for ort-training -o lowered.onnx");
+    session.run("cnn.onnx --for onnx --coef 0 -o lowered.onnx");
+    assert!(std::fs::read(session.path("back.onnx")).unwrap() == std::fs::read(session.path("cnn.onnx")).unwrap());
+    session.compare("lowering");
+}
+
+#[test]
 fn inspections() {
     let mut session = Session::new();
     session.run("inspect mlp.onnx --initializers").run("inspect gpt.onnx").run("inspect cnn.onnx");

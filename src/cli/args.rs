@@ -6,6 +6,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use per_inject::inject::{At, Estimator, Form, Options, Outputs};
+use per_inject::lower::Target;
 use per_inject::regularizer::{Reduction, View};
 use per_inject::wire::ExternalPolicy;
 
@@ -131,6 +132,10 @@ pub struct InjectArgs {
     #[arg(long, env = "PER_INJECT_ANY_COEF", value_parser = yes_or_no())]
     pub any_coef: bool,
 
+    /// Rewrite what a training pipeline refuses; with --layers none or --coef 0, do only that
+    #[arg(long = "for", value_name = "PIPELINE", value_enum, env = "PER_INJECT_FOR")]
+    pub target: Option<TargetArg>,
+
     /// Initializers that are trained, instead of those whose role says so (a selector over names)
     #[arg(long, value_name = "SELECTOR", env = "PER_INJECT_WRT")]
     pub wrt: Option<String>,
@@ -227,6 +232,12 @@ pub enum FormArg {
     Auto,
     Loss,
     Gradient,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum TargetArg {
+    /// ONNX Runtime training 1.19.2: onnxruntime.training.artifacts.generate_artifacts
+    OrtTraining,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -332,6 +343,7 @@ impl InjectArgs {
             },
             wrt: self.wrt.clone(),
             freeze: self.freeze.clone(),
+            target: self.target.map(|TargetArg::OrtTraining| Target::OrtTraining),
             strict: self.strict,
         }
     }

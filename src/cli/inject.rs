@@ -21,12 +21,13 @@ pub fn run(args: &InjectArgs) -> Result<(), Failure> {
             "which model? give an ONNX file, or - for standard input",
         ));
     };
-    if args.layers.is_none() {
+    if args.layers.is_none() && !args.options().is_lowering_alone() {
         return Err(Failure::usage(
             ErrorKind::MissingRequiredArgument,
             format!(
-                "which layers? add --layers relu, or --layers all; 'per-inject inspect {}' lists them",
-                path.display()
+                "which layers? add --layers relu, or --layers all; 'per-inject inspect {}' lists them{}",
+                path.display(),
+                if args.target.is_some() { " (--layers none rewrites the graph and adds no term)" } else { "" }
             ),
         ));
     }

@@ -44,10 +44,21 @@ pub fn injection(report: &Report, output: Option<&Path>) -> String {
         model.nodes,
         bytes(model.bytes as f64)
     );
+    let is_rewritten = !report.rewritten.is_empty() || !report.model_changes.is_empty();
+    if let Some(target) = report.target {
+        lowering(&mut out, report, target);
+    }
     if report.layers.is_empty() {
-        let verb = if output.is_some() { "was written" } else { "would be written" };
-        let _ = writeln!(out, "No layer is selected: the file {verb} as it is.");
+        if !is_rewritten {
+            let verb = if output.is_some() { "was written" } else { "would be written" };
+            let what = if report.target.is_some() { "Nothing needs rewriting" } else { "No layer is selected" };
+            let _ = writeln!(out, "{what}: the file {verb} as it is.");
+            notes(&mut out, report);
+            return out;
+        }
+        before_and_after(&mut out, report);
         notes(&mut out, report);
+        done(&mut out, output);
         return out;
     }
     if let Some(loss) = &report.loss {
@@ -86,9 +97,38 @@ pub fn injection(report: &Report, output: Option<&Path>) -> String {
     out.push('\n');
     before_and_after(&mut out, report);
     notes(&mut out, report);
+    done(&mut out, output);
+    out
+}
+
+fn done(out: &mut String, output: Option<&Path>) {
     let done = output.map_or("Nothing was written (--dry-run).".to_owned(), written);
     let _ = writeln!(out, "{done}");
-    out
+}
+
+/// What was rewritten for a pipeline: by operator and reason, in the order in which they come first.
+fn lowering(out: &mut String, report: &Report, target: &str) {
+    for change in &report.model_changes {
+        sentence(out, &format!("for {target}: {change}"));
+    }
+    let mut kinds: Vec<(&str, &str, usize, usize)> = Vec::new();
+    for rewriting in &report.rewritten {
+        match kinds.iter_mut().find(|(op, because, ..)| *op == rewriting.op && *because == rewriting.because) {
+            Some((.., count, nodes)) => {
+                *count += 1;
+                *nodes += rewriting.nodes;
+            }
+            None => kinds.push((&rewriting.op, &rewriting.because, 1, rewriting.nodes)),
+        }
+    }
+    if kinds.is_empty() {
+        return;
+    }
+    let mut table = table(&["rewritten", "nodes", "become", "because"]);
+    for (op, because, count, nodes) in kinds {
+        table.add_row([visible(op), count.to_string(), nodes.to_string(), because.to_owned()]);
+    }
+    let _ = writeln!(out, "\n{}\n", trimmed(&table));
 }
 
 fn cost(out: &mut String, cost: &CostReport) {
@@ -110,7 +150,9 @@ fn cost(out: &mut String, cost: &CostReport) {
 fn before_and_after(out: &mut String, report: &Report) {
     let added = report.added;
     let mut table = table(&["", "before", "added"]);
-    table.add_row(["nodes".to_owned(), report.model.nodes.to_string(), format!("+{}", added.nodes)]);
+    let taken = report.rewritten.len();
+    let nodes = if taken > 0 { format!("+{} −{taken}", added.nodes) } else { format!("+{}", added.nodes) };
+    table.add_row(["nodes".to_owned(), report.model.nodes.to_string(), nodes]);
     table.add_row(["initializers".to_owned(), String::new(), format!("+{}", added.initializers)]);
     if added.inputs > 0 {
         table.add_row(["inputs".to_owned(), String::new(), format!("+{} ({})", added.inputs, list(&report.inputs))]);

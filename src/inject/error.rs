@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use crate::analysis::AnalysisError;
+use crate::lower::LowerError;
 use crate::regularizer::Unsupported;
 use crate::select::{ParseError, SelectError};
 use crate::wire::WireError;
@@ -26,6 +27,9 @@ pub enum InjectError {
     /// A selector.
     #[error(transparent)]
     Select(#[from] SelectError),
+    /// What the training pipeline does not take.
+    #[error(transparent)]
+    Lower(#[from] LowerError),
     /// A per-layer coefficient's selector.
     #[error("--coef {item}={value}: {source}")]
     CoefficientItem {

@@ -4,7 +4,7 @@ mod error;
 pub(crate) mod gradient;
 pub(crate) mod layers;
 mod loss;
-mod naming;
+pub(crate) mod naming;
 mod options;
 pub mod report;
 mod seed;
@@ -21,11 +21,13 @@ use std::collections::{BTreeMap, HashMap};
 use rayon::prelude::*;
 
 use crate::analysis::Analysis;
+use crate::graph::ValueId;
 use crate::graph::kind::Kind;
 use crate::graph::work::Work;
+use crate::lower::{Lowering, Target, lower};
 use crate::onnx::{NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto};
 use crate::patch::{Anchor, Change, Encoded, Patch, Rename};
-use crate::record::{self, Original, Record, RecordedLayer, Renamed};
+use crate::record::{self, Original, Record, RecordedLayer, Renamed, Replaced};
 use crate::regularizer::emit::{Elem, Emitter, Tensor};
 use crate::regularizer::{Exact, Layer, Reduction, Regularizer, Sampled};
 use crate::select::{SelectError, Selector};
@@ -70,6 +72,7 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan, InjectError> {
     {
         return Err(InjectError::TwoOpsets { first: *first, second: *other });
     }
+    let alone = options.is_lowering_alone();
     Record::all(model).map_err(|problem| InjectError::BadRecord { problem })?;
     // The digest reads the whole file but its weights, which takes as long as a good part of the analysis.
     let (analysis, digest) = rayon::join(
@@ -77,26 +80,34 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan, InjectError> {
         || structure_digest(model),
     );
     let analysis = analysis?;
-    let target = target(&analysis, options)?;
-    let loss = match target {
-        Target::Loss => Some(loss::choose(&analysis, options)?),
-        Target::Gradients if options.loss_term => Some(loss::choose_output(&analysis, options)?),
-        Target::Output | Target::Gradients => None,
+    let destination = destination(&analysis, options)?;
+    let loss = match destination {
+        Destination::Loss => match loss::choose(&analysis, options) {
+            // A graph that gets its loss later can be rewritten all the same.
+            Err(InjectError::NoLoss { .. }) if options.target.is_some() && alone => None,
+            loss => Some(loss?),
+        },
+        Destination::Gradients if options.loss_term => Some(loss::choose_output(&analysis, options)?),
+        Destination::Output | Destination::Gradients => None,
     };
 
-    let selector: Selector = options.layers.parse().map_err(SelectError::from)?;
-    let taps = selector.select(&analysis.graph, &analysis.catalog)?;
-    let (taps, led_to) = match target {
-        Target::Gradients => (gradient::forward_only(&analysis, taps), None),
-        Target::Loss | Target::Output => (taps, loss.as_ref().map(|l| l.value)),
+    let selector: Option<Selector> =
+        if alone { None } else { Some(options.layers.parse().map_err(SelectError::from)?) };
+    let taps = match &selector {
+        Some(selector) => selector.select(&analysis.graph, &analysis.catalog)?,
+        None => Vec::new(),
+    };
+    let (taps, led_to) = match destination {
+        Destination::Gradients => (gradient::forward_only(&analysis, taps), None),
+        Destination::Loss | Destination::Output => (taps, loss.as_ref().map(|l| l.value)),
     };
     let selected = taps.len();
     let (mut chosen, mut skipped) = layers::resolve(&analysis, taps, options, led_to);
     let mut places = Vec::new();
-    if target == Target::Gradients {
+    if destination == Destination::Gradients {
         (chosen, places) = gradient::locate(&analysis, chosen, &mut skipped);
     }
-    let out_of_reach = selector.out_of_reach(&analysis.catalog);
+    let out_of_reach = selector.iter().flat_map(|s| s.out_of_reach(&analysis.catalog));
     skipped.extend(out_of_reach.map(|h| report::Skipped { what: h.description.clone(), reason: h.reason.clone() }));
     if let Some(first) = skipped.first() {
         if options.strict {
@@ -118,14 +129,14 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan, InjectError> {
         });
     }
     let injection =
-        Injection { analysis: &analysis, digest, options, target, loss, chosen, places, skipped, coefficients };
+        Injection { analysis: &analysis, digest, options, destination, loss, chosen, places, skipped, coefficients };
     injection.check_coefficients()?;
     injection.plan()
 }
 
 /// What the term is joined to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Target {
+enum Destination {
     /// The loss.
     Loss,
     /// Nothing: it is an output.
@@ -134,34 +145,34 @@ enum Target {
     Gradients,
 }
 
-impl Target {
+impl Destination {
     fn name(self) -> &'static str {
         match self {
-            Target::Loss => "loss",
-            Target::Output => "output",
-            Target::Gradients => "gradient",
+            Destination::Loss => "loss",
+            Destination::Output => "output",
+            Destination::Gradients => "gradient",
         }
     }
 }
 
 /// What is asked for, as far as the graph has it.
-fn target(analysis: &Analysis, options: &Options) -> Result<Target, InjectError> {
-    let target = match (&analysis.kind, options.form) {
+fn destination(analysis: &Analysis, options: &Options) -> Result<Destination, InjectError> {
+    let destination = match (&analysis.kind, options.form) {
         (_, Form::Gradient) if options.as_output => return Err(InjectError::GradientAsOutput),
-        (_, Form::Auto | Form::Loss) if options.as_output => Target::Output,
+        (_, Form::Auto | Form::Loss) if options.as_output => Destination::Output,
         (Kind::ForwardBackward { evidence }, Form::Loss) => {
             return Err(InjectError::HoldsBackward { evidence: evidence.clone() });
         }
-        (Kind::ForwardBackward { .. }, _) => Target::Gradients,
-        (_, Form::Auto | Form::Loss) => Target::Loss,
+        (Kind::ForwardBackward { .. }, _) => Destination::Gradients,
+        (_, Form::Auto | Form::Loss) => Destination::Loss,
         (kind, Form::Gradient) => return Err(InjectError::NoBackward { found: kind.name() }),
     };
-    let touches_loss = target == Target::Loss || (target == Target::Gradients && options.loss_term);
-    match (&options.loss, target) {
-        _ if options.loss_term && target != Target::Gradients => Err(InjectError::LossTermAnyway),
-        (Some(name), Target::Gradients) if !touches_loss => Err(InjectError::LossUntouched { name: name.clone() }),
+    let touches_loss = destination == Destination::Loss || (destination == Destination::Gradients && options.loss_term);
+    match (&options.loss, destination) {
+        _ if options.loss_term && destination != Destination::Gradients => Err(InjectError::LossTermAnyway),
+        (Some(name), Destination::Gradients) if !touches_loss => Err(InjectError::LossUntouched { name: name.clone() }),
         _ if options.outputs.task && !touches_loss => Err(InjectError::NoTaskLoss),
-        _ => Ok(target),
+        _ => Ok(destination),
     }
 }
 
@@ -207,10 +218,10 @@ struct Injection<'a> {
     /// [`structure_digest`] of the model.
     digest: String,
     options: &'a Options,
-    target: Target,
+    destination: Destination,
     loss: Option<loss::Loss>,
     chosen: Vec<Chosen>,
-    /// By chosen layer: where its gradient is. Empty but for [`Target::Gradients`].
+    /// By chosen layer: where its gradient is. Empty but for [`Destination::Gradients`].
     places: Vec<gradient::Place>,
     skipped: Vec<report::Skipped>,
     /// By chosen layer: 0, or which override.
@@ -245,24 +256,32 @@ impl Injection<'_> {
 
     fn plan(self) -> Result<Plan, InjectError> {
         let (model, graph) = (self.analysis.model, &self.analysis.graph);
-        let opset = model.opset();
         let (root, injection) = naming::free_root(model, graph);
-        let (written, constants) = self.write_layers(opset, &root, injection)?;
+        let mut lowering = match self.options.target {
+            Some(Target::OrtTraining) => lower(self.analysis, self.differentiated(), &root)?,
+            None => Lowering { opset: model.opset(), ir_version: model.ir_version, ..Lowering::default() },
+        };
+        let opset = lowering.opset;
+        let (written, mut constants) = self.write_layers(opset, &root, injection)?;
+        constants.append(&mut lowering.constants);
         let anchor = self.anchor()?;
 
         let term = write_term(&self, opset, &root, &written);
         let work = Work::of(graph, &self.analysis.types, &self.analysis.backward);
         let mut report = self.report(&written, &term, work);
-        if self.chosen.is_empty() {
+        report.rewritten = std::mem::take(&mut lowering.rewritten);
+        report.model_changes = std::mem::take(&mut lowering.model);
+        if self.chosen.is_empty() && lowering.is_empty() {
             return Ok(Plan { patch: Patch::default(), report });
         }
         let renamed = |(place, layer): (&gradient::Place, &Written)| {
             Some(Renamed { from: place.name().to_owned(), to: layer.sum.clone()? })
         };
         let gradients = self.places.iter().zip(&written).filter_map(renamed).collect();
-        let mut patch = self.assemble(&root, written, constants, term, anchor);
+        let replaced = std::mem::take(&mut lowering.replaced);
+        let mut patch = self.assemble(&root, written, constants, term, anchor, lowering);
         report.added = added(&patch);
-        let record = self.record(&root, &patch, &report, gradients)?;
+        let record = self.record(&root, &patch, &report, gradients, replaced)?;
         let value = serde_json::to_string(&record).unwrap_or_default();
         patch.changes.push(Change {
             reason: "record of this injection, for strip".into(),
@@ -341,7 +360,13 @@ impl Injection<'_> {
     /// Whether the values of PER are computed: always, but in the gradient form only for the loss or for outputs.
     fn wants_values(&self) -> bool {
         let outputs = self.options.outputs;
-        self.target != Target::Gradients || self.loss.is_some() || outputs.per || outputs.layers
+        self.destination != Destination::Gradients || self.loss.is_some() || outputs.per || outputs.layers
+    }
+
+    /// What gradients are taken of: the loss, or the output that the sum reaches.
+    fn differentiated(&self) -> Option<ValueId> {
+        let loss = self.loss.as_ref()?;
+        Some(loss.reached.first().copied().unwrap_or(loss.value))
     }
 
     /// Behind all nodes; but where a node must read the sum, right behind the last tapped value.
@@ -371,8 +396,10 @@ impl Injection<'_> {
         mut constants: Constants,
         mut term: Term,
         anchor: Anchor,
+        mut lowering: Lowering,
     ) -> Patch {
         let mut changes = Vec::with_capacity(written.len() + 2);
+        let is_regularised = !written.is_empty();
         for (i, (layer, chosen)) in written.into_iter().zip(&self.chosen).enumerate() {
             let change = Change {
                 reason: format!("PER of {:?}, layer {}", chosen.layer.h.name, layer.name),
@@ -399,22 +426,27 @@ impl Injection<'_> {
         constants.append(&mut term.emission.constants);
         // What is a node has to come before the first layer that reads it.
         let first = self.places.iter().map(gradient::Place::anchor).min().unwrap_or(anchor);
-        let constants = self.constants(root, constants, &term, first);
+        let constants = self.constants(root, constants, &term, first, lowering.ir_version);
         changes.insert(0, constants);
-        changes.push(self.closing(term, anchor));
-        Patch { changes, ..Patch::default() }
+        if is_regularised {
+            let mut closing = self.closing(term, anchor);
+            closing.renames = lowering.rename(closing.renames);
+            changes.push(closing);
+        }
+        lowering.changes.append(&mut changes);
+        Patch { changes: lowering.changes, ..Patch::default() }
     }
 
     /// Shared constants and the coefficients.
-    fn constants(&self, root: &str, constants: Constants, term: &Term, anchor: Anchor) -> Change {
+    fn constants(&self, root: &str, constants: Constants, term: &Term, anchor: Anchor, ir_version: i64) -> Change {
         let mut change = Change {
-            reason: format!("constants of all layers, under {root}const/, and the coefficients"),
+            reason: format!("constants, under {root}const/, and the coefficients"),
             at: anchor,
             initializers: term.coefficients.clone(),
             inputs: term.inputs.clone(),
             ..Change::default()
         };
-        if self.analysis.model.ir_version >= 4 {
+        if ir_version >= 4 {
             change.initializers.extend(constants.into_values());
         } else {
             // Before IR version 4 an initializer has to be a graph input as well; a Constant node does not.
@@ -430,9 +462,9 @@ impl Injection<'_> {
     fn closing(&self, term: Term, anchor: Anchor) -> Change {
         let graph = &self.analysis.graph;
         let mut change = Change {
-            reason: match (&self.loss, self.target) {
+            reason: match (&self.loss, self.destination) {
                 (Some(loss), _) => format!("λ·ΣPER, added to the loss {:?}", graph.name(loss.value)),
-                (None, Target::Gradients) => "values of PER".into(),
+                (None, Destination::Gradients) => "values of PER".into(),
                 (None, _) => format!("λ·ΣPER, as the output {:?}", term.result),
             },
             nodes: term.emission.nodes.into(),
@@ -505,11 +537,11 @@ impl Injection<'_> {
                 producer: model.producer.clone(),
                 nodes: graph.nodes.len(),
             },
-            form: self.target.name(),
+            form: self.destination.name(),
             loss: self
                 .loss
                 .as_ref()
-                .zip(term.task.clone())
+                .zip(term.task.clone().filter(|_| !self.chosen.is_empty()))
                 .map(|(loss, task)| LossReport { name: graph.name(loss.value).to_owned(), task }),
             estimator: self.options.estimator.name(),
             slices: (self.options.estimator == Estimator::Sampled).then_some(self.options.slices),
@@ -520,6 +552,9 @@ impl Injection<'_> {
             coefficients: term.named.clone(),
             layers,
             skipped: self.skipped.clone(),
+            target: self.options.target.map(Target::name),
+            rewritten: Vec::new(),
+            model_changes: Vec::new(),
             warnings: Vec::new(),
             outputs: term.outputs.iter().map(|v| v.name().to_owned()).collect(),
             inputs: term.inputs.iter().map(|v| v.name().to_owned()).collect(),
@@ -534,6 +569,7 @@ impl Injection<'_> {
         patch: &Patch,
         report: &Report,
         gradients: Vec<Renamed>,
+        replaced: Vec<Replaced>,
     ) -> Result<Record, InjectError> {
         let (model, graph) = (self.analysis.model, &self.analysis.graph);
         Ok(Record {
@@ -551,6 +587,7 @@ impl Injection<'_> {
             gradients,
             outputs: report.outputs.iter().filter(|o| !o.starts_with(root)).cloned().collect(),
             added: added(patch),
+            replaced,
             layers: report
                 .layers
                 .iter()
@@ -569,7 +606,7 @@ impl Injection<'_> {
 fn added(patch: &Patch) -> record::Added {
     let count = |of: fn(&Change) -> usize| patch.changes.iter().map(of).sum();
     record::Added {
-        nodes: count(|c| c.nodes.len()),
+        nodes: count(Change::added_nodes),
         initializers: count(|c| c.initializers.len()),
         inputs: count(|c| c.inputs.len()),
         outputs: count(|c| c.outputs.len()),

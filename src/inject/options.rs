@@ -1,5 +1,6 @@
 //! What a caller asks for.
 
+use crate::lower::Target;
 use crate::regularizer::{Reduction, View};
 
 /// Everything that decides what is injected. `Options::default()` is what the command line does without options.
@@ -39,6 +40,8 @@ pub struct Options {
     pub wrt: Option<String>,
     /// Selector of initializers that are not trained.
     pub freeze: Option<String>,
+    /// The training pipeline that the graph is rewritten for.
+    pub target: Option<Target>,
     /// Refuse instead of skipping an activation that cannot be tapped.
     pub strict: bool,
 }
@@ -63,6 +66,7 @@ impl Default for Options {
             outputs: Outputs::default(),
             wrt: None,
             freeze: None,
+            target: None,
             strict: false,
         }
     }
@@ -130,11 +134,21 @@ pub struct Outputs {
 }
 
 impl Options {
+    /// Whether nothing but the rewriting for a pipeline is asked for.
+    pub fn is_lowering_alone(&self) -> bool {
+        let weighs_nothing = self.coef == Some(0.0) && self.coef_overrides.is_empty();
+        self.target.is_some() && (weighs_nothing || self.layers.trim() == "none")
+    }
+
     /// The same as arguments of the command line, without those that have their defaults.
     pub fn arguments(&self) -> Vec<String> {
         let default = Options::default();
-        let mut out = vec!["--layers".to_owned(), self.layers.clone()];
+        let mut out = Vec::new();
         let mut option = |name: &str, value: String| out.extend([name.to_owned(), value]);
+        // The rewriting alone may do without.
+        if !self.layers.is_empty() {
+            option("--layers", self.layers.clone());
+        }
         if let Some(coef) = self.coef {
             option("--coef", format!("{coef:?}"));
         }
@@ -161,6 +175,9 @@ impl Options {
         }
         if self.form != Form::Auto {
             option("--form", self.form.name().into());
+        }
+        if let Some(target) = self.target {
+            option("--for", target.name().into());
         }
         if let Some(seed) = self.seed {
             option("--seed", seed.to_string());

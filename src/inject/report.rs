@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::lower::Rewriting;
+
 /// Version of the JSON layout.
 pub const SCHEMA: &str = "per-inject.report/1";
 
@@ -29,6 +31,12 @@ pub struct Report {
     pub layers: Vec<LayerReport>,
     /// Selected activations that were left alone.
     pub skipped: Vec<Skipped>,
+    /// The pipeline that the graph was rewritten for.
+    pub target: Option<&'static str>,
+    /// Nodes that others took the place of, in file order.
+    pub rewritten: Vec<Rewriting>,
+    /// What else that pipeline needed: operator set, IR version, outputs.
+    pub model_changes: Vec<String>,
     /// What deserves a second look.
     pub warnings: Vec<String>,
     /// Names of added graph outputs.

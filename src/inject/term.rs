@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::naming::visit_names;
 use super::report::Coefficient;
-use super::{Injection, Target, Written};
+use super::{Destination, Injection, Written};
 use crate::graph::types::{Dim, TensorType};
 use crate::onnx::attribute_proto::AttributeType;
 use crate::onnx::tensor_proto::DataType;
@@ -48,7 +48,7 @@ pub fn write_term(injection: &Injection, opset: i64, root: &str, written: &[Writ
     }
     let mut sums = Vec::new();
     let mut weighted = Vec::new();
-    let joins = injection.loss.is_some() || injection.target == Target::Output;
+    let joins = injection.loss.is_some() || injection.destination == Destination::Output;
     for group in 0..=options.coef_overrides.len() {
         let members: Vec<&Written> =
             written.iter().zip(&injection.coefficients).filter(|(_, g)| **g == group).map(|(w, _)| w).collect();
@@ -97,7 +97,7 @@ pub fn write_term(injection: &Injection, opset: i64, root: &str, written: &[Writ
                 term.emission.value_info.push(declared);
             }
         }
-        _ if injection.target == Target::Gradients => {}
+        _ if injection.destination == Destination::Gradients => {}
         _ => {
             let total = add_all(&mut e, "term", &weighted);
             let name = free_output_name(injection);

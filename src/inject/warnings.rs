@@ -62,7 +62,7 @@ pub fn warnings(injection: &Injection, report: &Report) -> Vec<String> {
             "the model imports operator set {opset}, and ONNX Runtime (1.32) has no CPU kernel of RandomNormal since {NO_RANDOM_KERNELS}; --estimator exact runs there"
         ));
     }
-    if !injection.analysis.has_trainable() && injection.target == super::Target::Loss {
+    if !injection.analysis.has_trainable() && injection.destination == super::Destination::Loss {
         let chosen = injection.options.wrt.is_some() || injection.options.freeze.is_some();
         let why = if chosen {
             "--wrt and --freeze leave no initializer to train, so nothing says which layers can learn"
@@ -78,6 +78,13 @@ pub fn warnings(injection: &Injection, report: &Report) -> Vec<String> {
             names.len(),
             names.join(", ")
         ));
+    }
+    if injection.options.target.is_some() && report.loss.is_some() && !injection.options.outputs.task {
+        out.push(
+            "the eval_model that generate_artifacts makes has the term in its loss, too: --outputs task makes the task loss an \
+             output behind it; or make the eval_model of the same graph rewritten with --coef 0, which has the same parameters"
+                .into(),
+        );
     }
     if report.coefficients.iter().any(|c| c.value == 0.0) {
         out.push("a coefficient is 0: those layers are computed and weigh nothing".into());

@@ -129,6 +129,38 @@ impl Emitter {
         Tensor { name: output, ty }
     }
 
+    /// One node with any number of outputs, called `prefix/label`, `prefix/label_1` and so on, and inputs that may be left out.
+    pub fn node_with_outputs(
+        &mut self,
+        label: &str,
+        op: &str,
+        inputs: &[Option<Tensor>],
+        attributes: Vec<AttributeProto>,
+        outputs: &[TensorType],
+    ) -> Vec<Tensor> {
+        let name = format!("{}{label}", self.prefix);
+        let output = |i: usize| if i == 0 { name.clone() } else { format!("{name}_out{i}") };
+        let made: Vec<Tensor> =
+            outputs.iter().enumerate().map(|(i, ty)| Tensor { name: output(i), ty: ty.clone() }).collect();
+        let input = |t: &Option<Tensor>| t.as_ref().map_or_else(String::new, |t| t.name.clone());
+        self.out.value_info.extend(made.iter().filter(|t| t.ty.dims.is_some()).filter_map(|t| t.ty.declare(&t.name)));
+        self.out.nodes.push(NodeProto {
+            input: inputs.iter().map(input).collect(),
+            output: made.iter().map(|t| t.name.clone()).collect(),
+            name: Some(name),
+            op_type: Some(op.to_owned()),
+            attribute: attributes,
+            ..NodeProto::default()
+        });
+        made
+    }
+
+    /// A comparison of two operands that broadcast: Equal, Less, Greater …
+    pub fn compare(&mut self, label: &str, op: &str, a: &Tensor, b: &Tensor) -> Tensor {
+        let dims = a.dims().zip(b.dims()).map(|(a, b)| broadcast(a, b));
+        self.node(label, op, &[a, b], Vec::new(), TensorType { elem: DataType::Bool as i32, dims })
+    }
+
     /// A constant shared by all layers: `root/const/label`.
     pub fn constant(&mut self, label: &str, elem: Elem, dims: &[u64], values: &[f64]) -> Tensor {
         let name = match elem {

@@ -3,6 +3,7 @@
 
 /// Fields of `ModelProto`.
 pub mod model {
+    pub const IR_VERSION: u32 = 1;
     pub const GRAPH: u32 = 7;
     pub const OPSET_IMPORT: u32 = 8;
     pub const METADATA_PROPS: u32 = 14;

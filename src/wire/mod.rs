@@ -27,6 +27,6 @@ pub use file::ModelFile;
 pub use model::{MainGraph, Model};
 pub use record::{Record, records};
 pub(crate) use record::{put_varint, varint_width};
-pub use splice::{Piece, Rope, narrowed, splice};
+pub use splice::{Piece, Rope, narrowed, record_bytes, splice};
 pub use tensor::{Initializer, decode_elements, is_float};
 pub use write::{Sync, Written, write};

@@ -78,6 +78,12 @@ pub fn splice(model: &Model, patch: &Patch) -> WireResult<Rope> {
     if size > PROTOBUF_LIMIT { Err(WireError::TooLarge { size }) } else { Ok(rope) }
 }
 
+/// The bytes of a part's record, as they stand in the file.
+pub fn record_bytes(model: &Model, part: Part) -> WireResult<Bytes> {
+    let edits = Edits { model, list: Vec::new(), frames: BTreeMap::new(), ends: BTreeMap::new() };
+    Ok(model.file.bytes.slice(edits.record_of(part)?.span()))
+}
+
 /// The widths that length prefixes have now and that undoing the patch will not find by itself. Empty for nearly every file.
 pub fn narrowed(model: &Model, patch: &Patch) -> WireResult<Vec<Width>> {
     // Only a padded length can lose padding, and a look at the messages around the edits costs less than the edits.
@@ -90,6 +96,9 @@ pub fn narrowed(model: &Model, patch: &Patch) -> WireResult<Vec<Width>> {
         }
         for rename in &change.renames {
             edits.rename(&rename.place, &rename.from, &rename.to)?;
+        }
+        for replacement in &change.replacements {
+            edits.replace(replacement.part, Bytes::new())?;
         }
     }
     let bytes = &model.file.bytes;
@@ -159,7 +168,10 @@ impl<'m> Edits<'m> {
             self.rename(&rename.place, &rename.from, &rename.to)?;
         }
         for part in &change.removals {
-            self.remove(*part)?;
+            self.replace(*part, Bytes::new())?;
+        }
+        for replacement in &change.replacements {
+            self.replace(replacement.part, replacement.with.records())?;
         }
         Ok(())
     }
@@ -235,29 +247,37 @@ impl<'m> Edits<'m> {
         Ok(())
     }
 
-    fn remove(&mut self, part: Part) -> WireResult<()> {
+    /// Puts records in the place of a part; none takes it out.
+    fn replace(&mut self, part: Part, records: Bytes) -> WireResult<()> {
+        let span = self.record_of(part)?.span();
+        let owner = match part {
+            Part::OpsetImport(_) | Part::Metadata(_) | Part::IrVersion => None,
+            _ => self.frame_around_graph(span.start),
+        };
+        self.list.push(Edit { range: span, bytes: records, owner, field: 0 });
+        Ok(())
+    }
+
+    fn record_of(&self, part: Part) -> WireResult<&Record> {
         let layout = &self.model.layout;
         let in_graph = |list: &[u32], i| self.graph_record(list, i, "part");
         let in_model = |list: &[u32], i: usize| {
             let missing = || WireError::NoSuchPlace { what: format!("{part:?}") };
             list.get(i).and_then(|r| layout.model.get(*r as usize)).ok_or_else(missing)
         };
-        let span = match part {
-            Part::Node(i) => in_graph(&layout.nodes, i)?,
-            Part::Initializer(i) => in_graph(&layout.initializers, i)?,
-            Part::ValueInfo(i) => in_graph(&layout.value_info, i)?,
-            Part::Input(i) => in_graph(&layout.inputs, i)?,
-            Part::Output(i) => in_graph(&layout.outputs, i)?,
-            Part::OpsetImport(i) => in_model(&layout.opset_imports, i)?,
-            Part::Metadata(i) => in_model(&layout.metadata, i)?,
+        match part {
+            Part::Node(i) => in_graph(&layout.nodes, i),
+            Part::Initializer(i) => in_graph(&layout.initializers, i),
+            Part::ValueInfo(i) => in_graph(&layout.value_info, i),
+            Part::Input(i) => in_graph(&layout.inputs, i),
+            Part::Output(i) => in_graph(&layout.outputs, i),
+            Part::OpsetImport(i) => in_model(&layout.opset_imports, i),
+            Part::Metadata(i) => in_model(&layout.metadata, i),
+            Part::IrVersion => {
+                let found = layout.model.iter().rfind(|r| (r.field, r.wire_type) == (model::IR_VERSION, 0));
+                found.ok_or_else(|| WireError::NoSuchPlace { what: "an IR version".into() })
+            }
         }
-        .span();
-        let owner = match part {
-            Part::OpsetImport(_) | Part::Metadata(_) => None,
-            _ => self.frame_around_graph(span.start),
-        };
-        self.list.push(Edit { range: span, bytes: Bytes::new(), owner, field: 0 });
-        Ok(())
     }
 
     fn graph_record(&self, list: &[u32], index: usize, part: &str) -> WireResult<&Record> {

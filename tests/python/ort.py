@@ -98,15 +98,59 @@ def gradients(model: Model, feeds: Mapping[str, np.ndarray], parameters: Iterabl
     `parameters` are names of initializers; left out, all of float32 except the running statistics of BatchNormalization.
     Runs in .venv-ort-training, in a process of its own: that API needs other versions, and now and then it crashes.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        np.savez(pathlib.Path(folder, "feeds.npz"), **feeds)
-        pathlib.Path(folder, "parameters.json").write_text(json.dumps(None if parameters is None else list(parameters)))
-        _run("ort_gradients.py", _saved(model, folder), folder)
-        with np.load(pathlib.Path(folder, "step.npz")) as arrays:
-            return Step(**_outputs_and_gradients(arrays))
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        _run("ort_gradients.py", _prepare(folder, model, feeds, parameters), folder)
+        return _step(folder)
 
 
-def _saved(model: Model, folder: str) -> pathlib.Path:
+def gradients_of_each(jobs: Iterable[tuple[Model, Mapping[str, np.ndarray], Iterable[str] | None]]) -> list[Step | TrainingRefused]:
+    """`gradients` of many small models in one process: starting one takes longer than a step. A crash costs only the model's own."""
+    with tempfile.TemporaryDirectory() as name:
+        folders = []
+        for number, job in enumerate(jobs):
+            folder = pathlib.Path(name, str(number))
+            folder.mkdir()
+            folders.append((_prepare(folder, *job), folder))
+        left = list(folders)
+        while left:
+            crash = _crash("ort_gradients.py", *(part for pair in left for part in pair), "--many")
+            done = lambda folder: (folder / "step.npz").exists() or (folder / "refused.txt").exists()
+            left = [pair for pair in left if not done(pair[1])]
+            if left:
+                (left[0][1] / "refused.txt").write_text(crash)
+                left = left[1:]
+        refused = lambda folder: (folder / "refused.txt").exists()
+        return [TrainingRefused((f / "refused.txt").read_text()) if refused(f) else _step(f) for _, f in folders]
+
+
+@dataclasses.dataclass(frozen=True)
+class Update:
+    """The loss before one step of plain gradient descent with rate 1, and how far it moved each parameter: the gradient."""
+
+    loss: float
+    moved: dict[str, np.ndarray]
+
+
+def descend(model: Model, feeds: Mapping[str, np.ndarray], parameters: Iterable[str], steps: int = 1, rate: float = 1.0) -> Update:
+    """generate_artifacts with its SGD, Module, Optimizer; `loss` is that of the last step. In .venv-ort-training, as `gradients`."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        path = _prepare(folder, model, feeds, parameters)
+        _run("ort_descent.py", path, folder, steps, rate)
+        with np.load(folder / "moved.npz") as arrays:
+            moved = {key.removeprefix("moved:"): arrays[key] for key in arrays if key.startswith("moved:")}
+            return Update(float(arrays["loss"]), moved)
+
+
+def _prepare(folder: pathlib.Path, model: Model, feeds: Mapping[str, np.ndarray], parameters: Iterable[str] | None) -> pathlib.Path:
+    """Writes what a script reads; returns the model's file."""
+    np.savez(folder / "feeds.npz", **feeds)
+    (folder / "parameters.json").write_text(json.dumps(None if parameters is None else list(parameters)))
+    return _saved(model, folder)
+
+
+def _saved(model: Model, folder: pathlib.Path | str) -> pathlib.Path:
     """A file with the model: its own, where it is one."""
     if isinstance(model, onnx.ModelProto):
         model = model.SerializeToString()
@@ -119,6 +163,12 @@ def _saved(model: Model, folder: str) -> pathlib.Path:
 
 def _run(script: str, *arguments: object) -> None:
     """Runs a script beside this file by .venv-ort-training."""
+    if crash := _crash(script, *arguments):
+        raise TrainingRefused(crash)
+
+
+def _crash(script: str, *arguments: object) -> str:
+    """What the script printed where it failed, else nothing."""
     run = subprocess.run(
         [TRAINING_PYTHON, pathlib.Path(__file__).with_name(script), *map(str, arguments)],
         stdin=subprocess.DEVNULL,
@@ -126,8 +176,12 @@ def _run(script: str, *arguments: object) -> None:
         text=True,
         errors="replace",
     )
-    if run.returncode != 0:
-        raise TrainingRefused(f"exit status {run.returncode}\n{run.stdout}{run.stderr}")
+    return f"exit status {run.returncode}\n{run.stdout}{run.stderr}" if run.returncode else ""
+
+
+def _step(folder: pathlib.Path) -> Step:
+    with np.load(folder / "step.npz") as arrays:
+        return Step(**_outputs_and_gradients(arrays))
 
 
 def _outputs_and_gradients(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:

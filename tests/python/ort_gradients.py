@@ -1,7 +1,8 @@
-"""Loss and gradients by ONNX Runtime's training API: ort_gradients.py MODEL FOLDER, run by .venv-ort-training.
+"""Loss and gradients by ONNX Runtime's training API: ort_gradients.py MODEL FOLDER [MODEL FOLDER …], run by .venv-ort-training.
 
 FOLDER holds feeds.npz and parameters.json (names, or null for every float32 initializer but running statistics), and receives
-step.npz: `output:<name>` for every output of the graph, `grad:<name>` for every parameter.
+step.npz: `output:<name>` for every output of the graph, `grad:<name>` for every parameter. Where there are several, a refusal goes
+to `refused.txt` of its folder, and the others go on.
 """
 
 import json
@@ -52,4 +53,12 @@ def main(model_path, folder):
 
 
 if __name__ == "__main__":
-    main(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
+    *pairs, last = [pathlib.Path(argument) for argument in sys.argv[1:]]
+    if str(last) != "--many":
+        main(*pairs, last)
+    else:
+        for model_path, folder in zip(pairs[::2], pairs[1::2]):
+            try:
+                main(model_path, folder)
+            except Exception as error:
+                (folder / "refused.txt").write_text(f"{type(error).__name__}: {error}")

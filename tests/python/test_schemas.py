@@ -43,10 +43,14 @@ def test_reports_of_every_model_follow_their_schemas(per_inject, reference, tmp_
         ["--dry-run", "--estimator", "exact", "--view", "channel", "--reduction", "sum"],
         ["--dry-run", "--coef", "#1=1e-4", "--coef-input", "--seed", "7", "--outputs", "task,per,layers"],
         ["--dry-run", "--as-output"],
+        ["--dry-run", "--for", "ort-training", "--coef", "0"],
         ["-o", injected],
     ):
         schema("report").validate(json.loads(per_inject(*arguments, *more).stdout))
-    # Injections that are there already, and a second one.
+    # Injections that are there already, rewritten or not, and a second one.
+    rewritten = tmp_path / "rewritten.onnx"
+    schema("report").validate(json.loads(per_inject(*arguments, "--for", "ort-training", "-o", rewritten).stdout))
+    schema("inspect").validate(json.loads(per_inject("inspect", rewritten, "--json").stdout))
     schema("inspect").validate(json.loads(per_inject("inspect", injected, "--json").stdout))
     again = [injected, "--layers", "all", "--coef", "1e-5", "--json", "--dry-run"]
     schema("report").validate(json.loads(per_inject(*again).stdout))

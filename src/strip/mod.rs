@@ -3,6 +3,8 @@
 //! Works on the structure, not on remembered bytes, so it also undoes an injection after training changed the weights and after
 //! another program wrote the file anew. On the file as injected it gives back the original, bit for bit.
 
+mod restore;
+
 use std::collections::HashSet;
 
 use thiserror::Error;
@@ -12,6 +14,7 @@ use crate::patch::{Change, Part, Patch, Rename};
 use crate::record::{Added, Record, Renamed};
 use crate::wire::fields::{graph as graph_field, node as node_field};
 use crate::wire::{Model, ModelFile, WireError, structure_digest_of};
+use restore::restore;
 
 /// Why nothing was taken out.
 #[derive(Debug, Error)]
@@ -46,6 +49,12 @@ pub enum StripError {
         expected: usize,
         /// How many there are.
         found: usize,
+    },
+    /// What took the place of an original part is gone.
+    #[error("another program changed the injected part: {what} is not there, so what it stands for cannot be put back")]
+    StandinGone {
+        /// What was looked for.
+        what: String,
     },
     /// Something outside the injection reads what the injection made.
     #[error("{node} reads {tensor:?}, which belongs to the injection, so taking it out would break the graph")]
@@ -82,11 +91,12 @@ pub fn plan(model: &Model) -> Result<(Patch, Record), StripError> {
         let makes_total = node.input.iter().any(|n| is_task(n)) && task.is_some_and(|t| node.output.contains(&t.from));
         let makes_output = node.output.iter().any(|o| record.outputs.contains(o));
         is_ours[i] = ours(node.name()) || node.output.iter().any(|o| ours(o)) || makes_total || makes_output;
-        if is_ours[i] {
-            found.nodes += 1;
-            change.removals.push(Part::Node(i));
-        }
+        found.nodes += usize::from(is_ours[i]);
     }
+    let restored = restore(model, &graph, &record)?;
+    let kept = restored.becomes_original();
+    let gone = (0..is_ours.len()).filter(|i| is_ours[*i] && !kept.contains(i));
+    change.removals.extend(gone.map(Part::Node));
     for (i, initializer) in model.graph.initializers.iter().enumerate() {
         if ours(&initializer.name) {
             found.initializers += 1;
@@ -116,13 +126,17 @@ pub fn plan(model: &Model) -> Result<(Patch, Record), StripError> {
     // The sum under the loss's own name is read by nodes of the model, which read the task loss again afterwards; so are sums of gradients.
     let read_outside: HashSet<&str> =
         task.map(|t| t.from.as_str()).into_iter().chain(record.gradients.iter().map(|g| g.to.as_str())).collect();
-    unused_elsewhere(&graph, &is_ours, &record.root, &read_outside)?;
-    no_output_left(&graph, &is_ours, |name| removed_output(name) || task.is_some_and(|t| t.from == name))?;
+    unused_elsewhere(&graph, &is_ours, &restored.stands_in, &record.root, &read_outside)?;
+    // What stands in for an original node makes that node's values, which stay.
+    let mut goes = is_ours.clone();
+    restored.stands_in.iter().for_each(|i| goes[*i] = false);
+    no_output_left(&graph, &goes, |name| removed_output(name) || task.is_some_and(|t| t.from == name))?;
+    change.replacements = restored.replacements;
 
     if let Some(task) = task {
-        let value = task_value(&graph, &is_ours, task, &record.root)?;
+        let value = task_value(&graph, &goes, task, &record.root)?;
         let rename = |place| Rename { place, from: task.to.clone(), to: task.from.clone() };
-        if let Some((producer, slot)) = graph.producer(value) {
+        if let Some((producer, slot)) = graph.producer(value).filter(|(node, _)| !is_ours[node.index()]) {
             let place = vec![(graph_field::NODE, producer.index()), (node_field::OUTPUT, slot as usize)];
             change.renames.push(rename(place));
         }
@@ -184,11 +198,16 @@ fn no_output_left(graph: &Graph, is_ours: &[bool], goes: impl Fn(&str) -> bool) 
 fn unused_elsewhere(
     graph: &Graph,
     is_ours: &[bool],
+    stands_in: &HashSet<usize>,
     root: &str,
     read_outside: &HashSet<&str>,
 ) -> Result<(), StripError> {
     for (i, _) in is_ours.iter().enumerate().filter(|(_, ours)| **ours) {
         for value in graph.outputs_of(NodeId(i as u32)).iter().flatten() {
+            // What stands in for an original node makes that node's values, which the original will make again.
+            if stands_in.contains(&i) && !graph.name(*value).starts_with(root) {
+                continue;
+            }
             let outside = graph.uses(*value).iter().find(|u| !is_ours[u.node.index()]);
             if let Some(used) = outside.filter(|_| !read_outside.contains(&graph.name(*value))) {
                 return Err(StripError::InUse { node: graph.describe(used.node), tensor: graph.name(*value).into() });

@@ -1,0 +1,488 @@
+//! What rules write with: the [`Emitter`], with names that number themselves and the operators that rewritings need.
+
+use std::collections::HashMap;
+
+use sha2::{Digest, Sha256};
+
+use crate::graph::types::{Dim, TensorType};
+use crate::lower::site::{Site, extent};
+use crate::onnx::AttributeProto;
+use crate::onnx::tensor_proto::DataType;
+use crate::regularizer::emit::{Elem, Emission, Emitter, Tensor, int, ints};
+
+/// What stands in for one output of a node; `None` where that output is left out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Made(Option<Tensor>);
+
+impl From<Tensor> for Made {
+    fn from(tensor: Tensor) -> Self {
+        Made(Some(tensor))
+    }
+}
+
+impl Made {
+    /// Nothing: the output is left out.
+    pub fn nothing() -> Self {
+        Made(None)
+    }
+}
+
+/// One number of a shape.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Extent {
+    /// A number; 0 and −1 mean to Reshape what they always do.
+    Fixed(i64),
+    /// A dimension of a tensor, whatever it will be.
+    Of(Tensor, usize),
+}
+
+impl From<i64> for Extent {
+    fn from(n: i64) -> Self {
+        Extent::Fixed(n)
+    }
+}
+
+impl From<(&Tensor, usize)> for Extent {
+    fn from((x, axis): (&Tensor, usize)) -> Self {
+        match x.ty.dims.as_ref().and_then(|d| d.get(axis)).and_then(Dim::known) {
+            Some(n) => Extent::Fixed(extent(n)),
+            None => Extent::Of(x.clone(), axis),
+        }
+    }
+}
+
+/// Writes the nodes that stand in for one.
+pub struct Builder {
+    emitter: Emitter,
+    root: String,
+    /// How often each operator was written.
+    counts: HashMap<String, usize>,
+}
+
+impl Builder {
+    /// `name` tells this node's names from others'.
+    pub fn new(opset: i64, root: &str, name: &str) -> Self {
+        Builder { emitter: Emitter::new(opset, root, name), root: root.to_owned(), counts: HashMap::new() }
+    }
+
+    /// The operator set of the result.
+    pub fn opset(&self) -> i64 {
+        self.emitter.opset()
+    }
+
+    /// What was written, with the values that stand for the node's outputs under their names.
+    pub fn finish(mut self, outputs: &[String], made: &[Made]) -> Emission {
+        let mut renames: HashMap<String, String> = HashMap::new();
+        let mut copies = Vec::new();
+        for (output, tensor) in outputs.iter().zip(made).filter(|(name, _)| !name.is_empty()) {
+            let Made(Some(tensor)) = tensor else { continue };
+            // What is an input, or stands for two outputs, is copied.
+            let is_own =
+                tensor.name.starts_with(&self.root) && !tensor.name.starts_with(&format!("{}const/", self.root));
+            if is_own && !renames.contains_key(&tensor.name) {
+                renames.insert(tensor.name.clone(), output.clone());
+            } else {
+                copies.push((tensor.clone(), output.clone()));
+            }
+        }
+        for (tensor, output) in copies {
+            let node = self.label("Identity");
+            let copy = self.emitter.node(&node, "Identity", &[&tensor], Vec::new(), tensor.ty.clone());
+            renames.insert(copy.name, output);
+        }
+        let mut emission = self.emitter.finish();
+        for name in emission.nodes.iter_mut().flat_map(|n| n.input.iter_mut().chain(&mut n.output)) {
+            if let Some(output) = renames.get(name) {
+                name.clone_from(output);
+            }
+        }
+        emission.value_info.retain(|v| !renames.contains_key(v.name()));
+        emission
+    }
+
+    fn label(&mut self, op: &str) -> String {
+        let base = op.to_ascii_lowercase();
+        let n = self.counts.entry(base.clone()).or_insert(0);
+        *n += 1;
+        if *n == 1 { base } else { format!("{base}_{n}") }
+    }
+
+    /// Any node. Returns a value for each of `outputs`.
+    pub fn node(
+        &mut self,
+        op: &str,
+        inputs: &[Option<Tensor>],
+        attributes: Vec<AttributeProto>,
+        outputs: &[TensorType],
+    ) -> Vec<Tensor> {
+        let label = self.label(op);
+        self.emitter.node_with_outputs(&label, op, inputs, attributes, outputs)
+    }
+
+    /// A node of one output.
+    pub fn one(&mut self, op: &str, inputs: &[&Tensor], attributes: Vec<AttributeProto>, ty: TensorType) -> Tensor {
+        let label = self.label(op);
+        self.emitter.node(&label, op, inputs, attributes, ty)
+    }
+
+    /// The node itself, with other outputs.
+    pub fn again(&mut self, site: &Site, outputs: &[TensorType]) -> Vec<Tensor> {
+        let inputs: Vec<Option<Tensor>> = (0..site.node.input.len()).map(|slot| site.input(slot)).collect();
+        self.node(site.node.op_type(), &inputs, site.node.attribute.clone(), outputs)
+    }
+
+    /// An operator that keeps type and shape.
+    pub fn unary(&mut self, op: &str, x: &Tensor) -> Tensor {
+        self.one(op, &[x], Vec::new(), x.ty.clone())
+    }
+
+    /// An operator of two operands that broadcast.
+    pub fn binary(&mut self, op: &str, a: &Tensor, b: &Tensor) -> Tensor {
+        let label = self.label(op);
+        self.emitter.binary(&label, op, a, b)
+    }
+
+    /// A comparison of two operands that broadcast.
+    pub fn compare(&mut self, op: &str, a: &Tensor, b: &Tensor) -> Tensor {
+        let label = self.label(op);
+        self.emitter.compare(&label, op, a, b)
+    }
+
+    /// A rank-0 constant of the type of another tensor.
+    pub fn number(&mut self, value: f64, like: &Tensor) -> Tensor {
+        let elem = like.ty.elem;
+        let label = format!("{value:?}");
+        if elem == Elem::F64.onnx() {
+            return self.emitter.scalar(&label, Elem::F64, value);
+        }
+        if elem == Elem::I64.onnx() {
+            return self.emitter.scalar(&format!("{label}_int"), Elem::I64, value);
+        }
+        let single = self.emitter.scalar(&label, Elem::F32, value);
+        if elem == 0 { single } else { self.cast(&single, elem) }
+    }
+
+    /// x + c; x itself for 0.
+    pub fn plus(&mut self, x: &Tensor, c: f64) -> Tensor {
+        if c == 0.0 {
+            return x.clone();
+        }
+        let c = self.number(c, x);
+        self.binary("Add", x, &c)
+    }
+
+    /// x·c; x itself for 1.
+    pub fn times(&mut self, x: &Tensor, c: f64) -> Tensor {
+        if c == 1.0 {
+            return x.clone();
+        }
+        let c = self.number(c, x);
+        self.binary("Mul", x, &c)
+    }
+
+    /// x/c; x itself for 1.
+    pub fn divided(&mut self, x: &Tensor, c: f64) -> Tensor {
+        if c == 1.0 {
+            return x.clone();
+        }
+        let c = self.number(c, x);
+        self.binary("Div", x, &c)
+    }
+
+    /// Cast, unless the value has that type already.
+    pub fn cast(&mut self, x: &Tensor, elem: i32) -> Tensor {
+        if x.ty.elem == elem {
+            return x.clone();
+        }
+        let label = self.label("Cast");
+        self.emitter.cast(&label, x, elem)
+    }
+
+    /// A constant of float32 or float64, as another tensor has it.
+    pub fn constant(&mut self, what: &str, like: &Tensor, dims: &[u64], values: &[f64]) -> Tensor {
+        let elem = if like.ty.elem == Elem::F64.onnx() { Elem::F64 } else { Elem::F32 };
+        let made = self.emitter.constant(what, elem, dims, values);
+        if like.ty.elem == 0 { made } else { self.cast(&made, like.ty.elem) }
+    }
+
+    /// A one-dimensional constant of integers.
+    pub fn integers(&mut self, values: &[i64]) -> Tensor {
+        self.emitter.shape_constant("shape", values)
+    }
+
+    /// A constant of zeros.
+    pub fn zeros(&mut self, like: &Tensor, dims: &[u64]) -> Tensor {
+        let text: Vec<String> = dims.iter().map(ToString::to_string).collect();
+        let count = dims.iter().product::<u64>();
+        let values = vec![0.0; usize::try_from(count).unwrap_or_default()];
+        self.constant(&format!("zeros_{}", text.join("_")), like, dims, &values)
+    }
+
+    /// A constant of ones.
+    pub fn ones(&mut self, like: &Tensor, dims: &[u64]) -> Tensor {
+        let text: Vec<String> = dims.iter().map(ToString::to_string).collect();
+        let count = dims.iter().product::<u64>();
+        let values = vec![1.0; usize::try_from(count).unwrap_or_default()];
+        self.constant(&format!("ones_{}", text.join("_")), like, dims, &values)
+    }
+
+    /// Zeros of a shape that the running graph knows.
+    pub fn zeros_of(&mut self, shape: &Tensor, ty: TensorType) -> Tensor {
+        let elem = if ty.elem == 0 { DataType::Float as i32 } else { ty.elem };
+        let single = TensorType { elem: DataType::Float as i32, dims: ty.dims };
+        let zeros = self.one("ConstantOfShape", &[shape], Vec::new(), single);
+        self.cast(&zeros, elem)
+    }
+
+    /// A shape as an int64 tensor: a constant where everything is known.
+    pub fn shape(&mut self, extents: &[Extent]) -> Tensor {
+        let fixed: Option<Vec<i64>> =
+            extents.iter().map(|e| if let Extent::Fixed(n) = e { Some(*n) } else { None }).collect();
+        if let Some(fixed) = fixed {
+            return self.integers(&fixed);
+        }
+        let mut parts: Vec<Tensor> = Vec::new();
+        let mut run: Vec<i64> = Vec::new();
+        for each in extents {
+            match each {
+                Extent::Fixed(n) => run.push(*n),
+                Extent::Of(x, axis) => {
+                    if !run.is_empty() {
+                        parts.push(self.integers(&std::mem::take(&mut run)));
+                    }
+                    let label = self.label("dim");
+                    parts.push(self.emitter.dimension(&label, x, *axis as i64));
+                }
+            }
+        }
+        if !run.is_empty() {
+            parts.push(self.integers(&run));
+        }
+        let ty = TensorType { elem: Elem::I64.onnx(), dims: Some(vec![Dim::Known(extents.len() as u64)]) };
+        let parts: Vec<&Tensor> = parts.iter().collect();
+        self.one("Concat", &parts, vec![int("axis", 0)], ty)
+    }
+
+    /// Reshape; dims of the result follow from what is known.
+    pub fn reshape(&mut self, x: &Tensor, extents: &[Extent]) -> Tensor {
+        let dims = reshaped(x, extents);
+        let shape = self.shape(extents);
+        self.one("Reshape", &[x, &shape], Vec::new(), TensorType { elem: x.ty.elem, dims: Some(dims) })
+    }
+
+    /// Transpose with `perm`.
+    pub fn transpose(&mut self, x: &Tensor, perm: &[usize]) -> Tensor {
+        if perm.iter().enumerate().all(|(i, p)| i == *p) {
+            return x.clone();
+        }
+        let label = self.label("Transpose");
+        self.emitter.transpose(&label, x, perm)
+    }
+
+    /// A reduction over axes, or over all of them.
+    pub fn reduce(&mut self, op: &str, x: &Tensor, axes: Option<&[i64]>, keep: bool) -> Tensor {
+        let label = self.label(op);
+        self.emitter.reduce(&label, op, x, axes, keep)
+    }
+
+    /// New axes of extent 1, counted in the result.
+    pub fn unsqueeze(&mut self, x: &Tensor, axes: &[usize]) -> Tensor {
+        if axes.is_empty() {
+            return x.clone();
+        }
+        let dims = x.ty.dims.as_ref().map(|dims| {
+            let mut old = dims.iter().cloned();
+            let rank = dims.len() + axes.len();
+            (0..rank).map(|i| if axes.contains(&i) { Dim::Known(1) } else { old.next().unwrap_or_default() }).collect()
+        });
+        self.with_axes("Unsqueeze", x, axes, dims)
+    }
+
+    /// Without these axes, which have extent 1.
+    pub fn squeeze(&mut self, x: &Tensor, axes: &[usize]) -> Tensor {
+        if axes.is_empty() {
+            return x.clone();
+        }
+        let keep = |(i, d): (usize, &Dim)| (!axes.contains(&i)).then(|| d.clone());
+        let dims = x.ty.dims.as_ref().map(|dims| dims.iter().enumerate().filter_map(keep).collect());
+        self.with_axes("Squeeze", x, axes, dims)
+    }
+
+    /// Axes became an input of Squeeze and Unsqueeze with operator set 13.
+    fn with_axes(&mut self, op: &str, x: &Tensor, axes: &[usize], dims: Option<Vec<Dim>>) -> Tensor {
+        let axes: Vec<i64> = axes.iter().map(|a| *a as i64).collect();
+        let ty = TensorType { elem: x.ty.elem, dims };
+        if self.opset() < 13 {
+            return self.one(op, &[x], vec![ints("axes", &axes)], ty);
+        }
+        let axes = self.integers(&axes);
+        self.one(op, &[x, &axes], Vec::new(), ty)
+    }
+
+    /// Where, of operands one of which has the result's shape. What needs a gradient has it, too.
+    pub fn choose(&mut self, condition: &Tensor, yes: &Tensor, no: &Tensor) -> Tensor {
+        let whole = [condition, no, yes].into_iter().max_by_key(|t| t.ty.rank().unwrap_or(usize::MAX));
+        let dims = whole.and_then(|t| t.ty.dims.clone());
+        self.one("Where", &[condition, yes, no], Vec::new(), TensorType { elem: yes.ty.elem, dims })
+    }
+
+    /// 1 where a condition holds, else 0.
+    pub fn indicator(&mut self, condition: &Tensor, like: &Tensor) -> Tensor {
+        self.cast(condition, if like.ty.elem == 0 { DataType::Float as i32 } else { like.ty.elem })
+    }
+
+    /// Gather by constant positions along an axis.
+    pub fn pick(&mut self, x: &Tensor, axis: usize, positions: &[i64]) -> Tensor {
+        let index = self.positions(positions);
+        let label = self.label("Gather");
+        self.emitter.gather(&label, x, &index, axis)
+    }
+
+    /// A constant of positions, named by its content where it is short.
+    fn positions(&mut self, positions: &[i64]) -> Tensor {
+        if positions.len() <= 8 {
+            return self.integers(positions);
+        }
+        let values: Vec<f64> = positions.iter().map(|p| *p as f64).collect();
+        let label = format!("positions_{}", fingerprint(&values));
+        self.emitter.constant(&label, Elem::I64, &[positions.len() as u64], &values)
+    }
+
+    /// A constant matrix, named by its content.
+    pub fn matrix(&mut self, like: &Tensor, rows: u64, columns: u64, values: &[f64]) -> Tensor {
+        let label = format!("matrix_{rows}x{columns}_{}", fingerprint(values));
+        self.constant(&label, like, &[rows, columns], values)
+    }
+
+    /// x[start:end:step] along an axis, with step > 0.
+    pub fn slice(&mut self, x: &Tensor, axis: usize, start: i64, end: i64, step: i64) -> Tensor {
+        let mut dims = x.ty.dims.clone();
+        if let Some(dim) = dims.as_mut().and_then(|d| d.get_mut(axis)) {
+            *dim = dim.known().map_or(Dim::Unknown, |n| {
+                let clamp = |i: i64| (if i < 0 { i + extent(n) } else { i }).clamp(0, extent(n));
+                let length = (clamp(end) - clamp(start) + step - 1).max(0) / step;
+                Dim::Known(u64::try_from(length).unwrap_or_default())
+            });
+        }
+        let [start, end, axis, step] = [start, end, axis as i64, step].map(|n| self.integers(&[n]));
+        self.one("Slice", &[x, &start, &end, &axis, &step], Vec::new(), TensorType { elem: x.ty.elem, dims })
+    }
+
+    /// MatMul.
+    pub fn matmul(&mut self, a: &Tensor, b: &Tensor) -> Tensor {
+        let dims = a.ty.dims.as_ref().zip(b.ty.dims.as_ref()).and_then(|(a, b)| {
+            let (m, n) = (a.get(a.len().checked_sub(2)?)?, b.last()?);
+            let longer = if a.len() >= b.len() { a } else { b };
+            let batch = longer.len().checked_sub(2)?;
+            // Where both have a batch, what is 1 in one of them may be more in the other.
+            let batched = longer.iter().take(batch).map(|d| if *d == Dim::Known(1) { Dim::Unknown } else { d.clone() });
+            Some(batched.chain([m.clone(), n.clone()]).collect())
+        });
+        let label = self.label("MatMul");
+        self.emitter.matmul(&label, a, b, dims)
+    }
+
+    /// Split into parts of extent 1 along an axis.
+    pub fn split(&mut self, x: &Tensor, axis: usize, parts: &[TensorType]) -> Vec<Tensor> {
+        let ones = vec![1; parts.len()];
+        let mut attributes = vec![int("axis", axis as i64)];
+        let mut inputs = vec![Some(x.clone())];
+        // The lengths became an input with operator set 13.
+        if self.opset() < 13 {
+            attributes.push(ints("split", &ones));
+        } else {
+            inputs.push(Some(self.positions(&ones)));
+        }
+        self.node("Split", &inputs, attributes, parts)
+    }
+
+    /// Concat along an axis.
+    pub fn concat(&mut self, parts: &[Tensor], axis: usize) -> Tensor {
+        let dims = parts.first().and_then(|p| p.ty.dims.clone()).map(|mut dims| {
+            let lengths = parts.iter().map(|p| p.ty.dims.as_ref()?.get(axis)?.known());
+            if let Some(dim) = dims.get_mut(axis) {
+                *dim = lengths.sum::<Option<u64>>().map_or(Dim::Unknown, Dim::Known);
+            }
+            dims
+        });
+        let elem = parts.first().map_or(0, |p| p.ty.elem);
+        let parts: Vec<&Tensor> = parts.iter().collect();
+        self.one("Concat", &parts, vec![int("axis", axis as i64)], TensorType { elem, dims })
+    }
+
+    /// Zeros (or another constant) around x; `pads` are the beginnings of all axes, then their ends.
+    pub fn pad(&mut self, x: &Tensor, pads: &[i64], value: Option<&Tensor>) -> Tensor {
+        let rank = pads.len() / 2;
+        let dims = x.ty.dims.as_ref().map(|dims| {
+            let grown = |(i, d): (usize, &Dim)| {
+                let added = pads.get(i).copied().unwrap_or(0) + pads.get(rank + i).copied().unwrap_or(0);
+                match d {
+                    Dim::Known(n) => n.checked_add_signed(added).map_or(Dim::Unknown, Dim::Known),
+                    open if added == 0 => open.clone(),
+                    _ => Dim::Unknown,
+                }
+            };
+            dims.iter().enumerate().map(grown).collect()
+        });
+        let pads = self.integers(pads);
+        let mut inputs = vec![x, &pads];
+        inputs.extend(value);
+        self.one("Pad", &inputs, Vec::new(), TensorType { elem: x.ty.elem, dims })
+    }
+
+    /// x with the shape of another tensor, repeated where it has extent 1.
+    pub fn expand_like(&mut self, x: &Tensor, like: &Tensor) -> Tensor {
+        let rank = like.ty.rank().map_or(Dim::Unknown, |r| Dim::Known(r as u64));
+        let shape =
+            self.one("Shape", &[like], Vec::new(), TensorType { elem: Elem::I64.onnx(), dims: Some(vec![rank]) });
+        self.one("Expand", &[x, &shape], Vec::new(), TensorType { elem: x.ty.elem, dims: like.ty.dims.clone() })
+    }
+}
+
+/// Tells constants apart by their content.
+fn fingerprint(values: &[f64]) -> String {
+    let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    Sha256::digest(bytes).iter().take(6).map(|b| format!("{b:02x}")).collect()
+}
+
+/// The dims after Reshape.
+fn reshaped(x: &Tensor, extents: &[Extent]) -> Vec<Dim> {
+    let source = |axis: usize| x.ty.dims.as_ref().and_then(|d| d.get(axis)).cloned().unwrap_or_default();
+    let mut dims: Vec<Dim> = extents
+        .iter()
+        .enumerate()
+        .map(|(i, e)| match e {
+            Extent::Fixed(0) => source(i),
+            Extent::Fixed(n) => u64::try_from(*n).map_or(Dim::Unknown, Dim::Known),
+            Extent::Of(t, axis) => t.ty.dims.as_ref().and_then(|d| d.get(*axis)).cloned().unwrap_or_default(),
+        })
+        .collect();
+    // What −1 stands for follows where everything else is known; equal symbols cancel.
+    if let Some(at) = extents.iter().position(|e| *e == Extent::Fixed(-1))
+        && let Some(all) = &x.ty.dims
+    {
+        let mut numerator = all.clone();
+        let mut denominator: u64 = 1;
+        let mut open = false;
+        for (_, dim) in dims.iter().enumerate().filter(|(i, _)| *i != at) {
+            match dim {
+                Dim::Known(n) => denominator = denominator.saturating_mul(*n),
+                Dim::Symbol(_) => match numerator.iter().position(|d| d == dim) {
+                    Some(same) => {
+                        numerator.remove(same);
+                    }
+                    None => open = true,
+                },
+                Dim::Unknown => open = true,
+            }
+        }
+        let product = numerator.iter().try_fold(1u64, |n, d| n.checked_mul(d.known()?));
+        if let (false, Some(product)) = (open, product)
+            && denominator > 0
+            && product % denominator == 0
+        {
+            dims[at] = Dim::Known(product / denominator);
+        }
+    }
+    dims
+}

@@ -1,0 +1,68 @@
+//! Why a model cannot be lowered.
+
+use thiserror::Error;
+
+use super::site::Site;
+use crate::wire::WireError;
+
+/// A refusal; nothing was written.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LowerError {
+    /// The file's bytes.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// Nodes that the target does not take and for which there is no exact rewriting.
+    #[error(
+        "{} of this graph's nodes cannot be rewritten for ONNX Runtime training 1.19.2: {}", nodes.len(), list(nodes)
+    )]
+    Unlowered {
+        /// Every one of them.
+        nodes: Vec<Unlowered>,
+    },
+    /// The operator set.
+    #[error("--for ort-training: the model imports operator set {found}, {problem}")]
+    Opset {
+        /// Its version.
+        found: i64,
+        /// What is the matter, and what to do.
+        problem: String,
+    },
+    /// An output of which not even the rank is known.
+    #[error(
+        "--for ort-training: the rank of output {output:?} is unknown, and generate_artifacts wants every output's shape; declare it \
+         in the model (onnx.shape_inference often can)"
+    )]
+    OutputWithoutShape {
+        /// The output.
+        output: String,
+    },
+}
+
+/// A node that cannot be rewritten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unlowered {
+    /// How messages name it.
+    pub node: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl Unlowered {
+    pub(super) fn new(site: &Site, reason: String) -> Self {
+        Unlowered { node: site.analysis.graph.describe(site.id), reason }
+    }
+}
+
+/// The nodes by their reasons, in the order in which those come first.
+fn list(nodes: &[Unlowered]) -> String {
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for node in nodes {
+        match reasons.iter_mut().find(|(reason, _)| *reason == node.reason) {
+            Some((_, names)) => names.push(&node.node),
+            None => reasons.push((&node.reason, vec![&node.node])),
+        }
+    }
+    let each: Vec<String> = reasons.iter().map(|(reason, names)| format!("{}: {reason}", names.join(", "))).collect();
+    each.join("; ")
+}

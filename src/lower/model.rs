@@ -1,0 +1,128 @@
+//! What the pipeline wants of the model as a whole: operator set, IR version, and the loss as the first output.
+
+use super::{LowerError, Lowering};
+use crate::analysis::Analysis;
+use crate::graph::ValueId;
+use crate::onnx::{OperatorSetIdProto, ValueInfoProto};
+use crate::patch::{Change, Part, Replacement, Substitute};
+use crate::record::{Replaced, Standin};
+use crate::wire::record_bytes;
+
+/// The newest operator set that ONNX Runtime 1.19.2 knows.
+const NEWEST_OPSET: i64 = 21;
+
+/// The newest IR version that it reads.
+const NEWEST_IR: i64 = 10;
+
+/// Operators of newer sets: what comes with them has no meaning in [`NEWEST_OPSET`]. All others mean there what they mean now; the
+/// newer versions only take more element types.
+pub const NEWER: &[&str] =
+    &["Attention", "BitCast", "CumProd", "RMSNormalization", "RotaryEmbedding", "Swish", "TensorScatter"];
+
+/// The changes that no single node asks for.
+pub fn lower(analysis: &Analysis, loss: Option<ValueId>) -> Result<Lowering, LowerError> {
+    let model = analysis.model;
+    let mut lowering = Lowering { opset: model.opset(), ir_version: model.ir_version, ..Lowering::default() };
+    opset(analysis, &mut lowering)?;
+    ir_version(analysis, &mut lowering)?;
+    outputs(analysis, loss, &mut lowering)?;
+    Ok(lowering)
+}
+
+fn change(
+    analysis: &Analysis,
+    lowering: &mut Lowering,
+    reason: String,
+    replacements: Vec<(Replacement, Standin)>,
+) -> Result<(), LowerError> {
+    let mut change = Change { reason: reason.clone(), ..Change::default() };
+    for (replacement, standin) in replacements {
+        lowering.replaced.push(Replaced::new(standin, &record_bytes(analysis.model, replacement.part)?));
+        change.replacements.push(replacement);
+    }
+    lowering.changes.push(change);
+    lowering.model.push(reason);
+    Ok(())
+}
+
+fn opset(analysis: &Analysis, lowering: &mut Lowering) -> Result<(), LowerError> {
+    let found = lowering.opset;
+    if found < 11 {
+        let problem = "and ONNX Runtime's gradients need 11 or later; convert it with onnx.version_converter".into();
+        return Err(LowerError::Opset { found, problem });
+    }
+    if found <= NEWEST_OPSET {
+        return Ok(());
+    }
+    let imports = &analysis.model.opset_imports;
+    let Some(at) = imports.iter().position(|o| matches!(o.domain(), "" | "ai.onnx")) else { return Ok(()) };
+    let with = OperatorSetIdProto { version: Some(NEWEST_OPSET), ..imports[at].clone() };
+    let domain = imports[at].domain().to_owned();
+    let replacement = Replacement { part: Part::OpsetImport(at), with: Substitute::OpsetImport(with) };
+    lowering.opset = NEWEST_OPSET;
+    let reason = format!("operator set {found} → {NEWEST_OPSET}, the newest that ONNX Runtime 1.19.2 knows");
+    change(analysis, lowering, reason, vec![(replacement, Standin::OpsetImport(domain))])
+}
+
+fn ir_version(analysis: &Analysis, lowering: &mut Lowering) -> Result<(), LowerError> {
+    let found = lowering.ir_version;
+    if found <= NEWEST_IR {
+        return Ok(());
+    }
+    lowering.ir_version = NEWEST_IR;
+    let replacement = Replacement { part: Part::IrVersion, with: Substitute::IrVersion(NEWEST_IR) };
+    let reason = format!("IR version {found} → {NEWEST_IR}, the newest that ONNX Runtime 1.19.2 reads");
+    change(analysis, lowering, reason, vec![(replacement, Standin::IrVersion)])
+}
+
+/// The loss first, the others in their order, and every one with a shape.
+fn outputs(analysis: &Analysis, loss: Option<ValueId>, lowering: &mut Lowering) -> Result<(), LowerError> {
+    let graph = &analysis.graph;
+    let declared = &analysis.model.graph.outputs;
+    let first = loss.and_then(|loss| graph.outputs.iter().position(|v| *v == loss)).unwrap_or(0);
+    let mut order: Vec<usize> = (0..declared.len()).collect();
+    if first < order.len() {
+        order[..=first].rotate_right(1);
+    }
+    let mut replacements = Vec::new();
+    let mut completed = Vec::new();
+    for (at, from) in order.iter().enumerate() {
+        let with = match with_shape(analysis, *from)? {
+            Some(with) => {
+                completed.push(format!("{:?}", with.name()));
+                with
+            }
+            None if at == *from => continue,
+            None => declared[*from].clone(),
+        };
+        let part = Part::Output(at);
+        replacements.push((Replacement { part, with: Substitute::Output(with) }, Standin::Output(at)));
+    }
+    if replacements.is_empty() {
+        return Ok(());
+    }
+    let mut reasons = Vec::new();
+    if first > 0 {
+        reasons.push(format!("output {:?} comes first, as generate_artifacts wants the loss", declared[first].name()));
+    }
+    if !completed.is_empty() {
+        reasons.push(format!("generate_artifacts wants the shape of every output: {} got one", completed.join(", ")));
+    }
+    change(analysis, lowering, reasons.join("; "), replacements)
+}
+
+/// The declaration of an output with its type and shape; `None` when the file's own has them.
+fn with_shape(analysis: &Analysis, output: usize) -> Result<Option<ValueInfoProto>, LowerError> {
+    let declared = &analysis.model.graph.outputs[output];
+    let has_shape =
+        crate::graph::types::TensorType::of_value(declared).is_some_and(|t| t.elem != 0 && t.dims.is_some());
+    let value = analysis.graph.outputs[output];
+    // Sequences and maps are left to the runtime.
+    if has_shape || !analysis.types.is_tensor(value) {
+        return Ok(None);
+    }
+    let known = analysis.types.get(value);
+    let missing = || LowerError::OutputWithoutShape { output: declared.name().into() };
+    let with = known.dims.as_ref().and_then(|_| known.declare(declared.name())).ok_or_else(missing)?;
+    Ok(Some(ValueInfoProto { doc_string: declared.doc_string.clone(), ..with }))
+}

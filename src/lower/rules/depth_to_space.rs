@@ -1,0 +1,59 @@
+//! **What.** DepthToSpace and SpaceToDepth.
+//!
+//! **Why.** No gradient of them is registered.
+//!
+//! **Equation.** Both move elements: Reshape to six axes, Transpose, Reshape.
+
+use crate::graph::Attributes;
+use crate::graph::types::Dim;
+use crate::lower::builder::{Builder, Extent, Made};
+use crate::lower::registry::{Rule, on_path};
+use crate::lower::site::{Known, Refusal, Site, extent, rank, size};
+
+/// Rules of this module.
+pub const RULES: &[Rule] = &[Rule {
+    ops: &["DepthToSpace", "SpaceToDepth"],
+    because: "no gradient of it is registered",
+    applies: on_path,
+    rewrite,
+}];
+
+fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
+    let x = site.required(0)?;
+    if rank(&x)? != 4 {
+        return Err("its input is no [N, C, H, W]".into());
+    }
+    let block = site.int("blocksize", 0);
+    if !(1..=1 << 12).contains(&block) {
+        return Err(Refusal(format!("its blocksize is {block}")));
+    }
+    let channels = extent(size(&x, 1)?);
+    let length = |axis: usize| x.ty.dims.as_ref().and_then(|d| d.get(axis)).and_then(Dim::known).map(extent);
+    // An extent of the result, or what is left; two open ones cannot both be left.
+    let scaled = |axis: usize, scale: &dyn Fn(i64) -> i64| length(axis).map(scale);
+    let open = [2, 3].iter().filter(|axis| length(**axis).is_none()).count();
+    if open > 1 {
+        return Err("its height and width are both known only to the running graph".into());
+    }
+    let or_left = |n: Option<i64>| Extent::Fixed(n.unwrap_or(-1));
+    if site.node.op_type() == "SpaceToDepth" {
+        let (rows, columns) = (scaled(2, &|n| n / block), scaled(3, &|n| n / block));
+        let apart =
+            b.reshape(&x, &[0.into(), channels.into(), or_left(rows), block.into(), or_left(columns), block.into()]);
+        let moved = b.transpose(&apart, &[0, 3, 5, 1, 2, 4]);
+        let shape = [0.into(), (channels * block * block).into(), (&moved, 4).into(), (&moved, 5).into()];
+        return Ok(vec![b.reshape(&moved, &shape).into()]);
+    }
+    let depth = channels / (block * block);
+    let (rows, columns) = ((&x, 2).into(), (&x, 3).into());
+    let is_column_first = site.node.string("mode") == Some("CRD");
+    let (apart, perm) = if is_column_first {
+        ([0.into(), depth.into(), block.into(), block.into(), rows, columns], [0, 1, 4, 2, 5, 3])
+    } else {
+        ([0.into(), block.into(), block.into(), depth.into(), rows, columns], [0, 3, 4, 1, 5, 2])
+    };
+    let apart = b.reshape(&x, &apart);
+    let moved = b.transpose(&apart, &perm);
+    let (rows, columns) = (scaled(2, &|n| n * block), scaled(3, &|n| n * block));
+    Ok(vec![b.reshape(&moved, &[0.into(), depth.into(), or_left(rows), or_left(columns)]).into()])
+}

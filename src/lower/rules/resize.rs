@@ -1,0 +1,203 @@
+//! **What.** Resize and Upsample: nearest, linear and cubic, of sizes that are fixed.
+//!
+//! **Why.** Their gradient has no kernel on the CPU.
+//!
+//! **Equation.** Each axis on its own. Nearest: Gather at the source positions. Linear and cubic: a product with the constant matrix of
+//! weights, out × in. Source positions follow `coordinate_transformation_mode` and `nearest_mode` as the specification has them.
+
+use crate::graph::Attributes;
+use crate::graph::types::{Dim, TensorType};
+use crate::lower::builder::{Builder, Made};
+use crate::lower::registry::{Rule, on_path};
+use crate::lower::site::{self, Known, Refusal, Site, extent, rank, size, written_out};
+use crate::regularizer::emit::Tensor;
+
+/// Rules of this module.
+pub const RULES: &[Rule] = &[Rule {
+    ops: &["Resize", "Upsample"],
+    because: "its gradient has no kernel on the CPU",
+    applies: on_path,
+    rewrite,
+}];
+
+/// Largest matrix of weights.
+const LARGEST: i64 = 1 << 20;
+
+/// How one axis is resized.
+struct Scaling {
+    length: i64,
+    resized: i64,
+    scale: f64,
+}
+
+fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
+    let mut x = site.required(0)?;
+    let rank = rank(&x)?;
+    if site.int("antialias", 0) != 0 {
+        return Err("it smooths before it resizes (antialias)".into());
+    }
+    let axes: Vec<usize> = match site.node.ints("axes") {
+        Some(axes) => axes.iter().map(|a| site::axis(*a, rank)).collect::<Known<_>>()?,
+        None => (0..rank).collect(),
+    };
+    for (k, axis) in axes.iter().enumerate() {
+        let Some(scaling) = scaling(site, &x, k, *axis, axes.len())? else { continue };
+        x = match site.node.string("mode").unwrap_or("nearest") {
+            "nearest" => {
+                let positions =
+                    (0..scaling.resized).map(|i| nearest(site, &scaling, i)).collect::<Known<Vec<i64>>>()?;
+                b.pick(&x, *axis, &positions)
+            }
+            mode => weighted(site, b, &x, *axis, rank, &scaling, mode)?,
+        };
+    }
+    Ok(vec![x.into()])
+}
+
+/// What happens to an axis; `None` when it stays.
+fn scaling(site: &Site, x: &Tensor, k: usize, axis: usize, count: usize) -> Known<Option<Scaling>> {
+    let is_upsample = site.node.op_type() == "Upsample";
+    let at = |slot: usize| site.numbers(slot).filter(|v| v.len() == count).map(|v| v[k]);
+    let scale = at(if is_upsample { 1 } else { 2 });
+    if scale == Some(1.0) {
+        return Ok(None);
+    }
+    // Sizes that the graph computes are known where the result's are; an axis that keeps its symbol keeps its length.
+    let dim = |ty: &TensorType| ty.dims.as_ref().and_then(|d| d.get(axis)).cloned().unwrap_or_default();
+    let (before, after) = (dim(&x.ty), dim(&site.output_type(0)));
+    if scale.is_none() && before == after && before != Dim::Unknown {
+        return Ok(None);
+    }
+    let inferred = after.known().map(|n| n as f64).filter(|_| site.input(3).is_some());
+    let wanted = if is_upsample { None } else { at(3).or(inferred) };
+    let length = extent(size(x, axis)?);
+    if wanted == Some(length as f64) && site.node.string("keep_aspect_ratio_policy").unwrap_or("stretch") == "stretch" {
+        return Ok(None);
+    }
+    if site.node.string("keep_aspect_ratio_policy").unwrap_or("stretch") != "stretch" {
+        return Err("it keeps the aspect ratio".into());
+    }
+    if length == 0 {
+        return Err("it resizes an axis that has no elements".into());
+    }
+    match (scale, wanted) {
+        (Some(scale), _) => {
+            Ok(Some(Scaling { length, resized: written_out((length as f64 * scale).floor() as i64)?, scale }))
+        }
+        (None, Some(wanted)) => {
+            Ok(Some(Scaling { length, resized: written_out(wanted as i64)?, scale: wanted / length as f64 }))
+        }
+        (None, None) => Err("its scales or sizes are known only to the running graph".into()),
+    }
+}
+
+/// Where output position `i` lies in the input.
+fn source(site: &Site, s: &Scaling, i: i64) -> Known<f64> {
+    let i = i as f64;
+    let is_upsample = site.node.op_type() == "Upsample";
+    let mode = if is_upsample {
+        "asymmetric"
+    } else {
+        site.node.string("coordinate_transformation_mode").unwrap_or("half_pixel")
+    };
+    Ok(match mode {
+        "asymmetric" => i / s.scale,
+        "half_pixel" => (i + 0.5) / s.scale - 0.5,
+        "pytorch_half_pixel" if s.resized > 1 => (i + 0.5) / s.scale - 0.5,
+        "pytorch_half_pixel" => 0.0,
+        "half_pixel_symmetric" => {
+            let adjustment = s.resized as f64 / (s.scale * s.length as f64);
+            let centre = s.length as f64 / 2.0;
+            centre * (1.0 - adjustment) + (i + 0.5) / s.scale - 0.5
+        }
+        "align_corners" if s.resized > 1 => i * (s.length - 1) as f64 / (s.resized - 1) as f64,
+        "align_corners" => 0.0,
+        other => return Err(Refusal(format!("its coordinate_transformation_mode {other:?} has no rewriting"))),
+    })
+}
+
+fn nearest(site: &Site, s: &Scaling, i: i64) -> Known<i64> {
+    // ONNX Runtime computes positions in float32; so do we, where a tie depends on it.
+    let at = f64::from(source(site, s, i)? as f32);
+    let mode = if site.node.op_type() == "Upsample" {
+        "floor"
+    } else {
+        site.node.string("nearest_mode").unwrap_or("round_prefer_floor")
+    };
+    let rounded = match mode {
+        "round_prefer_floor" => (at - 0.5).ceil(),
+        "round_prefer_ceil" => (at + 0.5).floor(),
+        "floor" => at.floor(),
+        "ceil" => at.ceil(),
+        other => return Err(Refusal(format!("its nearest_mode {other:?} is unknown"))),
+    };
+    Ok((rounded as i64).clamp(0, s.length - 1))
+}
+
+/// The product with the matrix of weights along an axis.
+fn weighted(
+    site: &Site,
+    b: &mut Builder,
+    x: &Tensor,
+    axis: usize,
+    rank: usize,
+    s: &Scaling,
+    mode: &str,
+) -> Known<Tensor> {
+    if s.resized < 1 || s.resized.saturating_mul(s.length) > LARGEST {
+        return Err("its matrix of weights would be too large".into());
+    }
+    let mut weights = vec![0.0; usize::try_from(s.resized * s.length).unwrap_or_default()];
+    for i in 0..s.resized {
+        let at = source(site, s, i)?;
+        for (position, weight) in taps(site, at, s, mode)? {
+            weights[(i * s.length + position.clamp(0, s.length - 1)) as usize] += weight;
+        }
+    }
+    let unsigned = |n: i64| u64::try_from(n).unwrap_or_default();
+    if axis + 1 == rank {
+        let columns: Vec<f64> = (0..s.length)
+            .flat_map(|j| (0..s.resized).map(move |i| (i, j)))
+            .map(|(i, j)| weights[(i * s.length + j) as usize])
+            .collect();
+        let matrix = b.matrix(x, unsigned(s.length), unsigned(s.resized), &columns);
+        return Ok(b.matmul(x, &matrix));
+    }
+    let matrix = b.matrix(x, unsigned(s.resized), unsigned(s.length), &weights);
+    if axis + 2 == rank {
+        return Ok(b.matmul(&matrix, x));
+    }
+    let mut perm: Vec<usize> = (0..rank).collect();
+    perm.swap(axis, rank - 2);
+    let moved = b.transpose(x, &perm);
+    let product = b.matmul(&matrix, &moved);
+    Ok(b.transpose(&product, &perm))
+}
+
+/// Positions and weights that make one output.
+fn taps(site: &Site, at: f64, s: &Scaling, mode: &str) -> Known<Vec<(i64, f64)>> {
+    let floor = at.floor();
+    let t = at - floor;
+    let first = floor as i64;
+    let mut taps = match mode {
+        "linear" => vec![(first, 1.0 - t), (first + 1, t)],
+        "cubic" => {
+            let a = site.float("cubic_coeff_a", -0.75);
+            let inner = |t: f64| ((a + 2.0) * t - (a + 3.0)) * t * t + 1.0;
+            let outer = |t: f64| a * (((t - 5.0) * t + 8.0) * t - 4.0);
+            vec![
+                (first - 1, outer(t + 1.0)),
+                (first, inner(t)),
+                (first + 1, inner(1.0 - t)),
+                (first + 2, outer(2.0 - t)),
+            ]
+        }
+        other => return Err(Refusal(format!("its mode {other:?} is unknown"))),
+    };
+    if mode == "cubic" && site.int("exclude_outside", 0) != 0 {
+        taps.retain(|(position, _)| (0..s.length).contains(position));
+        let total: f64 = taps.iter().map(|(_, w)| w).sum();
+        taps.iter_mut().for_each(|(_, w)| *w /= total);
+    }
+    Ok(taps)
+}

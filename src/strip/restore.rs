@@ -1,0 +1,62 @@
+//! Putting back what others took the place of, from the bytes that the record remembers.
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
+
+use super::StripError;
+use crate::graph::Graph;
+use crate::patch::{Part, Replacement, Substitute};
+use crate::record::{LOWERED, Record, Standin};
+use crate::wire::Model;
+
+/// What brings the original parts back.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// The first of the nodes that stand for one becomes that one again.
+    pub replacements: Vec<Replacement>,
+    /// By node: whether it stands for an original one, alone or with others. Its outputs keep their names, and readers.
+    pub stands_in: HashSet<usize>,
+}
+
+impl Restored {
+    /// Whether a node becomes the original one.
+    pub fn becomes_original(&self) -> HashSet<usize> {
+        let node = |r: &Replacement| if let Part::Node(i) = r.part { Some(i) } else { None };
+        self.replacements.iter().filter_map(node).collect()
+    }
+}
+
+/// Finds what stands in for the parts that the record remembers.
+pub fn restore(model: &Model, graph: &Graph, record: &Record) -> Result<Restored, StripError> {
+    let mut nodes: HashMap<&str, Vec<usize>> = HashMap::new();
+    let prefix = format!("{}{LOWERED}", record.root);
+    for (i, node) in graph.nodes.iter().enumerate() {
+        if let Some((name, _)) = node.name().strip_prefix(&prefix).and_then(|rest| rest.rsplit_once('/')) {
+            nodes.entry(name).or_default().push(i);
+        }
+    }
+    let mut restored = Restored::default();
+    for replaced in &record.replaced {
+        let records = replaced.bytes().ok_or_else(|| StripError::BadRecord {
+            problem: "the record of the injection holds bytes that are no Base64".into(),
+        })?;
+        let gone = |what: String| StripError::StandinGone { what };
+        let part = match &replaced.by {
+            Standin::Nodes(name) => {
+                let standins = nodes.remove(name.as_str()).ok_or_else(|| gone(format!("a node {prefix}{name}/…")))?;
+                restored.stands_in.extend(&standins);
+                Part::Node(standins[0])
+            }
+            Standin::Output(i) if *i < model.graph.outputs.len() => Part::Output(*i),
+            Standin::Output(i) => return Err(gone(format!("output {i}"))),
+            Standin::OpsetImport(domain) => {
+                let at = model.opset_imports.iter().position(|o| o.domain() == domain);
+                Part::OpsetImport(at.ok_or_else(|| gone(format!("the import of {domain:?}")))?)
+            }
+            Standin::IrVersion => Part::IrVersion,
+        };
+        restored.replacements.push(Replacement { part, with: Substitute::Records(Bytes::from(records)) });
+    }
+    Ok(restored)
+}

@@ -1,0 +1,157 @@
+"""Operators in float64 where onnx's reference implementation works in float32, lacks one, or knows another version."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+from onnx.reference.op_run import OpRun
+
+erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+class BatchNormalization(OpRun):
+    op_domain = ""
+
+    def _run(self, x, scale, bias, mean, variance, epsilon=None, momentum=None, spatial=None, training_mode=None):
+        behind = (-1, *[1] * (x.ndim - 2))
+        running = ()
+        if training_mode:
+            axes = (0, *range(2, x.ndim))
+            own = x.mean(axis=axes), x.var(axis=axes)
+            running = tuple(old * momentum + new * (1 - momentum) for old, new in zip((mean, variance), own))
+            mean, variance = own
+        normal = (x - mean.reshape(behind)) / np.sqrt(variance.reshape(behind) + epsilon)
+        return (normal * scale.reshape(behind) + bias.reshape(behind), *running)
+
+
+class Erf(OpRun):
+    op_domain = ""
+
+    def _run(self, x):
+        return (erf(x),)
+
+
+class Gelu(OpRun):
+    op_domain = ""
+
+    def _run(self, x, approximate=None):
+        if approximate == "tanh":
+            return (0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),)
+        return (0.5 * x * (1 + erf(x / math.sqrt(2))),)
+
+
+class GlobalLpPool(OpRun):
+    op_domain = ""
+
+    def _run(self, x, p=None):
+        return ((np.abs(x) ** p).sum(axis=tuple(range(2, x.ndim)), keepdims=True) ** (1 / p),)
+
+
+class LRN(OpRun):
+    op_domain = ""
+
+    def _run(self, x, alpha=None, beta=None, bias=None, size=None):
+        square = np.zeros_like(x)
+        for c in range(x.shape[1]):
+            low, high = max(0, c - (size - 1) // 2), min(x.shape[1], c + size // 2 + 1)
+            square[:, c] = (x[:, low:high] ** 2).sum(axis=1)
+        return (x / (bias + alpha / size * square) ** beta,)
+
+
+class MeanVarianceNormalization(OpRun):
+    op_domain = ""
+
+    def _run(self, x, axes=None):
+        axes = tuple(axes or (0, 2, 3))
+        centred = x - x.mean(axis=axes, keepdims=True)
+        return (centred / (np.sqrt((centred**2).mean(axis=axes, keepdims=True)) + 1e-9),)
+
+
+class Pad(OpRun):
+    op_domain = ""
+
+    def _run(self, x, pads, value=None, axes=None, mode=None):
+        axes = range(x.ndim) if axes is None else [int(a) % x.ndim for a in axes]
+        for k, axis in enumerate(axes):
+            begin, end = int(pads[k]), int(pads[len(pads) // 2 + k])
+            cut = [slice(None)] * x.ndim
+            cut[axis] = slice(max(-begin, 0), x.shape[axis] - max(-end, 0))
+            width = [(0, 0)] * x.ndim
+            width[axis] = (max(begin, 0), max(end, 0))
+            options = {"constant_values": 0 if value is None else value} if mode == "constant" else {}
+            x = np.pad(x[tuple(cut)], width, mode=mode, **options)
+        return (x,)
+
+
+class ConvTranspose(OpRun):
+    """Every input element times the kernel, added where it falls; pads cut off at the end."""
+
+    op_domain = ""
+
+    def _run(self, x, w, b=None, auto_pad=None, dilations=None, group=None, kernel_shape=None, output_padding=None,
+             output_shape=None, pads=None, strides=None):
+        n = x.ndim - 2
+        strides, dilations, extra = strides or [1] * n, dilations or [1] * n, output_padding or [0] * n
+        begins, ends = (pads or [0] * (2 * n))[:n], (pads or [0] * (2 * n))[n:]
+        full = [strides[i] * (x.shape[i + 2] - 1) + dilations[i] * (w.shape[i + 2] - 1) + 1 + extra[i] for i in range(n)]
+        if output_shape:
+            total = [max(0, full[i] - output_shape[i]) for i in range(n)]
+            begins, ends = [t // 2 for t in total], [t - t // 2 for t in total]
+            full = [max(full[i], output_shape[i] + begins[i]) for i in range(n)]
+        outputs = w.shape[1]
+        y = np.zeros((x.shape[0], group * outputs, *full), x.dtype)
+        inputs = x.shape[1] // group
+        for g, k in itertools.product(range(group), np.ndindex(*w.shape[2:])):
+            part = np.einsum("ni...,io->no...", x[:, g * inputs : (g + 1) * inputs], w[(slice(g * inputs, (g + 1) * inputs), slice(None), *k)])
+            at = tuple(slice(k[i] * dilations[i], k[i] * dilations[i] + strides[i] * (x.shape[i + 2] - 1) + 1, strides[i]) for i in range(n))
+            y[(slice(None), slice(g * outputs, (g + 1) * outputs), *at)] += part
+        y = y[(slice(None), slice(None), *(slice(begins[i], full[i] - ends[i]) for i in range(n)))]
+        return (y if b is None else y + b.reshape(-1, *[1] * n),)
+
+
+class GroupNormalization(OpRun):
+    """Scale and bias belong to the groups before operator set 21, then to the channels."""
+
+    op_domain = ""
+
+    def _run(self, x, scale, bias, epsilon=None, num_groups=None, stash_type=None):
+        rows = x.reshape(x.shape[0], num_groups, -1)
+        centred = rows - rows.mean(axis=2, keepdims=True)
+        normal = centred / np.sqrt((centred**2).mean(axis=2, keepdims=True) + epsilon)
+        if len(scale) == num_groups != x.shape[1]:
+            return ((normal * scale[:, None] + bias[:, None]).reshape(x.shape),)
+        behind = (-1, *[1] * (x.ndim - 2))
+        return (normal.reshape(x.shape) * scale.reshape(behind) + bias.reshape(behind),)
+
+
+class LpNormalization(OpRun):
+    op_domain = ""
+
+    def _run(self, x, axis=None, p=None):
+        return (x / (np.abs(x) ** p).sum(axis=axis, keepdims=True) ** (1 / p),)
+
+
+def _softmax(x, axis):
+    e = np.exp(x - x.max(axis=axis, keepdims=True))
+    return e / e.sum(axis=axis, keepdims=True)
+
+
+class Softmax(OpRun):
+    """Before operator set 13 over all axes from `axis` on."""
+
+    op_domain = ""
+
+    def _run(self, x, axis=None):
+        if self.run_params["opsets"][""] >= 13:
+            return (_softmax(x, axis),)
+        return (_softmax(x.reshape(*x.shape[:axis], -1), -1).reshape(x.shape),)
+
+
+class LogSoftmax(Softmax):
+    def _run(self, x, axis=None):
+        return (np.log(super()._run(x, axis=axis)[0]),)
+
+
+ALL = [BatchNormalization, Erf, Gelu, GlobalLpPool, GroupNormalization, LRN, LpNormalization, MeanVarianceNormalization, Pad, ConvTranspose, Softmax, LogSoftmax]

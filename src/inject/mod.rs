@@ -1,5 +1,8 @@
 //! Injection: a model and [`Options`] → a [`Patch`] and a [`Report`]. Nothing is written here.
 
+mod account;
+mod assemble;
+mod destination;
 mod error;
 pub(crate) mod gradient;
 pub(crate) mod layers;
@@ -22,21 +25,21 @@ use rayon::prelude::*;
 
 use crate::analysis::Analysis;
 use crate::graph::ValueId;
-use crate::graph::kind::Kind;
 use crate::graph::work::Work;
 use crate::lower::{Lowering, Target, lower};
 use crate::onnx::{NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto};
-use crate::patch::{Anchor, Change, Encoded, Patch, Rename};
-use crate::record::{self, Original, Record, RecordedLayer, Renamed, Replaced};
+use crate::patch::{Change, Encoded, Patch};
+use crate::record::{Record, Renamed};
 use crate::regularizer::emit::{Elem, Emitter, Tensor};
-use crate::regularizer::{Exact, Layer, Reduction, Regularizer, Sampled};
+use crate::regularizer::{Exact, Layer, Regularizer, Sampled};
 use crate::select::{SelectError, Selector};
-use crate::wire::fields::{graph as graph_field, node as node_field};
-use crate::wire::{Model, narrowed, structure_digest};
+use crate::wire::fields::graph as graph_field;
+use crate::wire::{Model, structure_digest};
+use account::added;
+use destination::Destination;
 use layers::Chosen;
-use report::{CostReport, LayerCost, LayerReport, LossReport, ModelSummary};
 use template::{Emitted, Filled, Filling, Template};
-use term::{Term, write_term};
+use term::write_term;
 use warnings::warnings;
 
 /// What an injection would do.
@@ -80,7 +83,7 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan, InjectError> {
         || structure_digest(model),
     );
     let analysis = analysis?;
-    let destination = destination(&analysis, options)?;
+    let destination = Destination::of(&analysis, options)?;
     let loss = match destination {
         Destination::Loss => match loss::choose(&analysis, options) {
             // A graph that gets its loss later can be rewritten all the same.
@@ -132,48 +135,6 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan, InjectError> {
         Injection { analysis: &analysis, digest, options, destination, loss, chosen, places, skipped, coefficients };
     injection.check_coefficients()?;
     injection.plan()
-}
-
-/// What the term is joined to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Destination {
-    /// The loss.
-    Loss,
-    /// Nothing: it is an output.
-    Output,
-    /// The gradients of the layers.
-    Gradients,
-}
-
-impl Destination {
-    fn name(self) -> &'static str {
-        match self {
-            Destination::Loss => "loss",
-            Destination::Output => "output",
-            Destination::Gradients => "gradient",
-        }
-    }
-}
-
-/// What is asked for, as far as the graph has it.
-fn destination(analysis: &Analysis, options: &Options) -> Result<Destination, InjectError> {
-    let destination = match (&analysis.kind, options.form) {
-        (_, Form::Gradient) if options.as_output => return Err(InjectError::GradientAsOutput),
-        (_, Form::Auto | Form::Loss) if options.as_output => Destination::Output,
-        (Kind::ForwardBackward { evidence }, Form::Loss) => {
-            return Err(InjectError::HoldsBackward { evidence: evidence.clone() });
-        }
-        (Kind::ForwardBackward { .. }, _) => Destination::Gradients,
-        (_, Form::Auto | Form::Loss) => Destination::Loss,
-        (kind, Form::Gradient) => return Err(InjectError::NoBackward { found: kind.name() }),
-    };
-    let touches_loss = destination == Destination::Loss || (destination == Destination::Gradients && options.loss_term);
-    match (&options.loss, destination) {
-        _ if options.loss_term && destination != Destination::Gradients => Err(InjectError::LossTermAnyway),
-        (Some(name), Destination::Gradients) if !touches_loss => Err(InjectError::LossUntouched { name: name.clone() }),
-        _ if options.outputs.task && !touches_loss => Err(InjectError::NoTaskLoss),
-        _ => Ok(destination),
-    }
 }
 
 fn check_numbers(options: &Options) -> Result<(), InjectError> {
@@ -367,248 +328,5 @@ impl Injection<'_> {
     fn differentiated(&self) -> Option<ValueId> {
         let loss = self.loss.as_ref()?;
         Some(loss.reached.first().copied().unwrap_or(loss.value))
-    }
-
-    /// Behind all nodes; but where a node must read the sum, right behind the last tapped value.
-    fn anchor(&self) -> Result<Anchor, InjectError> {
-        let Some(loss) = self.loss.as_ref().filter(|l| !l.total_readers.is_empty()) else { return Ok(Anchor::End) };
-        let graph = &self.analysis.graph;
-        let first_reader = loss.total_readers.iter().min().copied();
-        let mut last = loss.producer.0;
-        for chosen in &self.chosen {
-            let Some((producer, _)) = graph.producer(chosen.value) else { continue };
-            if let Some(reader) = first_reader.filter(|r| *r <= producer) {
-                return Err(InjectError::LossTooEarly {
-                    loss: graph.name(loss.value).into(),
-                    consumer: graph.describe(reader),
-                    tensor: graph.name(chosen.value).into(),
-                });
-            }
-            last = last.max(producer);
-        }
-        Ok(Anchor::After(last.index()))
-    }
-
-    fn assemble(
-        &self,
-        root: &str,
-        written: Vec<Written>,
-        mut constants: Constants,
-        mut term: Term,
-        anchor: Anchor,
-        mut lowering: Lowering,
-    ) -> Patch {
-        let mut changes = Vec::with_capacity(written.len() + 2);
-        let is_regularised = !written.is_empty();
-        for (i, (layer, chosen)) in written.into_iter().zip(&self.chosen).enumerate() {
-            let change = Change {
-                reason: format!("PER of {:?}, layer {}", chosen.layer.h.name, layer.name),
-                nodes: layer.nodes,
-                value_info: layer.value_info,
-                at: anchor,
-                ..Change::default()
-            };
-            changes.push(match self.places.get(i) {
-                None => change,
-                Some(place) => Change {
-                    reason: format!(
-                        "gradient of PER of {:?}, layer {}, added to {:?}",
-                        chosen.layer.h.name,
-                        layer.name,
-                        place.name()
-                    ),
-                    at: place.anchor(),
-                    renames: place.renames(self.analysis, layer.sum.as_deref().unwrap_or_default()),
-                    ..change
-                },
-            });
-        }
-        constants.append(&mut term.emission.constants);
-        // What is a node has to come before the first layer that reads it.
-        let first = self.places.iter().map(gradient::Place::anchor).min().unwrap_or(anchor);
-        let constants = self.constants(root, constants, &term, first, lowering.ir_version);
-        changes.insert(0, constants);
-        if is_regularised {
-            let mut closing = self.closing(term, anchor);
-            closing.renames = lowering.rename(closing.renames);
-            changes.push(closing);
-        }
-        lowering.changes.append(&mut changes);
-        Patch { changes: lowering.changes, ..Patch::default() }
-    }
-
-    /// Shared constants and the coefficients.
-    fn constants(&self, root: &str, constants: Constants, term: &Term, anchor: Anchor, ir_version: i64) -> Change {
-        let mut change = Change {
-            reason: format!("constants, under {root}const/, and the coefficients"),
-            at: anchor,
-            initializers: term.coefficients.clone(),
-            inputs: term.inputs.clone(),
-            ..Change::default()
-        };
-        if ir_version >= 4 {
-            change.initializers.extend(constants.into_values());
-        } else {
-            // Before IR version 4 an initializer has to be a graph input as well; a Constant node does not.
-            let opset = self.analysis.model.opset();
-            let made: Vec<_> = constants.into_values().flat_map(|tensor| term::constant_nodes(tensor, opset)).collect();
-            change.value_info = made.iter().map(|(_, declared)| declared.clone()).collect();
-            change.nodes = made.into_iter().map(|(node, _)| node).collect();
-        }
-        change
-    }
-
-    /// The term, the sum with the task loss, and the outputs.
-    fn closing(&self, term: Term, anchor: Anchor) -> Change {
-        let graph = &self.analysis.graph;
-        let mut change = Change {
-            reason: match (&self.loss, self.destination) {
-                (Some(loss), _) => format!("λ·ΣPER, added to the loss {:?}", graph.name(loss.value)),
-                (None, Destination::Gradients) => "values of PER".into(),
-                (None, _) => format!("λ·ΣPER, as the output {:?}", term.result),
-            },
-            nodes: term.emission.nodes.into(),
-            value_info: term.emission.value_info.into(),
-            outputs: term.outputs,
-            at: anchor,
-            ..Change::default()
-        };
-        if let (Some(loss), Some(task)) = (&self.loss, &term.task) {
-            let from = graph.name(loss.value).to_owned();
-            let rename = |place| Rename { place, from: from.clone(), to: task.clone() };
-            let (producer, slot) = loss.producer;
-            let output = vec![(graph_field::NODE, producer.index()), (node_field::OUTPUT, slot as usize)];
-            change.renames.push(rename(output));
-            change.renames.extend(loss.task_readers.iter().map(|u| rename(graph.place_of_use(*u))));
-        }
-        change
-    }
-
-    fn coef_of(&self, layer: usize) -> f64 {
-        match self.coefficients[layer] {
-            0 => self.options.coef.unwrap_or(1.0),
-            k => self.options.coef_overrides[k - 1].1,
-        }
-    }
-
-    fn report(&self, written: &[Written], term: &Term, work: Work) -> Report {
-        let (model, graph) = (self.analysis.model, &self.analysis.graph);
-        let mut cost = CostReport {
-            model_multiply_adds: work.multiply_adds,
-            per_sample: work.open_dimensions,
-            ..CostReport::default()
-        };
-        let mut layers = Vec::with_capacity(written.len());
-        for (i, (w, chosen)) in written.iter().zip(&self.chosen).enumerate() {
-            let regularizer = self.regularizer(1, i);
-            let d = chosen.layer.row_length();
-            let rows = chosen.layer.row_count();
-            let all_known =
-                chosen.layer.h.ty.dims.as_ref().is_some_and(|dims| dims.iter().all(|d| d.known().is_some()));
-            cost.per_sample |= !all_known;
-            let c = regularizer.cost(&chosen.layer);
-            cost.term_multiply_adds += c.multiply_adds;
-            cost.term_bytes += c.bytes;
-            cost.random_numbers += c.random_numbers;
-            layers.push(LayerReport {
-                name: w.name.clone(),
-                node: chosen.tap.node.map(|n| graph.node(n).name().to_owned()).filter(|n| !n.is_empty()),
-                op: chosen.tap.node.map(|n| graph.node(n).op_type().to_owned()),
-                activation: chosen.tap.activation.map(|a| a.name().to_owned()),
-                tensor: chosen.layer.h.name.clone(),
-                gradient: self.places.get(i).map(|p| p.name().to_owned()),
-                shape: chosen.layer.h.ty.to_string(),
-                view: chosen.layer.view.name(),
-                rows: all_known.then_some(rows as u64),
-                d,
-                coef: self.coef_of(i),
-                seed: w.seed,
-                nodes: w.nodes.len(),
-                cost: LayerCost { multiply_adds: c.multiply_adds, bytes: c.bytes, random_numbers: c.random_numbers },
-            });
-        }
-        Report {
-            schema: report::SCHEMA,
-            model: ModelSummary {
-                path: model.file.display_name().display().to_string(),
-                bytes: model.file.bytes.len() as u64,
-                ir_version: model.ir_version,
-                opset: model.opset(),
-                producer: model.producer.clone(),
-                nodes: graph.nodes.len(),
-            },
-            form: self.destination.name(),
-            loss: self
-                .loss
-                .as_ref()
-                .zip(term.task.clone().filter(|_| !self.chosen.is_empty()))
-                .map(|(loss, task)| LossReport { name: graph.name(loss.value).to_owned(), task }),
-            estimator: self.options.estimator.name(),
-            slices: (self.options.estimator == Estimator::Sampled).then_some(self.options.slices),
-            reduction: match self.options.reduction {
-                Reduction::Mean => "mean",
-                Reduction::Sum => "sum",
-            },
-            coefficients: term.named.clone(),
-            layers,
-            skipped: self.skipped.clone(),
-            target: self.options.target.map(Target::name),
-            rewritten: Vec::new(),
-            model_changes: Vec::new(),
-            warnings: Vec::new(),
-            outputs: term.outputs.iter().map(|v| v.name().to_owned()).collect(),
-            inputs: term.inputs.iter().map(|v| v.name().to_owned()).collect(),
-            added: record::Added::default(),
-            cost,
-        }
-    }
-
-    fn record(
-        &self,
-        root: &str,
-        patch: &Patch,
-        report: &Report,
-        gradients: Vec<Renamed>,
-        replaced: Vec<Replaced>,
-    ) -> Result<Record, InjectError> {
-        let (model, graph) = (self.analysis.model, &self.analysis.graph);
-        Ok(Record {
-            widths: narrowed(model, patch)?,
-            record: record::VERSION,
-            version: env!("CARGO_PKG_VERSION").into(),
-            arguments: self.options.arguments(),
-            root: root.into(),
-            original: Original { structure: self.digest.clone(), size: model.file.bytes.len() as u64 },
-            task_loss: self
-                .loss
-                .as_ref()
-                .zip(report.loss.as_ref())
-                .map(|(loss, names)| Renamed { from: graph.name(loss.value).to_owned(), to: names.task.clone() }),
-            gradients,
-            outputs: report.outputs.iter().filter(|o| !o.starts_with(root)).cloned().collect(),
-            added: added(patch),
-            replaced,
-            layers: report
-                .layers
-                .iter()
-                .map(|l| RecordedLayer {
-                    name: l.name.clone(),
-                    tensor: l.tensor.clone(),
-                    estimator: report.estimator.into(),
-                    view: l.view.into(),
-                    coef: l.coef,
-                })
-                .collect(),
-        })
-    }
-}
-
-fn added(patch: &Patch) -> record::Added {
-    let count = |of: fn(&Change) -> usize| patch.changes.iter().map(of).sum();
-    record::Added {
-        nodes: count(Change::added_nodes),
-        initializers: count(|c| c.initializers.len()),
-        inputs: count(|c| c.inputs.len()),
-        outputs: count(|c| c.outputs.len()),
     }
 }

@@ -1,0 +1,142 @@
+//! What was done: the report for people, and the record that the model keeps for strip.
+
+use super::report::{self, CostReport, LayerCost, LayerReport, LossReport, ModelSummary, Report};
+use super::term::Term;
+use super::{Estimator, InjectError, Injection, Written};
+use crate::graph::work::Work;
+use crate::lower::Target;
+use crate::patch::{Change, Patch};
+use crate::record::{self, Original, Record, RecordedLayer, Renamed, Replaced};
+use crate::regularizer::Reduction;
+use crate::wire::narrowed;
+
+impl Injection<'_> {
+    pub(super) fn coef_of(&self, layer: usize) -> f64 {
+        match self.coefficients[layer] {
+            0 => self.options.coef.unwrap_or(1.0),
+            k => self.options.coef_overrides[k - 1].1,
+        }
+    }
+
+    pub(super) fn report(&self, written: &[Written], term: &Term, work: Work) -> Report {
+        let (model, graph) = (self.analysis.model, &self.analysis.graph);
+        let mut cost = CostReport {
+            model_multiply_adds: work.multiply_adds,
+            per_sample: work.open_dimensions,
+            ..CostReport::default()
+        };
+        let mut layers = Vec::with_capacity(written.len());
+        for (i, (w, chosen)) in written.iter().zip(&self.chosen).enumerate() {
+            let regularizer = self.regularizer(1, i);
+            let d = chosen.layer.row_length();
+            let rows = chosen.layer.row_count();
+            let all_known =
+                chosen.layer.h.ty.dims.as_ref().is_some_and(|dims| dims.iter().all(|d| d.known().is_some()));
+            cost.per_sample |= !all_known;
+            let c = regularizer.cost(&chosen.layer);
+            cost.term_multiply_adds += c.multiply_adds;
+            cost.term_bytes += c.bytes;
+            cost.random_numbers += c.random_numbers;
+            layers.push(LayerReport {
+                name: w.name.clone(),
+                node: chosen.tap.node.map(|n| graph.node(n).name().to_owned()).filter(|n| !n.is_empty()),
+                op: chosen.tap.node.map(|n| graph.node(n).op_type().to_owned()),
+                activation: chosen.tap.activation.map(|a| a.name().to_owned()),
+                tensor: chosen.layer.h.name.clone(),
+                gradient: self.places.get(i).map(|p| p.name().to_owned()),
+                shape: chosen.layer.h.ty.to_string(),
+                view: chosen.layer.view.name(),
+                rows: all_known.then_some(rows as u64),
+                d,
+                coef: self.coef_of(i),
+                seed: w.seed,
+                nodes: w.nodes.len(),
+                cost: LayerCost { multiply_adds: c.multiply_adds, bytes: c.bytes, random_numbers: c.random_numbers },
+            });
+        }
+        Report {
+            schema: report::SCHEMA,
+            model: ModelSummary {
+                path: model.file.display_name().display().to_string(),
+                bytes: model.file.bytes.len() as u64,
+                ir_version: model.ir_version,
+                opset: model.opset(),
+                producer: model.producer.clone(),
+                nodes: graph.nodes.len(),
+            },
+            form: self.destination.name(),
+            loss: self
+                .loss
+                .as_ref()
+                .zip(term.task.clone().filter(|_| !self.chosen.is_empty()))
+                .map(|(loss, task)| LossReport { name: graph.name(loss.value).to_owned(), task }),
+            estimator: self.options.estimator.name(),
+            slices: (self.options.estimator == Estimator::Sampled).then_some(self.options.slices),
+            reduction: match self.options.reduction {
+                Reduction::Mean => "mean",
+                Reduction::Sum => "sum",
+            },
+            coefficients: term.named.clone(),
+            layers,
+            skipped: self.skipped.clone(),
+            target: self.options.target.map(Target::name),
+            rewritten: Vec::new(),
+            model_changes: Vec::new(),
+            warnings: Vec::new(),
+            outputs: term.outputs.iter().map(|v| v.name().to_owned()).collect(),
+            inputs: term.inputs.iter().map(|v| v.name().to_owned()).collect(),
+            added: record::Added::default(),
+            cost,
+        }
+    }
+
+    pub(super) fn record(
+        &self,
+        root: &str,
+        patch: &Patch,
+        report: &Report,
+        gradients: Vec<Renamed>,
+        replaced: Vec<Replaced>,
+    ) -> Result<Record, InjectError> {
+        let (model, graph) = (self.analysis.model, &self.analysis.graph);
+        Ok(Record {
+            widths: narrowed(model, patch)?,
+            record: record::VERSION,
+            version: env!("CARGO_PKG_VERSION").into(),
+            arguments: self.options.arguments(),
+            root: root.into(),
+            original: Original { structure: self.digest.clone(), size: model.file.bytes.len() as u64 },
+            task_loss: self
+                .loss
+                .as_ref()
+                .zip(report.loss.as_ref())
+                .map(|(loss, names)| Renamed { from: graph.name(loss.value).to_owned(), to: names.task.clone() }),
+            gradients,
+            outputs: report.outputs.iter().filter(|o| !o.starts_with(root)).cloned().collect(),
+            added: added(patch),
+            replaced,
+            layers: report
+                .layers
+                .iter()
+                .map(|l| RecordedLayer {
+                    name: l.name.clone(),
+                    tensor: l.tensor.clone(),
+                    estimator: report.estimator.into(),
+                    view: l.view.into(),
+                    coef: l.coef,
+                })
+                .collect(),
+        })
+    }
+}
+
+/// How many parts a patch adds.
+pub fn added(patch: &Patch) -> record::Added {
+    let count = |of: fn(&Change) -> usize| patch.changes.iter().map(of).sum();
+    record::Added {
+        nodes: count(Change::added_nodes),
+        initializers: count(|c| c.initializers.len()),
+        inputs: count(|c| c.inputs.len()),
+        outputs: count(|c| c.outputs.len()),
+    }
+}

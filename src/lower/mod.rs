@@ -96,7 +96,7 @@ pub fn lower(analysis: &Analysis, loss: Option<ValueId>, root: &str) -> Result<L
         match registry::rule(&site) {
             Some(rule) => {
                 let name = names.name(&analysis.graph, Some(id), "");
-                let mut builder = Builder::new(lowering.opset, root, &format!("{LOWERED}{name}"));
+                let mut builder = Builder::new(lowering.opset, root, &format!("{LOWERED}{name}"), site.parameters());
                 match site::is_reasonable(&site).and_then(|()| (rule.rewrite)(&site, &mut builder)) {
                     Ok(outputs) => replace(&site, rule, builder, &outputs, &name, &mut lowering)?,
                     Err(refusal) => unlowered.push(Unlowered::new(&site, refusal.0)),

@@ -51,6 +51,7 @@ const RULES: &[&[Rule]] = &[
     rules::split::RULES,
     rules::steps::RULES,
     rules::sum::RULES,
+    rules::twice::RULES,
     rules::transpose::RULES,
     rules::trigonometric::RULES,
 ];

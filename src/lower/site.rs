@@ -3,7 +3,7 @@
 use super::path::Path;
 use crate::analysis::Analysis;
 use crate::graph::types::{Dim, TensorType};
-use crate::graph::{Attributes, NodeId};
+use crate::graph::{Attributes, NodeId, ValueId};
 use crate::onnx::NodeProto;
 use crate::regularizer::emit::Tensor;
 
@@ -83,6 +83,15 @@ impl<'a> Site<'a> {
         let value = self.analysis.graph.input(self.id, slot)?;
         let name = self.analysis.graph.name(value).to_owned();
         Some(Tensor { name, ty: self.analysis.types.get(value).clone() })
+    }
+
+    /// Names of inputs that are initializers, with no reader but this node.
+    pub fn parameters(&self) -> Vec<String> {
+        let graph = &self.analysis.graph;
+        let inputs = graph.inputs_of(self.id).iter().flatten();
+        let is_own =
+            |v: &&ValueId| graph.initializer(**v).is_some() && graph.uses(**v).iter().all(|u| u.node == self.id);
+        inputs.filter(is_own).map(|v| graph.name(*v).to_owned()).collect()
     }
 
     /// An input that has to be there.

@@ -106,6 +106,9 @@ SUMS = [
     Case("Einsum-sum", [node("Einsum", "h", equation="ijk->j")], (2, 3, 4), rewrites=["Einsum"]),
     Case("Einsum-two-contracted", [node("Einsum", "h p1", equation="bhtd,hde->bte")], (2, 2, 3, 2), {"p1": f(2, 2, 4)}, rewrites=["Einsum"]),
     Case("Einsum-three", [node("Einsum", "h p1 p2", equation="ij,jk,kl->il")], initializers={"p1": f(4, 2), "p2": f(2, 3)}, rewrites=["Einsum"]),
+    Case("Mul-a-parameter-twice", [node("Mul", "p1 p1", "w"), node("Mul", "h w")], initializers={"p1": f(3, 4)}, rewrites=["Mul"]),
+    Case("Add-a-parameter-twice", [node("Add", "p1 p1", "w"), node("Mul", "h w")], initializers={"p1": f(3, 4)}, rewrites=["Add"]),
+    Case("ReduceSumSquare-of-a-parameter", [node("ReduceSumSquare", "p1", "w", axes=[1]), node("Mul", "h w")], initializers={"p1": f(3, 4)}, rewrites=["ReduceSumSquare"]),
     Case("MatMul-vector", [node("MatMul", "h p1")], initializers={"p1": f(4)}, rewrites=["MatMul"]),
     Case("MatMul-batched", [node("MatMul", "h p1")], (2, 3, 4), {"p1": f(4, 2)}),
     Case("MatMul-vector-left", [node("MatMul", "p1 h")], initializers={"p1": f(3)}, rewrites=["MatMul"]),
@@ -259,6 +262,9 @@ WINDOWS = [
             ("dilated-strided", "h p1", (1, 1, 4), {"p1": f(1, 2, 3)}, dict(dilations=[2], strides=[3])),
             ("uneven", "h p1", (1, 2, 4), {"p1": f(2, 1, 4)}, dict(strides=[3], pads=[2, 1])),
             ("output-shape", "h p1", (1, 1, 3, 3), {"p1": f(1, 2, 3, 3)}, dict(strides=[3, 2], output_shape=[10, 8])),
+            ("output-shape-odd", "h p1", (1, 1, 3, 3), {"p1": f(1, 2, 3, 3)}, dict(strides=[3, 2], output_shape=[8, 6])),
+            ("same-upper", "h p1", (1, 1, 3, 3), {"p1": f(1, 2, 3, 3)}, dict(strides=[2, 2], auto_pad="SAME_UPPER")),
+            ("same-lower", "h p1", (1, 1, 3, 3), {"p1": f(1, 2, 3, 3)}, dict(strides=[2, 2], auto_pad="SAME_LOWER")),
         ]
     ),
 ]
@@ -278,6 +284,12 @@ RECURRENT = [
         (2, "bidirectional", "h p1 p2 p3", "y", {"direction": "bidirectional"}, [op]),
         (1, "reverse", "h p1 p2 p3", "y", {"direction": "reverse"}, [op]),
     ]
+]
+
+RECURRENT += [
+    Case(f"{op}-{name}", [node(op, words, "y", hidden_size=3)], (4, 2, 2), {w: 0.5 * f(1, g * 3, {"w": 2, "p": 2}.get(w[0], 3)) for w in words.split()[1:]}, rewrites=[op])
+    for op, g in (("LSTM", 4), ("GRU", 3))
+    for name, words in (("frozen", "h w r"), ("frozen-recurrence", "h p1 r"))
 ]
 
 DROPOUTS = [

@@ -37,4 +37,5 @@ pub mod steps;
 pub mod sum;
 pub mod transpose;
 pub mod trigonometric;
+pub mod twice;
 pub mod window;

@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use super::site::Site;
+use crate::analysis::AnalysisError;
 use crate::wire::WireError;
 
 /// A refusal; nothing was written.
@@ -12,6 +13,9 @@ pub enum LowerError {
     /// The file's bytes.
     #[error(transparent)]
     Wire(#[from] WireError),
+    /// The graph with its functions' bodies in it.
+    #[error(transparent)]
+    Analysis(#[from] AnalysisError),
     /// Nodes that the target does not take and for which there is no exact rewriting.
     #[error(
         "{} of this graph's nodes cannot be rewritten for ONNX Runtime training 1.19.2: {}", nodes.len(), list(nodes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from onnx import AttributeProto, helper
 
 from lowering import FLOAT, Case, node
 
@@ -302,4 +303,31 @@ SOFTMAXES = [
     *(Case(f"{op}-{opset}-{axis}", [node(op, "h", axis=axis)], (2, 3, 4), opset=opset) for op in ("Softmax", "LogSoftmax") for opset, axis in ((12, 1), (13, 1), (13, -1), (12, 2))),
 ]
 
-CASES = [*ACTIVATIONS, *FUNCTIONS, *SUMS, *REDUCTIONS, *LOSSES, *NORMALISATIONS, *MOVES, *WINDOWS, *RECURRENT, *DROPOUTS, *SOFTMAXES]
+def function(name, inputs, nodes, attributes=(), defaults=()):
+    made = helper.make_function("my.layers", name, inputs, ["y"], nodes, [helper.make_opsetid("", 17), helper.make_opsetid("my.layers", 1)], attributes)
+    made.attribute_proto.extend(defaults)
+    return made
+
+
+def scaled_elu():
+    """Elu with an attribute that has a default, and a call of it."""
+    elu = node("Elu", "x", "y")
+    reference = helper.make_attribute("alpha", 0.0)
+    reference.Clear()
+    reference.name, reference.ref_attr_name, reference.type = "alpha", "slope", AttributeProto.FLOAT
+    elu.attribute.append(reference)
+    return function("Bend", ["x"], [elu], defaults=[helper.make_attribute("slope", 0.5)])
+
+
+DENSE = function("Dense", ["x", "w"], [node("MatMul", "x w", "t"), node("Relu", "t", "y")])
+BLOCK = function("Block", ["x", "w"], [node("Dense", "x w", "t", domain="my.layers"), node("Bend", "t", "y", domain="my.layers", slope=0.3)])
+
+CALLS = [
+    Case("call", [node("Dense", "h p1", domain="my.layers")], initializers={"p1": f(4, 2)}, functions=[DENSE], rewrites=["Dense"]),
+    Case("call-attribute-default", [node("Bend", "h", domain="my.layers")], functions=[scaled_elu()], rewrites=["Bend"]),
+    Case("call-attribute", [node("Bend", "h", domain="my.layers", slope=2.0)], functions=[scaled_elu()], rewrites=["Bend"]),
+    Case("call-nested-twice", [node("Block", "h p1", "a", domain="my.layers"), node("Block", "a p2", domain="my.layers")],
+         initializers={"p1": f(4, 3), "p2": f(3, 2)}, functions=[DENSE, scaled_elu(), BLOCK], rewrites=["Block"]),
+]
+
+CASES = [*CALLS, *ACTIVATIONS, *FUNCTIONS, *SUMS, *REDUCTIONS, *LOSSES, *NORMALISATIONS, *MOVES, *WINDOWS, *RECURRENT, *DROPOUTS, *SOFTMAXES]

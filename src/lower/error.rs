@@ -32,6 +32,15 @@ pub enum LowerError {
         /// What is the matter, and what to do.
         problem: String,
     },
+    /// Initializers that are inputs as well, and cannot be taken from among them.
+    #[error(
+        "--for ort-training: the initializers {names} are inputs as well, which generate_artifacts refuses, and the file has no other \
+         inputs or spreads them; export it with keep_initializers_as_inputs=False"
+    )]
+    Inputs {
+        /// Their names.
+        names: String,
+    },
     /// An output of which not even the rank is known.
     #[error(
         "--for ort-training: the rank of output {output:?} is unknown, and generate_artifacts wants every output's shape; declare it \

@@ -122,12 +122,16 @@ impl<'a> Site<'a> {
 
     /// A constant input of integers.
     pub fn integers(&self, slot: usize) -> Option<Vec<i64>> {
-        self.analysis.graph.integers(self.analysis.graph.input(self.id, slot)?)
+        let whole = |v: f64| (v.fract() == 0.0 && v.abs() < 9e15).then_some(v as i64);
+        self.numbers(slot)?.into_iter().map(whole).collect()
     }
 
     /// A constant input of numbers.
     pub fn numbers(&self, slot: usize) -> Option<Vec<f64>> {
-        self.analysis.graph.constant(self.analysis.graph.input(self.id, slot)?)
+        let graph = &self.analysis.graph;
+        let value = graph.input(self.id, slot)?;
+        // An initializer that is an input as well is a constant afterwards.
+        graph.constant(value).or_else(|| graph.initial_values(value, LONGEST_LIST))
     }
 
     /// A list of integers that is an attribute in some operator sets and an input in others; `None` when it is neither.
@@ -144,6 +148,9 @@ impl<'a> Site<'a> {
         }
     }
 }
+
+/// Longest constant that rules look at.
+const LONGEST_LIST: usize = 64;
 
 /// Largest number of elements or positions that a rewriting writes into the file.
 const LARGEST: i64 = 1 << 22;

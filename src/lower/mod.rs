@@ -26,7 +26,7 @@ use crate::analysis::{Analysis, AnalysisError};
 use crate::graph::{NodeId, ValueId};
 use crate::inject::naming::LayerNames;
 use crate::onnx::{NodeProto, TensorProto, ValueInfoProto};
-use crate::patch::{Change, Part, Replacement, Substitute};
+use crate::patch::{Change, Part, Rename, Replacement, Substitute};
 use crate::record::{LOWERED, Replaced, Standin};
 use crate::regularizer::emit::Emission;
 use crate::wire::record_bytes;
@@ -221,7 +221,7 @@ impl Lowering {
     }
 
     /// Applies renames to the nodes that stand in for original ones, and returns those that are left for the file itself.
-    pub fn rename(&mut self, renames: Vec<crate::patch::Rename>) -> Vec<crate::patch::Rename> {
+    pub fn rename(&mut self, renames: Vec<Rename>) -> Vec<Rename> {
         let mut position = BTreeMap::new();
         for (i, change) in self.changes.iter().enumerate() {
             for replacement in &change.replacements {
@@ -250,5 +250,130 @@ impl Lowering {
             }
         }
         left
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::Attributes;
+    use crate::graph::testing::{Net, open_model};
+    use crate::wire::{Model, splice};
+    use std::collections::HashSet;
+
+    /// The graph `h = x·w`, the given node from h to y, and a loss of it.
+    fn around(op: &str, attributes: Vec<crate::onnx::AttributeProto>) -> Model {
+        Net::new()
+            .input("x", 1, "N 4")
+            .weight("w", &[4, 6])
+            .node("MatMul", &["x", "w"], &["h"], vec![])
+            .node(op, &["h"], &["y"], attributes)
+            .node("ReduceMean", &["y"], &["loss"], vec![Net::int("keepdims", 0)])
+            .output("loss", 1, Some(""))
+            .build()
+    }
+
+    fn lowered(model: &Model) -> Result<Lowering, LowerError> {
+        let analysis = Analysis::of(model).unwrap();
+        lower(&analysis, analysis.graph.find("loss"), "per_inject/")
+    }
+
+    #[test]
+    fn every_rule_is_for_an_operator_and_says_why() {
+        for rule in registry::all() {
+            assert!(!rule.ops.is_empty() && !rule.because.is_empty());
+            assert!(
+                !rule.because.ends_with('.') && !rule.because.starts_with(char::is_uppercase)
+                    || rule.because.starts_with("ONNX")
+            );
+        }
+    }
+
+    #[test]
+    fn what_stands_in_makes_the_same_values_in_order_and_names_nothing_twice() {
+        for name in [
+            "cnn11_elu.ts17",
+            "cnn11_elu.dyn",
+            "gpt_gelu.ts17",
+            "gpt_gelu.dyn",
+            "fixup_resnet20.ts17",
+            "seq_lstm_lm.ts17",
+        ] {
+            let model = open_model(name);
+            let lowering = lowered(&model).unwrap();
+            let mut made = HashSet::new();
+            for change in &lowering.changes {
+                let [Replacement { part: Part::Node(i), with: Substitute::Nodes(nodes) }] =
+                    change.replacements.as_slice()
+                else {
+                    continue;
+                };
+                let outputs: HashSet<String> = nodes.iter().flat_map(|n| n.output).filter(|o| !o.is_empty()).collect();
+                assert!(model.graph.nodes[*i].output.iter().all(|o| o.is_empty() || outputs.contains(o)), "{name}");
+                let mut known: HashSet<String> = model.graph.nodes[*i].input.iter().cloned().collect();
+                for node in nodes.iter() {
+                    assert!(node.name().starts_with("per_inject/lower/"));
+                    for input in node.input.iter().filter(|n| !n.is_empty()) {
+                        assert!(known.contains(input) || lowering.constants.contains_key(input), "{name}: {input}");
+                    }
+                    for output in node.output.iter().filter(|n| !n.is_empty()) {
+                        assert!(made.insert(output.clone()), "{name} makes {output} twice");
+                        known.insert(output.clone());
+                    }
+                }
+            }
+            assert!(!made.is_empty(), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_second_output_of_a_cross_entropy_is_added_and_a_transposition_written_out() {
+        let model = around("Transpose", vec![]);
+        let lowering = lowered(&model).unwrap();
+        let Substitute::Nodes(nodes) = &lowering.changes[0].replacements[0].with else { panic!() };
+        let written: Vec<NodeProto> = nodes.iter().collect();
+        assert_eq!(written[0].ints("perm"), Some([1, 0].as_slice()));
+        assert_eq!(written[0].output, ["y"]);
+        let Substitute::Nodes(nodes) = &lowered(&open_model("mlp_relu.ts13")).unwrap().changes[0].replacements[0].with
+        else {
+            panic!()
+        };
+        assert_eq!(nodes.iter().next().unwrap().output.len(), 2);
+    }
+
+    #[test]
+    fn an_operator_without_a_rewriting_is_refused_by_name() {
+        let error = lowered(&around("Hardmax", vec![])).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("node 1 (Hardmax): no gradient of Hardmax is registered"), "{error}");
+    }
+
+    #[test]
+    fn numbers_that_no_model_has_are_refused_before_anything_is_computed_with_them() {
+        for (op, attribute) in [("AveragePool", "kernel_shape"), ("LpPool", "strides"), ("ReduceProd", "axes")] {
+            let model = around(op, vec![crate::graph::testing::ints(attribute, &[i64::MAX, i64::MIN])]);
+            assert!(lowered(&model).is_err(), "{op}");
+        }
+    }
+
+    #[test]
+    fn a_rename_goes_into_what_stands_in() {
+        let model = around("Elu", vec![]);
+        let mut lowering = lowered(&model).unwrap();
+        let rename = |node: usize, field: u32, name: &str| Rename {
+            place: vec![(1, node), (field, 0)],
+            from: name.into(),
+            to: "renamed".into(),
+        };
+        // The node itself is replaced; its reader is not.
+        let left = lowering.rename(vec![rename(1, 2, "y"), rename(2, 1, "y")]);
+        assert_eq!(left, [rename(2, 1, "y")]);
+        let patch = crate::patch::Patch {
+            changes: lowering.changes.into_iter().chain([Change { renames: left, ..Change::default() }]).collect(),
+            ..Default::default()
+        };
+        let changed = splice(&model, &patch).unwrap().to_vec(&model.file.bytes);
+        let changed = Model::from_bytes(changed).unwrap();
+        let made: Vec<&str> = changed.graph.nodes.iter().flat_map(|n| &n.output).map(String::as_str).collect();
+        assert!(made.contains(&"renamed") && !made.contains(&"y"));
     }
 }

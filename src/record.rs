@@ -93,6 +93,8 @@ pub struct Replaced {
 pub enum Standin {
     /// The nodes `<root>lower/<this>/…`, without a further slash.
     Nodes(String),
+    /// The graph inputs that are no part of the injection; the record holds those of all original inputs.
+    Inputs,
     /// The graph output at this position.
     Output(usize),
     /// The import of this operator set.

@@ -13,7 +13,7 @@ pub mod reach;
 pub mod role;
 mod scope;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod types;
 pub mod warn;
 pub mod work;

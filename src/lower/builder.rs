@@ -55,14 +55,17 @@ impl From<(&Tensor, usize)> for Extent {
 pub struct Builder {
     emitter: Emitter,
     root: String,
+    /// Initializers that only the node reads: as both operands of one node they would get two gradients of one name.
+    parameters: Vec<String>,
     /// How often each operator was written.
     counts: HashMap<String, usize>,
 }
 
 impl Builder {
     /// `name` tells this node's names from others'.
-    pub fn new(opset: i64, root: &str, name: &str) -> Self {
-        Builder { emitter: Emitter::new(opset, root, name), root: root.to_owned(), counts: HashMap::new() }
+    pub fn new(opset: i64, root: &str, name: &str, parameters: Vec<String>) -> Self {
+        let emitter = Emitter::new(opset, root, name);
+        Builder { emitter, root: root.to_owned(), parameters, counts: HashMap::new() }
     }
 
     /// The operator set of the result.
@@ -138,8 +141,10 @@ impl Builder {
 
     /// An operator of two operands that broadcast.
     pub fn binary(&mut self, op: &str, a: &Tensor, b: &Tensor) -> Tensor {
+        let is_parameter_twice = a.name == b.name && self.parameters.contains(&a.name);
+        let copy = is_parameter_twice.then(|| self.unary("Identity", b));
         let label = self.label(op);
-        self.emitter.binary(&label, op, a, b)
+        self.emitter.binary(&label, op, a, copy.as_ref().unwrap_or(b))
     }
 
     /// A comparison of two operands that broadcast.

@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use super::site::Site;
+use crate::analysis::AnalysisError;
 use crate::wire::WireError;
 
 /// A refusal; nothing was written.
@@ -12,6 +13,9 @@ pub enum LowerError {
     /// The file's bytes.
     #[error(transparent)]
     Wire(#[from] WireError),
+    /// The graph with its functions' bodies in it.
+    #[error(transparent)]
+    Analysis(#[from] AnalysisError),
     /// Nodes that the target does not take and for which there is no exact rewriting.
     #[error(
         "{} of this graph's nodes cannot be rewritten for ONNX Runtime training 1.19.2: {}", nodes.len(), list(nodes)
@@ -27,6 +31,15 @@ pub enum LowerError {
         found: i64,
         /// What is the matter, and what to do.
         problem: String,
+    },
+    /// Initializers that are inputs as well, and cannot be taken from among them.
+    #[error(
+        "--for ort-training: the initializers {names} are inputs as well, which generate_artifacts refuses, and the file has no other \
+         inputs or spreads them; export it with keep_initializers_as_inputs=False"
+    )]
+    Inputs {
+        /// Their names.
+        names: String,
     },
     /// An output of which not even the rank is known.
     #[error(

@@ -8,6 +8,7 @@
 
 mod builder;
 mod error;
+mod inline;
 mod model;
 mod path;
 mod registry;
@@ -21,12 +22,13 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::analysis::Analysis;
+use crate::analysis::{Analysis, AnalysisError};
 use crate::graph::{NodeId, ValueId};
 use crate::inject::naming::LayerNames;
-use crate::onnx::{NodeProto, TensorProto};
-use crate::patch::{Change, Part, Replacement, Substitute};
+use crate::onnx::{NodeProto, TensorProto, ValueInfoProto};
+use crate::patch::{Change, Part, Rename, Replacement, Substitute};
 use crate::record::{LOWERED, Replaced, Standin};
+use crate::regularizer::emit::Emission;
 use crate::wire::record_bytes;
 use builder::Builder;
 use path::Path;
@@ -88,50 +90,126 @@ pub struct Lowering {
 pub fn lower(analysis: &Analysis, loss: Option<ValueId>, root: &str) -> Result<Lowering, LowerError> {
     let mut lowering = model::lower(analysis, loss)?;
     let path = Path::of(analysis, loss);
-    let mut names = LayerNames::default();
-    let mut unlowered = Vec::new();
-    for i in 0..analysis.graph.nodes.len() {
-        let id = NodeId(u32::try_from(i).unwrap_or(u32::MAX));
-        let site = Site::new(analysis, &path, id);
-        match registry::rule(&site) {
-            Some(rule) => {
-                let name = names.name(&analysis.graph, Some(id), "");
-                let mut builder = Builder::new(lowering.opset, root, &format!("{LOWERED}{name}"));
-                match site::is_reasonable(&site).and_then(|()| (rule.rewrite)(&site, &mut builder)) {
-                    Ok(outputs) => replace(&site, rule, builder, &outputs, &name, &mut lowering)?,
-                    Err(refusal) => unlowered.push(Unlowered::new(&site, refusal.0)),
-                }
-            }
-            None => unlowered.extend(path::refusal(&site).map(|reason| Unlowered::new(&site, reason))),
+    match inline::inline(analysis, &path, root)? {
+        None => {
+            let origin: Vec<usize> = (0..analysis.graph.nodes.len()).collect();
+            let is_call = vec![false; origin.len()];
+            rewrite(analysis, analysis, &path, &origin, &is_call, root, &mut lowering)?;
+        }
+        Some(inlined) => {
+            let mut inner = Analysis::of(&inlined.model).map_err(AnalysisError::from)?;
+            inner.trained.clone_from(&analysis.trained);
+            let loss = loss.and_then(|loss| inner.graph.find(analysis.graph.name(loss)));
+            let path = Path::of(&inner, loss);
+            rewrite(analysis, &inner, &path, &inlined.origin, &inlined.is_call, root, &mut lowering)?;
         }
     }
-    if unlowered.is_empty() { Ok(lowering) } else { Err(LowerError::Unlowered { nodes: unlowered }) }
+    Ok(lowering)
 }
 
-/// Puts what a rule wrote in the place of its node.
-fn replace(
-    site: &Site,
-    rule: &Rule,
-    builder: Builder,
-    outputs: &[builder::Made],
-    name: &str,
+/// Why a call becomes the body of its function.
+const CALL: &str = "it calls a function of the model, and ONNX Runtime training does not look inside";
+
+/// Rewrites the nodes of `analysis`, which stand for those of `original` at `origin`.
+fn rewrite(
+    original: &Analysis,
+    analysis: &Analysis,
+    path: &Path,
+    origin: &[usize],
+    is_call: &[bool],
+    root: &str,
     lowering: &mut Lowering,
 ) -> Result<(), LowerError> {
-    let part = Part::Node(site.id.index());
-    let mut emission = builder.finish(&site.node.output, outputs);
-    lowering.constants.append(&mut emission.constants);
-    lowering.rewritten.push(Rewriting {
-        node: site.analysis.graph.describe(site.id),
-        op: site.node.op_type().to_owned(),
-        because: rule.because.to_owned(),
-        nodes: emission.nodes.len(),
-    });
-    lowering.replaced.push(Replaced::new(Standin::Nodes(name.to_owned()), &record_bytes(site.analysis.model, part)?));
+    let mut names = LayerNames::default();
+    let mut unlowered = Vec::new();
+    let mut from = 0;
+    for same in origin.chunk_by(|a, b| a == b) {
+        let group = from..from + same.len();
+        from = group.end;
+        let old = same[0];
+        let mut written = Written { because: if is_call[old] { CALL } else { "" }, ..Written::default() };
+        // Only what is rewritten takes a name.
+        let mut name = None;
+        let mut name_of = |names: &mut LayerNames| {
+            let old = NodeId(u32::try_from(old).unwrap_or(u32::MAX));
+            name.get_or_insert_with(|| names.name(&original.graph, Some(old), "")).clone()
+        };
+        for i in group {
+            let site = Site::new(analysis, path, NodeId(u32::try_from(i).unwrap_or(u32::MAX)));
+            let Some(rule) = registry::rule(&site) else {
+                unlowered.extend(path::refusal(&site).map(|reason| Unlowered::new(&site, reason)));
+                if is_call[old] {
+                    written.nodes.push(site.node.clone());
+                }
+                continue;
+            };
+            let mut prefix = format!("{LOWERED}{}", name_of(&mut names));
+            if is_call[old] {
+                prefix = format!("{prefix}/{i}");
+            } else {
+                written.because = rule.because;
+            }
+            let mut builder = Builder::new(lowering.opset, root, &prefix, site.parameters());
+            match site::is_reasonable(&site).and_then(|()| (rule.rewrite)(&site, &mut builder)) {
+                Ok(outputs) => written.add(builder.finish(&site.node.output, &outputs)),
+                Err(refusal) => unlowered.push(Unlowered::new(&site, refusal.0)),
+            }
+        }
+        if written.nodes.is_empty() {
+            continue;
+        }
+        let name = name_of(&mut names);
+        if is_call[old] {
+            // What stands for one node is known by its name: one level below the node's.
+            for (k, node) in written.nodes.iter_mut().enumerate() {
+                node.name = Some(format!("{root}{LOWERED}{name}/{k}_{}", node.op_type().to_ascii_lowercase()));
+            }
+        }
+        replace(original, old, written, name, lowering)?;
+    }
+    if unlowered.is_empty() { Ok(()) } else { Err(LowerError::Unlowered { nodes: unlowered }) }
+}
+
+/// What stands in for one node.
+#[derive(Default)]
+struct Written {
+    because: &'static str,
+    nodes: Vec<NodeProto>,
+    value_info: Vec<ValueInfoProto>,
+    constants: BTreeMap<String, TensorProto>,
+}
+
+impl Written {
+    fn add(&mut self, mut emission: Emission) {
+        self.nodes.append(&mut emission.nodes);
+        self.value_info.append(&mut emission.value_info);
+        self.constants.append(&mut emission.constants);
+    }
+}
+
+fn replace(
+    original: &Analysis,
+    old: usize,
+    mut written: Written,
+    name: String,
+    lowering: &mut Lowering,
+) -> Result<(), LowerError> {
+    let part = Part::Node(old);
+    let id = NodeId(u32::try_from(old).unwrap_or(u32::MAX));
+    let node = original.graph.describe(id);
+    lowering.constants.append(&mut written.constants);
+    lowering.replaced.push(Replaced::new(Standin::Nodes(name), &record_bytes(original.model, part)?));
     lowering.changes.push(Change {
-        reason: format!("{}: {}", site.analysis.graph.describe(site.id), rule.because),
-        value_info: emission.value_info.into(),
-        replacements: vec![Replacement { part, with: Substitute::Nodes(emission.nodes.into()) }],
+        reason: format!("{node}: {}", written.because),
+        value_info: written.value_info.into(),
+        replacements: vec![Replacement { part, with: Substitute::Nodes(written.nodes.clone().into()) }],
         ..Change::default()
+    });
+    lowering.rewritten.push(Rewriting {
+        node,
+        op: original.graph.node(id).op_type().to_owned(),
+        because: written.because.to_owned(),
+        nodes: written.nodes.len(),
     });
     Ok(())
 }
@@ -143,7 +221,7 @@ impl Lowering {
     }
 
     /// Applies renames to the nodes that stand in for original ones, and returns those that are left for the file itself.
-    pub fn rename(&mut self, renames: Vec<crate::patch::Rename>) -> Vec<crate::patch::Rename> {
+    pub fn rename(&mut self, renames: Vec<Rename>) -> Vec<Rename> {
         let mut position = BTreeMap::new();
         for (i, change) in self.changes.iter().enumerate() {
             for replacement in &change.replacements {
@@ -172,5 +250,130 @@ impl Lowering {
             }
         }
         left
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::Attributes;
+    use crate::graph::testing::{Net, open_model};
+    use crate::wire::{Model, splice};
+    use std::collections::HashSet;
+
+    /// The graph `h = x·w`, the given node from h to y, and a loss of it.
+    fn around(op: &str, attributes: Vec<crate::onnx::AttributeProto>) -> Model {
+        Net::new()
+            .input("x", 1, "N 4")
+            .weight("w", &[4, 6])
+            .node("MatMul", &["x", "w"], &["h"], vec![])
+            .node(op, &["h"], &["y"], attributes)
+            .node("ReduceMean", &["y"], &["loss"], vec![Net::int("keepdims", 0)])
+            .output("loss", 1, Some(""))
+            .build()
+    }
+
+    fn lowered(model: &Model) -> Result<Lowering, LowerError> {
+        let analysis = Analysis::of(model).unwrap();
+        lower(&analysis, analysis.graph.find("loss"), "per_inject/")
+    }
+
+    #[test]
+    fn every_rule_is_for_an_operator_and_says_why() {
+        for rule in registry::all() {
+            assert!(!rule.ops.is_empty() && !rule.because.is_empty());
+            assert!(
+                !rule.because.ends_with('.') && !rule.because.starts_with(char::is_uppercase)
+                    || rule.because.starts_with("ONNX")
+            );
+        }
+    }
+
+    #[test]
+    fn what_stands_in_makes_the_same_values_in_order_and_names_nothing_twice() {
+        for name in [
+            "cnn11_elu.ts17",
+            "cnn11_elu.dyn",
+            "gpt_gelu.ts17",
+            "gpt_gelu.dyn",
+            "fixup_resnet20.ts17",
+            "seq_lstm_lm.ts17",
+        ] {
+            let model = open_model(name);
+            let lowering = lowered(&model).unwrap();
+            let mut made = HashSet::new();
+            for change in &lowering.changes {
+                let [Replacement { part: Part::Node(i), with: Substitute::Nodes(nodes) }] =
+                    change.replacements.as_slice()
+                else {
+                    continue;
+                };
+                let outputs: HashSet<String> = nodes.iter().flat_map(|n| n.output).filter(|o| !o.is_empty()).collect();
+                assert!(model.graph.nodes[*i].output.iter().all(|o| o.is_empty() || outputs.contains(o)), "{name}");
+                let mut known: HashSet<String> = model.graph.nodes[*i].input.iter().cloned().collect();
+                for node in nodes.iter() {
+                    assert!(node.name().starts_with("per_inject/lower/"));
+                    for input in node.input.iter().filter(|n| !n.is_empty()) {
+                        assert!(known.contains(input) || lowering.constants.contains_key(input), "{name}: {input}");
+                    }
+                    for output in node.output.iter().filter(|n| !n.is_empty()) {
+                        assert!(made.insert(output.clone()), "{name} makes {output} twice");
+                        known.insert(output.clone());
+                    }
+                }
+            }
+            assert!(!made.is_empty(), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_second_output_of_a_cross_entropy_is_added_and_a_transposition_written_out() {
+        let model = around("Transpose", vec![]);
+        let lowering = lowered(&model).unwrap();
+        let Substitute::Nodes(nodes) = &lowering.changes[0].replacements[0].with else { panic!() };
+        let written: Vec<NodeProto> = nodes.iter().collect();
+        assert_eq!(written[0].ints("perm"), Some([1, 0].as_slice()));
+        assert_eq!(written[0].output, ["y"]);
+        let Substitute::Nodes(nodes) = &lowered(&open_model("mlp_relu.ts13")).unwrap().changes[0].replacements[0].with
+        else {
+            panic!()
+        };
+        assert_eq!(nodes.iter().next().unwrap().output.len(), 2);
+    }
+
+    #[test]
+    fn an_operator_without_a_rewriting_is_refused_by_name() {
+        let error = lowered(&around("Hardmax", vec![])).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("node 1 (Hardmax): no gradient of Hardmax is registered"), "{error}");
+    }
+
+    #[test]
+    fn numbers_that_no_model_has_are_refused_before_anything_is_computed_with_them() {
+        for (op, attribute) in [("AveragePool", "kernel_shape"), ("LpPool", "strides"), ("ReduceProd", "axes")] {
+            let model = around(op, vec![crate::graph::testing::ints(attribute, &[i64::MAX, i64::MIN])]);
+            assert!(lowered(&model).is_err(), "{op}");
+        }
+    }
+
+    #[test]
+    fn a_rename_goes_into_what_stands_in() {
+        let model = around("Elu", vec![]);
+        let mut lowering = lowered(&model).unwrap();
+        let rename = |node: usize, field: u32, name: &str| Rename {
+            place: vec![(1, node), (field, 0)],
+            from: name.into(),
+            to: "renamed".into(),
+        };
+        // The node itself is replaced; its reader is not.
+        let left = lowering.rename(vec![rename(1, 2, "y"), rename(2, 1, "y")]);
+        assert_eq!(left, [rename(2, 1, "y")]);
+        let patch = crate::patch::Patch {
+            changes: lowering.changes.into_iter().chain([Change { renames: left, ..Change::default() }]).collect(),
+            ..Default::default()
+        };
+        let changed = splice(&model, &patch).unwrap().to_vec(&model.file.bytes);
+        let changed = Model::from_bytes(changed).unwrap();
+        let made: Vec<&str> = changed.graph.nodes.iter().flat_map(|n| &n.output).map(String::as_str).collect();
+        assert!(made.contains(&"renamed") && !made.contains(&"y"));
     }
 }

@@ -1,5 +1,7 @@
 //! What the pipeline wants of the model as a whole: operator set, IR version, and the loss as the first output.
 
+use bytes::Bytes;
+
 use super::{LowerError, Lowering};
 use crate::analysis::Analysis;
 use crate::graph::ValueId;
@@ -14,6 +16,12 @@ const NEWEST_OPSET: i64 = 21;
 /// The newest IR version that it reads.
 const NEWEST_IR: i64 = 10;
 
+/// The first IR version in which an initializer need not be an input as well.
+const FIRST_WITHOUT_INPUTS: i64 = 4;
+
+/// An IR version that everything reads.
+const COMMON_IR: i64 = 8;
+
 /// Operators of newer sets: what comes with them has no meaning in [`NEWEST_OPSET`]. All others mean there what they mean now; the
 /// newer versions only take more element types.
 pub const NEWER: &[&str] =
@@ -24,6 +32,7 @@ pub fn lower(analysis: &Analysis, loss: Option<ValueId>) -> Result<Lowering, Low
     let model = analysis.model;
     let mut lowering = Lowering { opset: model.opset(), ir_version: model.ir_version, ..Lowering::default() };
     opset(analysis, &mut lowering)?;
+    inputs(analysis, &mut lowering)?;
     ir_version(analysis, &mut lowering)?;
     outputs(analysis, loss, &mut lowering)?;
     Ok(lowering)
@@ -66,13 +75,45 @@ fn opset(analysis: &Analysis, lowering: &mut Lowering) -> Result<(), LowerError>
 
 fn ir_version(analysis: &Analysis, lowering: &mut Lowering) -> Result<(), LowerError> {
     let found = lowering.ir_version;
-    if found <= NEWEST_IR {
+    let (wanted, why) = match found {
+        ..FIRST_WITHOUT_INPUTS => (COMMON_IR, "since initializers need not be inputs"),
+        FIRST_WITHOUT_INPUTS..=NEWEST_IR => return Ok(()),
+        _ => (NEWEST_IR, "the newest that ONNX Runtime 1.19.2 reads"),
+    };
+    lowering.ir_version = wanted;
+    let replacement = Replacement { part: Part::IrVersion, with: Substitute::IrVersion(wanted) };
+    let reason = format!("IR version {found} → {wanted}, {why}");
+    change(analysis, lowering, reason, vec![(replacement, Standin::IrVersion)])
+}
+
+/// Initializers that are inputs as well: generate_artifacts makes inputs of parameters itself, and two of one name are refused.
+fn inputs(analysis: &Analysis, lowering: &mut Lowering) -> Result<(), LowerError> {
+    let graph = &analysis.graph;
+    let is_initializer = |v: &ValueId| graph.initializer(*v).is_some();
+    let doubled: Vec<usize> = (0..graph.inputs.len()).filter(|i| is_initializer(&graph.inputs[*i])).collect();
+    if doubled.is_empty() {
         return Ok(());
     }
-    lowering.ir_version = NEWEST_IR;
-    let replacement = Replacement { part: Part::IrVersion, with: Substitute::IrVersion(NEWEST_IR) };
-    let reason = format!("IR version {found} → {NEWEST_IR}, the newest that ONNX Runtime 1.19.2 reads");
-    change(analysis, lowering, reason, vec![(replacement, Standin::IrVersion)])
+    let each: Vec<Bytes> =
+        (0..graph.inputs.len()).map(|i| record_bytes(analysis.model, Part::Input(i))).collect::<Result<_, _>>()?;
+    // They come back all at once, in the place of the first that stays.
+    let is_one_block = each.windows(2).all(|pair| pair[0].as_ptr_range().end == pair[1].as_ptr());
+    if !is_one_block || doubled.len() == each.len() {
+        return Err(LowerError::Inputs { names: names(analysis, &doubled) });
+    }
+    let nothing = |i: &usize| Replacement { part: Part::Input(*i), with: Substitute::Records(Bytes::new()) };
+    lowering.replaced.push(Replaced::new(Standin::Inputs, &each.concat()));
+    let reason =
+        format!("{} initializer(s) are inputs no more: generate_artifacts makes them that itself", doubled.len());
+    let replacements = doubled.iter().map(nothing).collect();
+    lowering.changes.push(Change { reason: reason.clone(), replacements, ..Change::default() });
+    lowering.model.push(reason);
+    Ok(())
+}
+
+fn names(analysis: &Analysis, inputs: &[usize]) -> String {
+    let quoted = inputs.iter().map(|i| format!("{:?}", analysis.graph.name(analysis.graph.inputs[*i])));
+    quoted.collect::<Vec<_>>().join(", ")
 }
 
 /// The loss first, the others in their order, and every one with a shape.

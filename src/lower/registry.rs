@@ -51,9 +51,15 @@ const RULES: &[&[Rule]] = &[
     rules::split::RULES,
     rules::steps::RULES,
     rules::sum::RULES,
+    rules::twice::RULES,
     rules::transpose::RULES,
     rules::trigonometric::RULES,
 ];
+
+/// Every rule, one after another.
+pub fn all() -> impl Iterator<Item = &'static Rule> {
+    RULES.iter().copied().flatten()
+}
 
 /// The rule that a node needs.
 pub fn rule(site: &Site) -> Option<&'static Rule> {
@@ -61,7 +67,7 @@ pub fn rule(site: &Site) -> Option<&'static Rule> {
         return None;
     }
     let op = site.node.op_type();
-    RULES.iter().copied().flatten().find(|rule| rule.ops.contains(&op) && (rule.applies)(site))
+    all().find(|rule| rule.ops.contains(&op) && (rule.applies)(site))
 }
 
 /// Whether a gradient has to pass the node: the condition of most rules.

@@ -3,7 +3,7 @@
 use super::path::Path;
 use crate::analysis::Analysis;
 use crate::graph::types::{Dim, TensorType};
-use crate::graph::{Attributes, NodeId};
+use crate::graph::{Attributes, NodeId, ValueId};
 use crate::onnx::NodeProto;
 use crate::regularizer::emit::Tensor;
 
@@ -85,6 +85,15 @@ impl<'a> Site<'a> {
         Some(Tensor { name, ty: self.analysis.types.get(value).clone() })
     }
 
+    /// Names of inputs that are initializers, with no reader but this node.
+    pub fn parameters(&self) -> Vec<String> {
+        let graph = &self.analysis.graph;
+        let inputs = graph.inputs_of(self.id).iter().flatten();
+        let is_own =
+            |v: &&ValueId| graph.initializer(**v).is_some() && graph.uses(**v).iter().all(|u| u.node == self.id);
+        inputs.filter(is_own).map(|v| graph.name(*v).to_owned()).collect()
+    }
+
     /// An input that has to be there.
     pub fn required(&self, slot: usize) -> Known<Tensor> {
         self.input(slot).ok_or_else(|| Refusal(format!("its input {slot} is missing")))
@@ -113,12 +122,16 @@ impl<'a> Site<'a> {
 
     /// A constant input of integers.
     pub fn integers(&self, slot: usize) -> Option<Vec<i64>> {
-        self.analysis.graph.integers(self.analysis.graph.input(self.id, slot)?)
+        let whole = |v: f64| (v.fract() == 0.0 && v.abs() < 9e15).then_some(v as i64);
+        self.numbers(slot)?.into_iter().map(whole).collect()
     }
 
     /// A constant input of numbers.
     pub fn numbers(&self, slot: usize) -> Option<Vec<f64>> {
-        self.analysis.graph.constant(self.analysis.graph.input(self.id, slot)?)
+        let graph = &self.analysis.graph;
+        let value = graph.input(self.id, slot)?;
+        // An initializer that is an input as well is a constant afterwards.
+        graph.constant(value).or_else(|| graph.initial_values(value, LONGEST_LIST))
     }
 
     /// A list of integers that is an attribute in some operator sets and an input in others; `None` when it is neither.
@@ -135,6 +148,9 @@ impl<'a> Site<'a> {
         }
     }
 }
+
+/// Longest constant that rules look at.
+const LONGEST_LIST: usize = 64;
 
 /// Largest number of elements or positions that a rewriting writes into the file.
 const LARGEST: i64 = 1 << 22;

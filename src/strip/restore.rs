@@ -13,7 +13,7 @@ use crate::wire::Model;
 /// What brings the original parts back.
 #[derive(Debug, Default)]
 pub struct Restored {
-    /// The first of the nodes that stand for one becomes that one again.
+    /// The first of the nodes (or inputs) that stand for one becomes that one again; the other inputs go.
     pub replacements: Vec<Replacement>,
     /// By node: whether it stands for an original one, alone or with others. Its outputs keep their names, and readers.
     pub stands_in: HashSet<usize>,
@@ -47,6 +47,14 @@ pub fn restore(model: &Model, graph: &Graph, record: &Record) -> Result<Restored
                 let standins = nodes.remove(name.as_str()).ok_or_else(|| gone(format!("a node {prefix}{name}/…")))?;
                 restored.stands_in.extend(&standins);
                 Part::Node(standins[0])
+            }
+            Standin::Inputs => {
+                let originals = |v: &crate::onnx::ValueInfoProto| !v.name().starts_with(&record.root);
+                let mut left = (0..model.graph.inputs.len()).filter(|i| originals(&model.graph.inputs[*i]));
+                let first = left.next().ok_or_else(|| gone("an input".into()))?;
+                let nothing = |i| Replacement { part: Part::Input(i), with: Substitute::Records(Bytes::new()) };
+                restored.replacements.extend(left.map(nothing));
+                Part::Input(first)
             }
             Standin::Output(i) if *i < model.graph.outputs.len() => Part::Output(*i),
             Standin::Output(i) => return Err(gone(format!("output {i}"))),

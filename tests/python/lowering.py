@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
+import onnx.inliner
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
@@ -92,15 +93,21 @@ class Case:
 
 
 def float64(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same model in float64."""
+    """The same model in float64, without calls of functions."""
     model = copy.deepcopy(model)
+    # onnx's inliner forgets the defaults of a function's attributes.
+    defaults = {(f.domain, f.name): f.attribute_proto for f in model.functions}
+    for call in [n for part in (model.graph, *model.functions) for n in part.node]:
+        given = {a.name for a in call.attribute}
+        call.attribute.extend(a for a in defaults.get((call.domain, call.op_type), []) if a.name not in given)
+    model = onnx.inliner.inline_local_functions(model)
     for value in [*model.graph.input, *model.graph.output, *model.graph.value_info]:
         if value.type.tensor_type.elem_type == FLOAT:
             value.type.tensor_type.elem_type = DOUBLE
     for tensor in model.graph.initializer:
         if tensor.data_type == FLOAT:
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
-    for each in [n for part in (model.graph, *model.functions) for n in part.node]:
+    for each in model.graph.node:
         for attribute in each.attribute:
             if attribute.name == "to" and attribute.i == FLOAT:
                 attribute.i = DOUBLE

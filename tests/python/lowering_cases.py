@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from onnx import AttributeProto, helper
 
 from lowering import FLOAT, Case, node
 
@@ -106,6 +107,9 @@ SUMS = [
     Case("Einsum-sum", [node("Einsum", "h", equation="ijk->j")], (2, 3, 4), rewrites=["Einsum"]),
     Case("Einsum-two-contracted", [node("Einsum", "h p1", equation="bhtd,hde->bte")], (2, 2, 3, 2), {"p1": f(2, 2, 4)}, rewrites=["Einsum"]),
     Case("Einsum-three", [node("Einsum", "h p1 p2", equation="ij,jk,kl->il")], initializers={"p1": f(4, 2), "p2": f(2, 3)}, rewrites=["Einsum"]),
+    Case("Mul-a-parameter-twice", [node("Mul", "p1 p1", "w"), node("Mul", "h w")], initializers={"p1": f(3, 4)}, rewrites=["Mul"]),
+    Case("Add-a-parameter-twice", [node("Add", "p1 p1", "w"), node("Mul", "h w")], initializers={"p1": f(3, 4)}, rewrites=["Add"]),
+    Case("ReduceSumSquare-of-a-parameter", [node("ReduceSumSquare", "p1", "w", axes=[1]), node("Mul", "h w")], initializers={"p1": f(3, 4)}, rewrites=["ReduceSumSquare"]),
     Case("MatMul-vector", [node("MatMul", "h p1")], initializers={"p1": f(4)}, rewrites=["MatMul"]),
     Case("MatMul-batched", [node("MatMul", "h p1")], (2, 3, 4), {"p1": f(4, 2)}),
     Case("MatMul-vector-left", [node("MatMul", "p1 h")], initializers={"p1": f(3)}, rewrites=["MatMul"]),
@@ -259,6 +263,9 @@ WINDOWS = [
             ("dilated-strided", "h p1", (1, 1, 4), {"p1": f(1, 2, 3)}, dict(dilations=[2], strides=[3])),
             ("uneven", "h p1", (1, 2, 4), {"p1": f(2, 1, 4)}, dict(strides=[3], pads=[2, 1])),
             ("output-shape", "h p1", (1, 1, 3, 3), {"p1": f(1, 2, 3, 3)}, dict(strides=[3, 2], output_shape=[10, 8])),
+            ("output-shape-odd", "h p1", (1, 1, 3, 3), {"p1": f(1, 2, 3, 3)}, dict(strides=[3, 2], output_shape=[8, 6])),
+            ("same-upper", "h p1", (1, 1, 3, 3), {"p1": f(1, 2, 3, 3)}, dict(strides=[2, 2], auto_pad="SAME_UPPER")),
+            ("same-lower", "h p1", (1, 1, 3, 3), {"p1": f(1, 2, 3, 3)}, dict(strides=[2, 2], auto_pad="SAME_LOWER")),
         ]
     ),
 ]
@@ -280,6 +287,12 @@ RECURRENT = [
     ]
 ]
 
+RECURRENT += [
+    Case(f"{op}-{name}", [node(op, words, "y", hidden_size=3)], (4, 2, 2), {w: 0.5 * f(1, g * 3, {"w": 2, "p": 2}.get(w[0], 3)) for w in words.split()[1:]}, rewrites=[op])
+    for op, g in (("LSTM", 4), ("GRU", 3))
+    for name, words in (("frozen", "h w r"), ("frozen-recurrence", "h p1 r"))
+]
+
 DROPOUTS = [
     Case("Dropout-eval", [node("Dropout", "h")], opset=13, rewrites=["Dropout"]),
     Case("Dropout-eval-ratio", [node("Dropout", "h r")], initializers={"r": np.float32(0.4)}, opset=13, rewrites=["Dropout"]),
@@ -290,4 +303,31 @@ SOFTMAXES = [
     *(Case(f"{op}-{opset}-{axis}", [node(op, "h", axis=axis)], (2, 3, 4), opset=opset) for op in ("Softmax", "LogSoftmax") for opset, axis in ((12, 1), (13, 1), (13, -1), (12, 2))),
 ]
 
-CASES = [*ACTIVATIONS, *FUNCTIONS, *SUMS, *REDUCTIONS, *LOSSES, *NORMALISATIONS, *MOVES, *WINDOWS, *RECURRENT, *DROPOUTS, *SOFTMAXES]
+def function(name, inputs, nodes, attributes=(), defaults=()):
+    made = helper.make_function("my.layers", name, inputs, ["y"], nodes, [helper.make_opsetid("", 17), helper.make_opsetid("my.layers", 1)], attributes)
+    made.attribute_proto.extend(defaults)
+    return made
+
+
+def scaled_elu():
+    """Elu with an attribute that has a default, and a call of it."""
+    elu = node("Elu", "x", "y")
+    reference = helper.make_attribute("alpha", 0.0)
+    reference.Clear()
+    reference.name, reference.ref_attr_name, reference.type = "alpha", "slope", AttributeProto.FLOAT
+    elu.attribute.append(reference)
+    return function("Bend", ["x"], [elu], defaults=[helper.make_attribute("slope", 0.5)])
+
+
+DENSE = function("Dense", ["x", "w"], [node("MatMul", "x w", "t"), node("Relu", "t", "y")])
+BLOCK = function("Block", ["x", "w"], [node("Dense", "x w", "t", domain="my.layers"), node("Bend", "t", "y", domain="my.layers", slope=0.3)])
+
+CALLS = [
+    Case("call", [node("Dense", "h p1", domain="my.layers")], initializers={"p1": f(4, 2)}, functions=[DENSE], rewrites=["Dense"]),
+    Case("call-attribute-default", [node("Bend", "h", domain="my.layers")], functions=[scaled_elu()], rewrites=["Bend"]),
+    Case("call-attribute", [node("Bend", "h", domain="my.layers", slope=2.0)], functions=[scaled_elu()], rewrites=["Bend"]),
+    Case("call-nested-twice", [node("Block", "h p1", "a", domain="my.layers"), node("Block", "a p2", domain="my.layers")],
+         initializers={"p1": f(4, 3), "p2": f(3, 2)}, functions=[DENSE, scaled_elu(), BLOCK], rewrites=["Block"]),
+]
+
+CASES = [*CALLS, *ACTIVATIONS, *FUNCTIONS, *SUMS, *REDUCTIONS, *LOSSES, *NORMALISATIONS, *MOVES, *WINDOWS, *RECURRENT, *DROPOUTS, *SOFTMAXES]

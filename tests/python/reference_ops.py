@@ -96,9 +96,12 @@ class ConvTranspose(OpRun):
         strides, dilations, extra = strides or [1] * n, dilations or [1] * n, output_padding or [0] * n
         begins, ends = (pads or [0] * (2 * n))[:n], (pads or [0] * (2 * n))[n:]
         full = [strides[i] * (x.shape[i + 2] - 1) + dilations[i] * (w.shape[i + 2] - 1) + 1 + extra[i] for i in range(n)]
-        if output_shape:
+        if output_shape or auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+            output_shape = output_shape or [x.shape[i + 2] * strides[i] for i in range(n)]
             total = [max(0, full[i] - output_shape[i]) for i in range(n)]
-            begins, ends = [t // 2 for t in total], [t - t // 2 for t in total]
+            ends, begins = [t // 2 for t in total], [t - t // 2 for t in total]
+            if auto_pad == "SAME_UPPER":
+                begins, ends = ends, begins
             full = [max(full[i], output_shape[i] + begins[i]) for i in range(n)]
         outputs = w.shape[1]
         y = np.zeros((x.shape[0], group * outputs, *full), x.dtype)

@@ -156,6 +156,26 @@ def test_newer_operator_sets_and_ir_versions_are_lowered_and_come_back(inject, g
     assert back.read_bytes() == model.SerializeToString()
 
 
+@pytest.mark.parametrize("ir_version, first", [(3, "x"), (3, "w"), (7, "x"), (7, "w")])
+def test_initializers_that_are_inputs_as_well_are_inputs_no_more_and_come_back(inject, gradients, per_inject, tmp_path, ir_version, first):
+    model = small("h = MatMul(x, w) y = Elu(h) loss = ReduceMean<keepdims=0>(y)", opset=12, ir_version=ir_version)
+    model.graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [3, 4]))
+    if first == "w":
+        inputs = list(model.graph.input)[::-1]
+        del model.graph.input[:]
+        model.graph.input.extend(inputs)
+    lowered = inject(model, *FOR, "--layers", "elu", "--estimator", "exact", "--coef", 0.5, "--coef-input")
+    assert [i.name for i in lowered.model.graph.input] == ["x", "per_inject/coef"]
+    assert lowered.model.ir_version == (8 if ir_version == 3 else ir_version)
+    path, back = tmp_path / "injected.onnx", tmp_path / "back.onnx"
+    path.write_bytes(lowered.data)
+    per_inject("strip", path, "-o", back)
+    assert back.read_bytes() == model.SerializeToString()
+    lowered = inject(model, *FOR, "--coef", 0)
+    step = gradients(lowered.data, {"x": np.ones((2, 3), np.float32)}, ["w"])
+    np.testing.assert_allclose(step.gradients["w"], np.full((3, 4), 2 / 8), rtol=1e-6)
+
+
 def test_what_cannot_be_rewritten_is_named_node_by_node_before_anything_is_written(per_inject, tmp_path):
     body = """
       h = MatMul(x, w)  a = Elu(h)  e = ReduceMean<keepdims=0>(w)  p = Pow(a, e)

@@ -81,8 +81,8 @@ fn axes(site: &Site, x: &Tensor, weight: &Tensor, n: usize) -> Known<Vec<Axis>> 
             let input = input.ok_or("its input's length decides its padding and is known only to the running graph")?;
             let wanted = shape.as_ref().map_or(input * stride, |s| s[axis]);
             let total = (stride * (input - 1) + extra[axis] + taps - wanted).max(0);
-            // With an odd total ONNX Runtime gives the beginning more for SAME_UPPER only.
-            begin = if auto_pad == "SAME_UPPER" { total - total / 2 } else { total / 2 };
+            // With an odd total the beginning gets more, but for SAME_UPPER.
+            begin = if auto_pad == "SAME_UPPER" { total / 2 } else { total - total / 2 };
             end = total - begin;
         }
         // An output_shape beyond the last tap is filled up.

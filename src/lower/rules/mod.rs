@@ -3,6 +3,7 @@
 //! Every module says **what** it rewrites, **why** ONNX Runtime training 1.19.2 wants it, and the **equation**, which holds exactly; the
 //! arithmetic is arranged so that it neither overflows nor cancels, and so that the derivative is right where a function has a kink.
 
+pub mod along;
 pub mod batch_normalization;
 pub mod cast_like;
 pub mod choose;
@@ -37,4 +38,5 @@ pub mod steps;
 pub mod sum;
 pub mod transpose;
 pub mod trigonometric;
+pub mod twice;
 pub mod window;

@@ -3,13 +3,14 @@
 //! **Why.** AveragePool's gradient takes the shape from the graph's declarations: a symbolic batch makes it empty, and training fails or
 //! goes wrong; it ignores dilations. No gradient of the others is registered.
 //!
-//! **Equation.** Average = Σ window/cells, the cells being those inside the map unless `count_include_pad`; with 1×1 windows it is a slice
-//! with steps. Lp = (Σ|x|ᵖ)^{1/p}. GlobalMaxPool is MaxPool over the whole map, or a maximum as in ReduceMax where the map's size is open.
+//! **Equation.** Average = Σ window/cells, the cells being those inside the map unless `count_include_pad`: a product with a constant matrix
+//! along each axis, or a convolution with ones where the map's size is open; with 1×1 windows it is a slice with steps. Lp = (Σ|x|ᵖ)^{1/p}. GlobalMaxPool is MaxPool over the whole map, or a maximum as in ReduceMax where the map's size is open.
 
 use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
 use crate::lower::builder::{Builder, Extent, Made};
 use crate::lower::registry::{Rule, on_path};
+use crate::lower::rules::along::{Map, product};
 use crate::lower::rules::reductions::extremum;
 use crate::lower::rules::window::{Window, channel_sums, window_sum};
 use crate::lower::site::{Known, Site, extent, rank, rank_from, written_out};
@@ -67,6 +68,9 @@ fn average(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
                 .into(),
         );
     }
+    if let Some(mean) = separated(b, &x, rank, &window, !counts_padding)? {
+        return Ok(vec![mean.into()]);
+    }
     let sums = channel_sums(b, &x, rank, &window);
     if counts_padding || !window.is_padded() {
         return Ok(vec![b.divided(&sums, window.cells()).into()]);
@@ -80,6 +84,33 @@ fn average(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
     let ones = b.plus(&zeros, 1.0);
     let counts = window_sum(b, &ones, &window);
     Ok(vec![b.binary("Div", &sums, &counts).into()])
+}
+
+/// Longest axis of a map whose windows are worth a matrix.
+const LONGEST: u64 = 512;
+
+/// Means over windows, axis by axis, where the map's lengths are fixed: the window is a product of intervals, and so is the number of
+/// its cells inside the map (`inside_only`) or in all.
+fn separated(b: &mut Builder, x: &Tensor, rank: usize, window: &Window, inside_only: bool) -> Known<Option<Tensor>> {
+    let lengths: Option<Vec<u64>> = x.ty.dims.as_ref().and_then(|dims| dims.iter().skip(2).map(Dim::known).collect());
+    let Some(lengths) = lengths.filter(|l| l.iter().all(|n| (1..=LONGEST).contains(n))) else { return Ok(None) };
+    let spatial: Vec<Dim> = lengths.iter().map(|n| Dim::Known(*n)).collect();
+    let results: Option<Vec<u64>> = window.slid(&spatial).iter().map(Dim::known).collect();
+    let Some(results) = results.filter(|l| l.iter().all(|n| (1..=LONGEST).contains(n))) else { return Ok(None) };
+    let mut mean = x.clone();
+    for (axis, (from, to)) in lengths.iter().zip(&results).enumerate() {
+        let mut map = Map::zero(*from, *to);
+        for i in 0..*to {
+            let start = extent(i) * window.strides[axis] - window.pads[axis];
+            let cells: Vec<i64> =
+                (0..extent(window.kernel[axis])).map(|k| start + k * window.dilations[axis]).collect();
+            let inside = cells.iter().filter(|j| (0..extent(*from)).contains(j)).count();
+            let count = if inside_only { inside } else { cells.len() };
+            cells.iter().for_each(|j| map.add(i, *j, 1.0 / count.max(1) as f64));
+        }
+        mean = product(b, &mean, axis + 2, rank, &map);
+    }
+    Ok(Some(mean))
 }
 
 /// |x|ᵖ.
@@ -118,7 +149,10 @@ fn lp(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
     let window = window(site, &x)?;
     let p = site.int("p", 2);
     let power = power(b, &x, p);
-    let sums = channel_sums(b, &power, rank, &window);
+    let sums = match separated(b, &power, rank, &window, false)? {
+        Some(mean) => b.times(&mean, window.cells()),
+        None => channel_sums(b, &power, rank, &window),
+    };
     Ok(vec![root(b, &sums, p).into()])
 }
 

@@ -2,9 +2,9 @@
 //! that run forward.
 //!
 //! **Why.** The gradient builder counts inputs by position: without initial_h (and initial_c) it wires the next input there. The kernels
-//! of training know the forward direction, the default activations and whole sequences only.
+//! of training know the forward direction, the default activations and whole sequences only, and crash unless W and R are both trained.
 //!
-//! **Equation.** The same operator with zeros, which is what leaving them out means. Running backward is running forward over the
+//! **Equation.** The same operator with zeros, which is what leaving them out means; a frozen W becomes W + 0·Σt for a trained t. Running backward is running forward over the
 //! reversed sequence, with the output reversed again; both ways is one of each, side by side.
 
 use crate::graph::Attributes;
@@ -28,6 +28,12 @@ pub const RULES: &[Rule] = &[
         ops: &["LSTM", "GRU"],
         because: "its training kernel runs forward only",
         applies: |site| site.on_path() && direction(site) != "forward",
+        rewrite,
+    },
+    Rule {
+        ops: &["LSTM", "GRU"],
+        because: "its training kernel crashes where W or R is frozen",
+        applies: |site| site.on_path() && (1..=2).any(|slot| !site.needs_gradient(slot)),
         rewrite,
     },
     Rule {
@@ -91,6 +97,11 @@ fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
     let hidden = size(&recurrence, 2)?;
     written_out(extent(directions.saturating_mul(hidden).saturating_mul(8)))?;
     let mut inputs: Vec<Option<Tensor>> = (0..=PEEPHOLES).map(|slot| site.input(slot)).collect();
+    for (slot, weight) in inputs.iter_mut().enumerate().take(3).skip(1) {
+        if !site.needs_gradient(slot) {
+            *weight = Some(touched(site, b, &site.required(slot)?)?);
+        }
+    }
     if inputs[BIAS].is_none() {
         let gates = if is_lstm(site) { 4 } else { 3 };
         inputs[BIAS] = Some(b.zeros(&x, &[directions, 2 * gates * hidden]));
@@ -119,6 +130,17 @@ fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
     };
     let is_there = |slot: usize| site.node.output.get(slot).is_some_and(|o| !o.is_empty());
     Ok((0..site.outputs()).map(|slot| if is_there(slot) { join(b, slot).into() } else { Made::nothing() }).collect())
+}
+
+/// The same values, on the path of a gradient that is 0.
+fn touched(site: &Site, b: &mut Builder, frozen: &Tensor) -> Known<Tensor> {
+    // Parameters are smaller than sequences.
+    let trained = [1, 2, BIAS, FIRST_STATE, FIRST_STATE + 1, 0].into_iter().find(|slot| site.needs_gradient(*slot));
+    let trained =
+        trained.and_then(|slot| site.input(slot)).ok_or("what it is trained through is none of its inputs")?;
+    let sum = b.reduce("ReduceSum", &trained, None, false);
+    let nothing = b.times(&sum, 0.0);
+    Ok(b.binary("Add", frozen, &nothing))
 }
 
 /// One direction as a node that runs forward; its outputs as they were in the direction's own time.

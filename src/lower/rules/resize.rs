@@ -2,13 +2,14 @@
 //!
 //! **Why.** Their gradient has no kernel on the CPU.
 //!
-//! **Equation.** Each axis on its own. Nearest: Gather at the source positions. Linear and cubic: a product with the constant matrix of
-//! weights, out × in. Source positions follow `coordinate_transformation_mode` and `nearest_mode` as the specification has them.
+//! **Equation.** Each axis on its own: a product with the constant matrix of weights, out × in, which for nearest has a single 1 in a row;
+//! on long axes nearest is Gather at the source positions. Source positions follow `coordinate_transformation_mode` and `nearest_mode` as the specification has them.
 
 use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
 use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::{Rule, on_path};
+use crate::lower::rules::along::{Map, product};
 use crate::lower::site::{self, Known, Refusal, Site, extent, rank, size, written_out};
 use crate::regularizer::emit::Tensor;
 
@@ -22,6 +23,9 @@ pub const RULES: &[Rule] = &[Rule {
 
 /// Largest matrix of weights.
 const LARGEST: i64 = 1 << 20;
+
+/// Longest axis on which a product is faster than Gather, whose gradient adds one element at a time.
+const SHORT: i64 = 64;
 
 /// How one axis is resized.
 struct Scaling {
@@ -42,13 +46,12 @@ fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
     };
     for (k, axis) in axes.iter().enumerate() {
         let Some(scaling) = scaling(site, &x, k, *axis, axes.len())? else { continue };
-        x = match site.node.string("mode").unwrap_or("nearest") {
-            "nearest" => {
-                let positions =
-                    (0..scaling.resized).map(|i| nearest(site, &scaling, i)).collect::<Known<Vec<i64>>>()?;
-                b.pick(&x, *axis, &positions)
-            }
-            mode => weighted(site, b, &x, *axis, rank, &scaling, mode)?,
+        let mode = site.node.string("mode").unwrap_or("nearest");
+        x = if mode == "nearest" && scaling.length > SHORT {
+            let positions = (0..scaling.resized).map(|i| nearest(site, &scaling, i)).collect::<Known<Vec<i64>>>()?;
+            b.pick(&x, *axis, &positions)
+        } else {
+            product(b, &x, *axis, rank, &map(site, &scaling, mode)?)
         };
     }
     Ok(vec![x.into()])
@@ -134,44 +137,22 @@ fn nearest(site: &Site, s: &Scaling, i: i64) -> Known<i64> {
     Ok((rounded as i64).clamp(0, s.length - 1))
 }
 
-/// The product with the matrix of weights along an axis.
-fn weighted(
-    site: &Site,
-    b: &mut Builder,
-    x: &Tensor,
-    axis: usize,
-    rank: usize,
-    s: &Scaling,
-    mode: &str,
-) -> Known<Tensor> {
+/// The weights of all positions, as a map of the axis.
+fn map(site: &Site, s: &Scaling, mode: &str) -> Known<Map> {
     if s.resized < 1 || s.resized.saturating_mul(s.length) > LARGEST {
         return Err("its matrix of weights would be too large".into());
     }
-    let mut weights = vec![0.0; usize::try_from(s.resized * s.length).unwrap_or_default()];
-    for i in 0..s.resized {
-        let at = source(site, s, i)?;
-        for (position, weight) in taps(site, at, s, mode)? {
-            weights[(i * s.length + position.clamp(0, s.length - 1)) as usize] += weight;
-        }
-    }
     let unsigned = |n: i64| u64::try_from(n).unwrap_or_default();
-    if axis + 1 == rank {
-        let columns: Vec<f64> = (0..s.length)
-            .flat_map(|j| (0..s.resized).map(move |i| (i, j)))
-            .map(|(i, j)| weights[(i * s.length + j) as usize])
-            .collect();
-        let matrix = b.matrix(x, unsigned(s.length), unsigned(s.resized), &columns);
-        return Ok(b.matmul(x, &matrix));
+    let mut map = Map::zero(unsigned(s.length), unsigned(s.resized));
+    for i in 0..s.resized {
+        let taps = if mode == "nearest" {
+            vec![(nearest(site, s, i)?, 1.0)]
+        } else {
+            taps(site, source(site, s, i)?, s, mode)?
+        };
+        taps.iter().for_each(|(position, weight)| map.add(unsigned(i), (*position).clamp(0, s.length - 1), *weight));
     }
-    let matrix = b.matrix(x, unsigned(s.resized), unsigned(s.length), &weights);
-    if axis + 2 == rank {
-        return Ok(b.matmul(&matrix, x));
-    }
-    let mut perm: Vec<usize> = (0..rank).collect();
-    perm.swap(axis, rank - 2);
-    let moved = b.transpose(x, &perm);
-    let product = b.matmul(&matrix, &moved);
-    Ok(b.transpose(&product, &perm))
+    Ok(map)
 }
 
 /// Positions and weights that make one output.

@@ -17,7 +17,7 @@ use crate::regularizer::emit::Tensor;
 pub const RULES: &[Rule] = &[Rule {
     ops: &["Resize", "Upsample"],
     because: "its gradient has no kernel on the CPU",
-    applies: on_path,
+    applies: |site| on_path(site) || site.node.op_type() == "Upsample",
     rewrite,
 }];
 

@@ -4,11 +4,38 @@ use bytes::Bytes;
 
 use super::{LowerError, Lowering};
 use crate::analysis::Analysis;
-use crate::graph::ValueId;
+use crate::graph::{NodeId, ValueId};
 use crate::onnx::{OperatorSetIdProto, ValueInfoProto};
 use crate::patch::{Change, Part, Replacement, Substitute};
 use crate::record::{Replaced, Standin};
 use crate::wire::record_bytes;
+
+/// The oldest operator set in which ONNX Runtime's gradients are valid: they hold Gemm without a third input, and LessOrEqual.
+const OLDEST_OPSET: i64 = 12;
+
+/// Since this one, operands broadcast as they do today.
+const BROADCASTING: i64 = 7;
+
+/// Operators that mean something else, or nothing, from operator set 11 on, and that no rule rewrites.
+const CHANGED: &[&str] = &[
+    "ATen",
+    "Affine",
+    "Crop",
+    "DynamicSlice",
+    "GRUUnit",
+    "GivenTensorFill",
+    "If",
+    "ImageScaler",
+    "Loop",
+    "NonMaxSuppression",
+    "ParametricSoftplus",
+    "Resize",
+    "Scale",
+    "ScaledTanh",
+    "Scan",
+    "Scatter",
+    "TopK",
+];
 
 /// The newest operator set that ONNX Runtime 1.19.2 knows.
 const NEWEST_OPSET: i64 = 21;
@@ -56,21 +83,44 @@ fn change(
 
 fn opset(analysis: &Analysis, lowering: &mut Lowering) -> Result<(), LowerError> {
     let found = lowering.opset;
-    if found < 11 {
-        let problem = "and ONNX Runtime's gradients need 11 or later; convert it with onnx.version_converter".into();
+    let (wanted, why) = match found {
+        OLDEST_OPSET..=NEWEST_OPSET => return Ok(()),
+        ..OLDEST_OPSET => (OLDEST_OPSET, "the first that ONNX Runtime's gradients can be written in"),
+        _ => (NEWEST_OPSET, "the newest that ONNX Runtime 1.19.2 knows"),
+    };
+    if let Some(problem) = cannot_be_raised(analysis).filter(|_| found < OLDEST_OPSET) {
+        let problem = format!(
+            "ONNX Runtime's gradients need {OLDEST_OPSET} or later, and {problem}; convert the model with onnx.version_converter"
+        );
         return Err(LowerError::Opset { found, problem });
-    }
-    if found <= NEWEST_OPSET {
-        return Ok(());
     }
     let imports = &analysis.model.opset_imports;
     let Some(at) = imports.iter().position(|o| matches!(o.domain(), "" | "ai.onnx")) else { return Ok(()) };
-    let with = OperatorSetIdProto { version: Some(NEWEST_OPSET), ..imports[at].clone() };
+    let with = OperatorSetIdProto { version: Some(wanted), ..imports[at].clone() };
     let domain = imports[at].domain().to_owned();
     let replacement = Replacement { part: Part::OpsetImport(at), with: Substitute::OpsetImport(with) };
-    lowering.opset = NEWEST_OPSET;
-    let reason = format!("operator set {found} → {NEWEST_OPSET}, the newest that ONNX Runtime 1.19.2 knows");
+    lowering.opset = wanted;
+    let reason = format!("operator set {found} → {wanted}, {why}");
     change(analysis, lowering, reason, vec![(replacement, Standin::OpsetImport(domain))])
+}
+
+/// Why a model cannot be read as one of operator set 12, where that is so.
+fn cannot_be_raised(analysis: &Analysis) -> Option<String> {
+    if analysis.model.opset() < BROADCASTING {
+        return Some(format!("before {BROADCASTING} operands do not broadcast by themselves"));
+    }
+    if !analysis.model.functions.is_empty() {
+        return Some("the model has functions".into());
+    }
+    let graph = &analysis.graph;
+    let is_changed = |i: &usize| {
+        let node = &graph.nodes[*i];
+        // The mask of Dropout became one of booleans.
+        (CHANGED.contains(&node.op_type()) && analysis.model.opset() < 11)
+            || (node.op_type() == "Dropout" && node.output.len() > 1)
+    };
+    let found = (0..graph.nodes.len()).find(is_changed)?;
+    Some(format!("{} changed in between", graph.describe(NodeId(u32::try_from(found).ok()?))))
 }
 
 fn ir_version(analysis: &Analysis, lowering: &mut Lowering) -> Result<(), LowerError> {

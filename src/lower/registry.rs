@@ -20,6 +20,7 @@ pub struct Rule {
 
 /// Every rule. Of several for one operator the first that applies counts.
 const RULES: &[&[Rule]] = &[
+    rules::old_forms::RULES,
     rules::batch_normalization::RULES,
     rules::cast_like::RULES,
     rules::choose::RULES,

@@ -330,4 +330,24 @@ CALLS = [
          initializers={"p1": f(4, 3), "p2": f(3, 2)}, functions=[DENSE, scaled_elu(), BLOCK], rewrites=["Block"]),
 ]
 
-CASES = [*CALLS, *ACTIVATIONS, *FUNCTIONS, *SUMS, *REDUCTIONS, *LOSSES, *NORMALISATIONS, *MOVES, *WINDOWS, *RECURRENT, *DROPOUTS, *SOFTMAXES]
+OLD = [
+    *(
+        Case(f"{name}-{opset}", nodes, shape, constants, opset=opset, rewrites=rewrites)
+        for opset in (7, 8, 9, 10, 11)
+        for name, nodes, shape, constants, rewrites in [
+            ("Elu", [node("Elu", "h")], (3, 4), {}, ["Elu"]),
+            ("Gemm", [node("Gemm", "h p1 p2", "g"), node("Softmax", "g", axis=1)], (3, 4), {"p1": f(4, 2), "p2": f(2)}, None),
+            *([("Clip", [node("Clip", "h", min=-0.5, max=0.4)], (3, 4), {}, ["Clip"]),
+               ("Pad", [node("Pad", "h", pads=[0, 1, 0, 2], value=0.5)], (3, 4), {}, ["Pad"])] if opset < 11 else
+              [("Clip", [node("Clip", "h lo hi")], (3, 4), {"lo": np.float32(-0.5), "hi": np.float32(0.4)}, None)]),
+            ("Dropout", [node("Dropout", "h", ratio=0.3)], (3, 4), {}, ["Dropout"]),
+            ("Conv", [node("Conv", "h p1", "g", pads=[1, 1, 1, 1]), node("MaxPool", "g", kernel_shape=[2, 2])], (2, 2, 4, 4), {"p1": f(3, 2, 3, 3)}, None),
+            ("ReduceSum", [node("ReduceSum", "h", axes=[1], keepdims=0)], (3, 4, 2), {}, None),
+            ("Unsqueeze", [node("Unsqueeze", "h", "u", axes=[1]), node("Squeeze", "u", axes=[1])], (3, 4), {}, None),
+            *([("Slice", [node("Slice", "h", axes=[1], starts=[1], ends=[3])], (3, 4), {}, ["Slice"])] if opset < 10 else []),
+        ]
+    ),
+    Case("Upsample-9", [node("Upsample", "h s", mode="nearest")], (2, 2, 2, 3), {"s": f32(1, 1, 2, 2)}, opset=9, rewrites=["Upsample"]),
+]
+
+CASES = [*CALLS, *OLD, *ACTIVATIONS, *FUNCTIONS, *SUMS, *REDUCTIONS, *LOSSES, *NORMALISATIONS, *MOVES, *WINDOWS, *RECURRENT, *DROPOUTS, *SOFTMAXES]

@@ -219,11 +219,15 @@ def test_a_graph_without_a_loss_is_rewritten_all_the_same(inject):
     assert [o.name for o in lowered.model.graph.output] == ["y"]
 
 
-def test_old_operator_sets_are_refused_with_the_way_out(per_inject, tmp_path):
-    source = tmp_path / "source.onnx"
-    source.write_bytes(small("h = MatMul(x, w) y = Elu(h) loss = ReduceMean<keepdims=0>(y)", opset=9).SerializeToString())
-    sentence = taps.refusal(per_inject(source, *FOR, "--coef", 0, "-o", tmp_path / "target.onnx", check=False))
-    assert "imports operator set 9" in sentence and "onnx.version_converter" in sentence
+def test_what_changed_since_an_old_operator_set_is_refused_with_the_way_out(per_inject, tmp_path):
+    for opset, body, problem in (
+        (9, "h = MatMul(x, w) v, i = TopK<k=2>(h) loss = ReduceMean<keepdims=0>(v)", "node 1 (TopK) changed in between"),
+        (6, "h = MatMul(x, w) y = Elu(h) loss = ReduceMean<keepdims=0>(y)", "do not broadcast by themselves"),
+    ):
+        source = tmp_path / "source.onnx"
+        source.write_bytes(small(body, opset=opset).SerializeToString())
+        sentence = taps.refusal(per_inject(source, *FOR, "--coef", 0, "-o", tmp_path / "target.onnx", check=False))
+        assert f"imports operator set {opset}" in sentence and problem in sentence and "onnx.version_converter" in sentence
 
 
 def test_without_coefficient_zero_layers_are_asked_for(per_inject, reference, tmp_path):

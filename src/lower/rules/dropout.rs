@@ -26,7 +26,7 @@ pub const RULES: &[Rule] = &[
     },
 ];
 
-/// Before operator set 12 there is no training mode: it was a property of the run, and ONNX Runtime's run is an inference.
+/// Without the third input it is an inference.
 fn is_off(site: &Site) -> bool {
     match site.input(2) {
         None => true,

@@ -21,6 +21,7 @@ pub mod matmul;
 pub mod negative_log_likelihood;
 pub mod normalisations;
 pub mod normalise;
+pub mod old_forms;
 pub mod pad;
 pub mod pooling;
 pub mod pow;

@@ -3,8 +3,9 @@
 //! **Why.** AveragePool's gradient takes the shape from the graph's declarations: a symbolic batch makes it empty, and training fails or
 //! goes wrong; it ignores dilations. No gradient of the others is registered.
 //!
-//! **Equation.** Average = Σ window/cells, the cells being those inside the map unless `count_include_pad`: a product with a constant matrix
-//! along each axis, or a convolution with ones where the map's size is open; with 1×1 windows it is a slice with steps. Lp = (Σ|x|ᵖ)^{1/p}. GlobalMaxPool is MaxPool over the whole map, or a maximum as in ReduceMax where the map's size is open.
+//! **Equation.** Average = Σ window/cells, the cells being those inside the map unless `count_include_pad`: a product with a constant
+//! matrix along each axis, or a convolution with ones where the map's size is open; with 1×1 windows it is a slice with steps. Lp =
+//! (Σ|x|ᵖ)^{1/p}. GlobalMaxPool is MaxPool over the whole map, or a maximum as in ReduceMax where the map's size is open.
 
 use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};

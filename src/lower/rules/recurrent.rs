@@ -1,11 +1,11 @@
-//! **What.** LSTM and GRU get the initial states and biases that they leave out; those that run backward, or both ways, become ones
-//! that run forward.
+//! **What.** LSTM and GRU get the initial states and biases that they leave out; those that run backward, or both ways, become ones that
+//! run forward.
 //!
 //! **Why.** The gradient builder counts inputs by position: without initial_h (and initial_c) it wires the next input there. The kernels
 //! of training know the forward direction, the default activations and whole sequences only, and crash unless W and R are both trained.
 //!
-//! **Equation.** The same operator with zeros, which is what leaving them out means; a frozen W becomes W + 0·Σt for a trained t. Running backward is running forward over the
-//! reversed sequence, with the output reversed again; both ways is one of each, side by side.
+//! **Equation.** The same operator with zeros, which is what leaving them out means; a frozen W becomes W + 0·Σt for a trained t. Running
+//! backward is running forward over the reversed sequence, with the output reversed again; both ways is one of each, side by side.
 
 use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};

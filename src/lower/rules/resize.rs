@@ -2,8 +2,9 @@
 //!
 //! **Why.** Their gradient has no kernel on the CPU.
 //!
-//! **Equation.** Each axis on its own: a product with the constant matrix of weights, out × in, which for nearest has a single 1 in a row;
-//! on long axes nearest is Gather at the source positions. Source positions follow `coordinate_transformation_mode` and `nearest_mode` as the specification has them.
+//! **Equation.** Each axis on its own: a product with the constant matrix of weights, out × in, which for nearest has a single 1 in a
+//! row; on long axes nearest is Gather at the source positions. Source positions follow `coordinate_transformation_mode` and
+//! `nearest_mode` as the specification has them.
 
 use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
@@ -17,7 +18,7 @@ use crate::regularizer::emit::Tensor;
 pub const RULES: &[Rule] = &[Rule {
     ops: &["Resize", "Upsample"],
     because: "its gradient has no kernel on the CPU",
-    applies: on_path,
+    applies: |site| on_path(site) || site.node.op_type() == "Upsample",
     rewrite,
 }];
 

@@ -8,6 +8,7 @@ use thiserror::Error;
 use crate::graph::{Graph, GraphError, NodeId};
 use crate::patch::{Change, Part, Patch, Rename};
 use crate::record::{Added, Record};
+use crate::step::Step;
 use crate::wire::fields::{graph as graph_field, node as node_field};
 use crate::wire::{Model, WireError, structure_digest};
 
@@ -59,6 +60,25 @@ pub enum StripError {
 pub fn plan(model: &Model) -> Result<(Patch, Record), StripError> {
     let mut records = Record::all(model).map_err(|problem| StripError::BadRecord { problem })?;
     let (metadata, record) = records.pop().ok_or(StripError::NotInjected)?;
+    let mut changes = Vec::new();
+    for recorded in &record.steps {
+        let step = Step::of(model, recorded.entry, &record.root)?;
+        let (task_loss, outputs) = (Some(recorded.task_loss.clone()), recorded.outputs.clone());
+        let own = Record { task_loss, outputs, added: recorded.added, steps: Vec::new(), ..record.clone() };
+        let elsewhere =
+            || WireError::NoSuchPlace { what: format!("the injection in training_info {}", recorded.entry) };
+        changes.push(step.translate(undo(&step.model, &own)?).ok_or_else(elsewhere)?);
+    }
+    if record.steps.is_empty() {
+        changes.push(undo(model, &record)?);
+    }
+    let reason = "take the record out".into();
+    changes.push(Change { reason, removals: vec![Part::Metadata(metadata)], ..Change::default() });
+    Ok((Patch { changes, widths: record.widths.clone() }, record))
+}
+
+/// What takes an injection out of one graph.
+fn undo(model: &Model, record: &Record) -> Result<Change, StripError> {
     let graph = Graph::of(model)?;
     let task = record.task_loss.as_ref();
     let is_task = |name: &str| task.is_some_and(|t| t.to == name);
@@ -100,8 +120,7 @@ pub fn plan(model: &Model) -> Result<(Patch, Record), StripError> {
             change.removals.push(Part::Output(i));
         }
     }
-    change.removals.push(Part::Metadata(metadata));
-    all_there(&record, found)?;
+    all_there(record, found)?;
     // The sum under the loss's own name is read by nodes of the model, which read the task loss again afterwards; so are sums of gradients.
     let read_outside: Vec<&str> =
         task.map(|t| t.from.as_str()).into_iter().chain(record.gradients.iter().map(|g| g.to.as_str())).collect();
@@ -124,7 +143,7 @@ pub fn plan(model: &Model) -> Result<(Patch, Record), StripError> {
         let rename = |place| Rename { place, from: gradient.to.clone(), to: gradient.from.clone() };
         change.renames.extend(others.map(|u| rename(graph.place_of_use(*u))));
     }
-    Ok((Patch { changes: vec![change], widths: record.widths.clone() }, record))
+    Ok(change)
 }
 
 /// Whether a stripped model has the structure that the record remembers: the same bytes, but for elements of initializers.

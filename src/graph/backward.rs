@@ -2,7 +2,7 @@
 //!
 //! The gradient of a value h is called `<h>_grad`; where it has several contributions, `<h>_grad_0`, `<h>_grad_1` …, a Sum makes it.
 
-use super::{Graph, NodeId, Slot, Use, ValueId};
+use super::{Attributes, Graph, NodeId, Slot, Use, ValueId};
 use crate::onnx::NodeProto;
 
 /// Whether each node belongs to the backward pass.
@@ -68,16 +68,36 @@ pub fn gradient_name(name: &str) -> String {
     format!("{name}_grad")
 }
 
-/// Operators that compute gradients: those of ONNX Runtime's gradient builder, and ONNX's Gradient.
+/// Operators that compute gradients, as ONNX Runtime's gradient builder writes them. It puts MaxPoolGrad and its kin into the default domain.
 pub fn computes_gradients(domain: &str, op: &str) -> bool {
-    match domain {
-        // ONNX Runtime writes MaxPoolGrad and its kin into the default domain.
-        "" | "ai.onnx" | "com.microsoft" => {
-            op.ends_with("Grad") || op.starts_with("InPlaceAccumulator") || op.contains("GradientBuilder")
-        }
-        "ai.onnx.preview.training" | "ai.onnx.training" => op == "Gradient",
-        _ => false,
-    }
+    matches!(domain, "" | "ai.onnx" | "com.microsoft")
+        && (op.ends_with("Grad") || op.starts_with("InPlaceAccumulator") || op.contains("GradientBuilder"))
+}
+
+/// A Gradient node of `ai.onnx.preview.training`, which asks whoever runs the graph for derivatives.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request<'m> {
+    /// The node.
+    pub node: NodeId,
+    /// Whose derivatives: the loss. The attribute `y`.
+    pub of: &'m str,
+    /// By what: the attribute `xs`.
+    pub by: Vec<&'m str>,
+}
+
+/// Every Gradient node of a graph, in file order.
+pub fn requests<'m>(graph: &Graph<'m>) -> Vec<Request<'m>> {
+    let is_request = |n: &NodeProto| {
+        n.op_type() == "Gradient" && matches!(n.domain(), "ai.onnx.preview.training" | "ai.onnx.training")
+    };
+    let nodes = (0..graph.nodes.len() as u32).map(NodeId).filter(|id| is_request(graph.node(*id)));
+    nodes
+        .filter_map(|id| {
+            let xs = graph.node(id).attribute("xs").map(|a| a.strings.as_slice()).unwrap_or_default();
+            let by = xs.iter().filter_map(|x| std::str::from_utf8(x).ok()).collect();
+            Some(Request { node: id, of: graph.node(id).string("y")?, by })
+        })
+        .collect()
 }
 
 /// Whether a node is a recurrent operator of ONNX, or the form of it that also returns what its gradient needs.

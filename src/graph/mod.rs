@@ -24,8 +24,8 @@ use petgraph::visit::Topo;
 
 pub use constant::{Attributes, tensor_elements};
 pub use error::{GraphError, describe_node};
-pub use scope::bodies;
 use scope::captures_of;
+pub use scope::{bodies, bodies_mut};
 
 use crate::onnx::{FunctionProto, NodeProto};
 use crate::patch::Place;

@@ -9,6 +9,7 @@ mod options;
 pub mod report;
 mod seed;
 mod term;
+mod training_info;
 
 pub use error::InjectError;
 pub use options::{At, Estimator, Form, Options, Outputs};
@@ -20,11 +21,13 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 
 use crate::analysis::Analysis;
+use crate::graph::NodeId;
+use crate::graph::backward::requests;
 use crate::graph::kind::Kind;
 use crate::graph::work::Work;
 use crate::onnx::{NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto};
 use crate::patch::{Anchor, Change, Encoded, Patch, Rename};
-use crate::record::{self, Original, Record, RecordedLayer, Renamed};
+use crate::record::{self, Original, Record, RecordedLayer, RecordedStep, Renamed};
 use crate::regularizer::emit::{Emission, Emitter, Tensor};
 use crate::regularizer::{Exact, Reduction, Regularizer, Sampled, View};
 use crate::select::{SelectError, Selector};
@@ -68,25 +71,88 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan, InjectError> {
         return Err(InjectError::TwoOpsets { first: *first, second: *other });
     }
     Record::all(model).map_err(|problem| InjectError::BadRecord { problem })?;
+    if training_info::is_meant(model, options)? {
+        return training_info::plan(model, options);
+    }
     let analysis = Analysis::with_overrides(model, options.wrt.as_deref(), options.freeze.as_deref())?;
-    let target = target(&analysis, options)?;
+    let (root, number) = naming::free_root(model, &analysis.graph);
+    let place = Place { root: &root, number, first: 0 };
+    let Draft { patch, mut report, task_loss, gradients, .. } = draft(&analysis, options, &place)?;
+    report.added = added(&patch.changes);
+    let joined = Joined { task_loss, gradients, steps: Vec::new() };
+    finish(model, options, (&root, number), patch, report, joined)
+}
+
+/// Where an injection stands among others.
+#[derive(Debug, Clone, Copy)]
+struct Place<'a> {
+    /// What its names start with.
+    root: &'a str,
+    /// Which injection into the model it is, from 1.
+    number: usize,
+    /// How many layers it has elsewhere already.
+    first: usize,
+}
+
+/// An edit of one graph, without the record of it.
+struct Draft {
+    patch: Patch,
+    report: Report,
+    /// The node that makes the loss.
+    loss_producer: Option<NodeId>,
+    task_loss: Option<Renamed>,
+    gradients: Vec<Renamed>,
+}
+
+/// What the record remembers of how the term was joined to the model.
+struct Joined {
+    task_loss: Option<Renamed>,
+    gradients: Vec<Renamed>,
+    steps: Vec<RecordedStep>,
+}
+
+/// The plan with its record; without layers, nothing at all.
+fn finish(
+    model: &Model,
+    options: &Options,
+    (root, number): (&str, usize),
+    mut patch: Patch,
+    report: Report,
+    joined: Joined,
+) -> Result<Plan, InjectError> {
+    if report.layers.is_empty() {
+        return Ok(Plan { patch: Patch::default(), report });
+    }
+    let record = record(model, options, root, &patch, &report, joined)?;
+    let value = serde_json::to_string(&record).unwrap_or_default();
+    patch.changes.push(Change {
+        reason: "record of this injection, for strip".into(),
+        metadata: vec![StringStringEntryProto { key: Some(Record::key(number)), value: Some(value) }],
+        ..Change::default()
+    });
+    Ok(Plan { patch, report })
+}
+
+/// Plans the injection into one graph.
+fn draft(analysis: &Analysis, options: &Options, place: &Place) -> Result<Draft, InjectError> {
+    let target = target(analysis, options)?;
     let loss = match target {
-        Target::Loss => Some(loss::choose(&analysis, options)?),
-        Target::Gradients if options.loss_term => Some(loss::choose_output(&analysis, options)?),
+        Target::Loss => Some(loss::choose(analysis, options)?),
+        Target::Gradients if options.loss_term => Some(loss::choose_output(analysis, options)?),
         Target::Output | Target::Gradients => None,
     };
 
     let selector: Selector = options.layers.parse().map_err(SelectError::from)?;
     let taps = selector.select(&analysis.graph, &analysis.catalog)?;
     let (taps, led_to) = match target {
-        Target::Gradients => (gradient::forward_only(&analysis, taps), None),
+        Target::Gradients => (gradient::forward_only(analysis, taps), None),
         Target::Loss | Target::Output => (taps, loss.as_ref().map(|l| l.value)),
     };
     let selected = taps.len();
-    let (mut chosen, mut skipped) = layers::resolve(&analysis, taps, options, led_to);
+    let (mut chosen, mut skipped) = layers::resolve(analysis, taps, options, led_to);
     let mut places = Vec::new();
     if target == Target::Gradients {
-        (chosen, places) = gradient::locate(&analysis, chosen, &mut skipped);
+        (chosen, places) = gradient::locate(analysis, chosen, &mut skipped);
     }
     if let Some(first) = skipped.first() {
         if options.strict {
@@ -97,17 +163,18 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan, InjectError> {
             return Err(InjectError::NothingLeft { count: selected, first });
         }
     }
-    let coefficients = coefficients(&analysis, &chosen, options)?;
+    let coefficients = coefficients(analysis, &chosen, options)?;
     if options.coef.is_none()
         && !options.as_output
         && let Some(i) = coefficients.iter().position(|c| *c == 0)
     {
         return Err(match options.coef_overrides.as_slice() {
             [] => InjectError::NoCoefficient,
-            _ => InjectError::NoCoefficientFor { layer: layers::describe(&analysis, &chosen[i].tap) },
+            _ => InjectError::NoCoefficientFor { layer: layers::describe(analysis, &chosen[i].tap) },
         });
     }
-    Injection { analysis: &analysis, options, target, loss, chosen, places, skipped, coefficients }.plan()
+    Injection { analysis, options, target, loss, chosen, places, skipped, coefficients, first: place.first }
+        .draft(place)
 }
 
 /// What the term is joined to.
@@ -202,6 +269,8 @@ struct Injection<'a> {
     skipped: Vec<report::Skipped>,
     /// By chosen layer: 0, or which override.
     coefficients: Vec<usize>,
+    /// How many layers come before these in other graphs.
+    first: usize,
 }
 
 /// One layer, written.
@@ -220,34 +289,34 @@ struct Written {
 type Constants = BTreeMap<String, TensorProto>;
 
 impl Injection<'_> {
-    fn plan(self) -> Result<Plan, InjectError> {
-        let (model, graph) = (self.analysis.model, &self.analysis.graph);
+    fn draft(self, place: &Place) -> Result<Draft, InjectError> {
+        let (model, graph, root) = (self.analysis.model, &self.analysis.graph, place.root);
         let opset = model.opset();
-        let (root, injection) = naming::free_root(model, graph);
-        let (written, constants) = self.write_layers(opset, &root, injection)?;
+        let (written, constants) = self.write_layers(opset, root, place.number)?;
         let anchor = self.anchor()?;
 
-        let term = write_term(&self, opset, &root, &written);
+        let term = write_term(&self, opset, root, &written);
         let work = Work::of(graph, &self.analysis.types, &self.analysis.backward);
         let mut report = self.report(&written, &term, work);
+        let loss_producer = self.loss.as_ref().map(|l| l.producer.0);
         if self.chosen.is_empty() {
-            return Ok(Plan { patch: Patch::default(), report });
+            return Ok(Draft {
+                patch: Patch::default(),
+                report,
+                loss_producer,
+                task_loss: None,
+                gradients: Vec::new(),
+            });
         }
         let renamed = |(place, layer): (&gradient::Place, &Written)| {
             Some(Renamed { from: place.name().to_owned(), to: layer.sum.clone()? })
         };
         let gradients = self.places.iter().zip(&written).filter_map(renamed).collect();
-        let mut patch = self.assemble(&root, written, constants, term, anchor);
-        report.added = added(&patch);
-        let record = self.record(&root, &patch, &report, gradients)?;
-        let value = serde_json::to_string(&record).unwrap_or_default();
-        patch.changes.push(Change {
-            reason: "record of this injection, for strip".into(),
-            metadata: vec![StringStringEntryProto { key: Some(Record::key(injection)), value: Some(value) }],
-            ..Change::default()
-        });
+        let losses = self.loss.as_ref().zip(term.task.clone());
+        let task_loss = losses.map(|(loss, to)| Renamed { from: graph.name(loss.value).to_owned(), to });
+        let patch = self.assemble(root, written, constants, term, anchor);
         report.warnings = warnings(&self, &report);
-        Ok(Plan { patch, report })
+        Ok(Draft { patch, report, loss_producer, task_loss, gradients })
     }
 
     /// The regulariser of layer number `i`.
@@ -255,7 +324,7 @@ impl Injection<'_> {
         match self.options.estimator {
             Estimator::Exact => (Box::new(Exact), None),
             Estimator::Sampled => {
-                let seed = self.options.seed.map(|s| seed::layer_seed(s, injection, i));
+                let seed = self.options.seed.map(|s| seed::layer_seed(s, injection, self.first + i));
                 (Box::new(Sampled { slices: self.options.slices, seed }), seed)
             }
         }
@@ -444,6 +513,7 @@ impl Injection<'_> {
                 op: chosen.tap.node.map(|n| graph.node(n).op_type().to_owned()),
                 activation: chosen.tap.activation.map(|a| a.name().to_owned()),
                 tensor: chosen.layer.h.name.clone(),
+                training_info: None,
                 gradient: self.places.get(i).map(|p| p.name().to_owned()),
                 shape: chosen.layer.h.ty.to_string(),
                 view: chosen.layer.view.name(),
@@ -487,47 +557,45 @@ impl Injection<'_> {
             cost,
         }
     }
-
-    fn record(
-        &self,
-        root: &str,
-        patch: &Patch,
-        report: &Report,
-        gradients: Vec<Renamed>,
-    ) -> Result<Record, InjectError> {
-        let (model, graph) = (self.analysis.model, &self.analysis.graph);
-        Ok(Record {
-            widths: narrowed(model, patch)?,
-            record: record::VERSION,
-            version: env!("CARGO_PKG_VERSION").into(),
-            arguments: self.options.arguments(),
-            root: root.into(),
-            original: Original { structure: structure_digest(model), size: model.file.bytes.len() as u64 },
-            task_loss: self
-                .loss
-                .as_ref()
-                .zip(report.loss.as_ref())
-                .map(|(loss, names)| Renamed { from: graph.name(loss.value).to_owned(), to: names.task.clone() }),
-            gradients,
-            outputs: report.outputs.iter().filter(|o| !o.starts_with(root)).cloned().collect(),
-            added: added(patch),
-            layers: report
-                .layers
-                .iter()
-                .map(|l| RecordedLayer {
-                    name: l.name.clone(),
-                    tensor: l.tensor.clone(),
-                    estimator: report.estimator.into(),
-                    view: l.view.into(),
-                    coef: l.coef,
-                })
-                .collect(),
-        })
-    }
 }
 
-fn added(patch: &Patch) -> record::Added {
-    let count = |of: fn(&Change) -> usize| patch.changes.iter().map(of).sum();
+fn record(
+    model: &Model,
+    options: &Options,
+    root: &str,
+    patch: &Patch,
+    report: &Report,
+    joined: Joined,
+) -> Result<Record, InjectError> {
+    let of_a_step = |o: &String| joined.steps.iter().any(|s| s.outputs.contains(o));
+    Ok(Record {
+        widths: narrowed(model, patch)?,
+        record: record::VERSION,
+        version: env!("CARGO_PKG_VERSION").into(),
+        arguments: options.arguments(),
+        root: root.into(),
+        original: Original { structure: structure_digest(model), size: model.file.bytes.len() as u64 },
+        outputs: report.outputs.iter().filter(|o| !o.starts_with(root) && !of_a_step(o)).cloned().collect(),
+        task_loss: joined.task_loss,
+        gradients: joined.gradients,
+        steps: joined.steps,
+        added: report.added,
+        layers: report
+            .layers
+            .iter()
+            .map(|l| RecordedLayer {
+                name: l.name.clone(),
+                tensor: l.tensor.clone(),
+                estimator: report.estimator.into(),
+                view: l.view.into(),
+                coef: l.coef,
+            })
+            .collect(),
+    })
+}
+
+fn added(changes: &[Change]) -> record::Added {
+    let count = |of: fn(&Change) -> usize| changes.iter().map(of).sum();
     record::Added {
         nodes: count(|c| c.nodes.len()),
         initializers: count(|c| c.initializers.len()),
@@ -592,7 +660,8 @@ fn warnings(injection: &Injection, report: &Report) -> Vec<String> {
             "the model imports operator set {opset}, and ONNX Runtime (1.32) has no CPU kernel of RandomNormal since {NO_RANDOM_KERNELS}; --estimator exact runs there"
         ));
     }
-    if !injection.analysis.has_trainable() && injection.target == Target::Loss {
+    let asked = || !requests(&injection.analysis.graph).is_empty();
+    if !injection.analysis.has_trainable() && injection.target == Target::Loss && !asked() {
         out.push(
             "no initializer is trainable, so nothing says which layers can learn; are the parameters graph inputs?"
                 .into(),

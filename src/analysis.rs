@@ -106,8 +106,10 @@ impl<'m> Analysis<'m> {
                 (types, roles, trained, reach, kind)
             },
         );
-        if backward.is_there() {
-            catalog.leave_out(&graph, |node| backward.has(node));
+        // Nor does what an earlier injection computes stand behind a layer, copies of layers included.
+        let is_no_layer = |node| backward.has(node) || graph.node(node).name().starts_with(ROOT);
+        if catalog.found.iter().any(|f| is_no_layer(f.node)) || backward.is_there() {
+            catalog.leave_out(&graph, is_no_layer);
         }
         Ok(Analysis { model, graph, types, roles, trained, reach, kind, backward, catalog })
     }

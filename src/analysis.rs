@@ -107,7 +107,9 @@ impl<'m> Analysis<'m> {
             },
         );
         // Nor does what an earlier injection computes stand behind a layer, copies of layers included.
-        let is_no_layer = |node| backward.has(node) || graph.node(node).name().starts_with(ROOT);
+        let roots: Vec<String> = Record::all(model).unwrap_or_default().into_iter().map(|(_, r)| r.root).collect();
+        let is_no_layer =
+            |node| backward.has(node) || roots.iter().any(|root| graph.node(node).name().starts_with(root));
         if catalog.found.iter().any(|f| is_no_layer(f.node)) || backward.is_there() {
             catalog.leave_out(&graph, is_no_layer);
         }

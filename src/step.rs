@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use prost::Message;
 
-use crate::graph::bodies_mut;
+use crate::graph::{Attributes, bodies_mut};
 use crate::onnx::{GraphProto, ModelProto, NodeProto, TensorProto};
 use crate::patch::{Anchor, Change, Part, Place, Rename, Root};
 use crate::wire::fields::graph as graph_field;
@@ -198,6 +198,9 @@ impl<'g> Join<'g> {
         for node in &algorithm.node {
             visit_inputs(&mut node.clone(), &mut |name| read.push(name.clone()));
         }
+        // A Gradient node only names what it differentiates.
+        let named = algorithm.node.iter().filter(|n| n.op_type() == "Gradient").filter_map(|n| n.string("y"));
+        read.extend(named.map(str::to_owned));
         read.extend(algorithm.output.iter().map(|v| v.name().to_owned()));
         read.retain(|name| !taken.contains(name));
         let used = needed(main, &producers, read);

@@ -55,13 +55,16 @@ pub fn kind(graph: &Graph<'_>, types: &Types, model: &Model, reach: &Reach) -> K
     if !model.training_info.is_empty() {
         return Kind::TrainingInfo { entries: model.training_info.len() };
     }
-    let mut asked: Vec<ValueId> = requests(graph).iter().filter_map(|r| graph.find(r.of)).collect();
-    asked.dedup();
-    if !asked.is_empty() {
-        return Kind::ForwardLoss { candidates: asked };
-    }
-    let mut candidates = scalar_outputs(graph, types, model);
-    if reach.trains() {
+    let requests = requests(graph);
+    let mut candidates = if requests.is_empty() {
+        scalar_outputs(graph, types, model)
+    } else {
+        let mut asked: Vec<ValueId> = requests.iter().filter_map(|r| graph.find(r.of)).collect();
+        asked.sort_unstable();
+        asked.dedup();
+        asked
+    };
+    if requests.is_empty() && reach.trains() {
         candidates.retain(|v| reach.depends_on_trainable(*v));
     }
     if candidates.is_empty() { Kind::ForwardOnly } else { Kind::ForwardLoss { candidates } }

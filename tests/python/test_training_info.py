@@ -164,7 +164,7 @@ def test_nothing_else_changes_and_strip_gives_back_every_byte(inject, per_inject
 @pytest.mark.parametrize("name", NAMES)
 def test_unknown_fields_and_odd_lengths_of_the_algorithm_survive(inject, per_inject, tmp_path, name):
     def odd_graph(algorithm):
-        return wirefmt.padded(algorithm + wirefmt.encode(wirefmt.unknown(3)), [1, 5, 11, 12], padding=1)
+        return wirefmt.padded(algorithm, [1, 5, 11, 12], padding=1) + wirefmt.encode(wirefmt.unknown(3))
 
     def odd_entry(info):
         return wirefmt.padded(wirefmt.replace(info, 2, odd_graph), [2], padding=2) + wirefmt.encode(wirefmt.unknown(1))

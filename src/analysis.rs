@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::graph::backward::{Backward, gradient_name};
+use crate::graph::backward::{Backward, gradient_name, requests};
 use crate::graph::infer::Types;
 use crate::graph::kind::{Kind, backward_evidence, kind, scalar_outputs};
 use crate::graph::reach::Reach;
@@ -90,6 +90,12 @@ impl<'m> Analysis<'m> {
                     role.because = Because::Backward;
                 }
                 let mut trained = apply_overrides(&roles, wrt, freeze);
+                let requests = requests(&graph);
+                if wrt.is_none() && !requests.is_empty() {
+                    let asked = |r: &InitializerRole| requests.iter().any(|q| q.by.contains(&graph.name(r.value)));
+                    let frozen = |i: usize| freeze.is_some_and(|f| f.get(i).copied().unwrap_or(false));
+                    trained = roles.iter().enumerate().map(|(i, r)| r.is_float && asked(r) && !frozen(i)).collect();
+                }
                 if backward.is_there() {
                     // What is trained has a gradient there; mostly that are graph inputs.
                     let has_gradient = |r: &InitializerRole| graph.find(&gradient_name(graph.name(r.value))).is_some();
@@ -100,8 +106,12 @@ impl<'m> Analysis<'m> {
                 (types, roles, trained, reach, kind)
             },
         );
-        if backward.is_there() {
-            catalog.leave_out(&graph, |node| backward.has(node));
+        // Nor does what an earlier injection computes stand behind a layer, copies of layers included.
+        let roots: Vec<String> = Record::all(model).unwrap_or_default().into_iter().map(|(_, r)| r.root).collect();
+        let is_no_layer =
+            |node| backward.has(node) || roots.iter().any(|root| graph.node(node).name().starts_with(root));
+        if catalog.found.iter().any(|f| is_no_layer(f.node)) || backward.is_there() {
+            catalog.leave_out(&graph, is_no_layer);
         }
         Ok(Analysis { model, graph, types, roles, trained, reach, kind, backward, catalog })
     }

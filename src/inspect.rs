@@ -3,17 +3,19 @@
 use serde::Serialize;
 
 use crate::analysis::{Analysis, AnalysisError};
-use crate::graph::GraphError;
+use crate::graph::backward::requests;
 use crate::graph::kind::Kind;
 use crate::graph::warn::warnings;
 use crate::graph::work::Work;
+use crate::graph::{Graph, GraphError};
 use crate::inject::gradient::locate;
 use crate::inject::layers::{describe, resolve};
 use crate::inject::report::{ModelSummary, Skipped};
 use crate::inject::{Estimator, Options};
-use crate::record::Record;
+use crate::record::{ROOT, Record};
 use crate::regularizer::{Exact, Regularizer, Sampled};
 use crate::select::{SelectError, Selector, Tap};
+use crate::step::Step;
 use crate::wire::Model;
 
 /// Version of the JSON layout.
@@ -175,8 +177,24 @@ fn kind_detail(analysis: &Analysis) -> String {
             0 => evidence.clone(),
             n => format!("{evidence}; the gradients of {n} inputs are computed"),
         },
-        Kind::TrainingInfo { entries } => format!("{entries} algorithm graph(s)"),
+        Kind::TrainingInfo { entries } => {
+            let losses = losses_of_steps(analysis.model, *entries);
+            let losses =
+                if losses.is_empty() { "no Gradient node says what a loss is".into() } else { losses.join(", ") };
+            format!("{entries} algorithm graph(s); {losses}")
+        }
     }
+}
+
+/// What the Gradient nodes of each training step differentiate.
+fn losses_of_steps(model: &Model, entries: usize) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in 0..entries {
+        let Ok(step) = Step::of(model, entry, ROOT) else { continue };
+        let Ok(graph) = Graph::of(&step.model) else { continue };
+        found.extend(requests(&graph).iter().map(|r| format!("the loss of training_info {entry} is {:?}", r.of)));
+    }
+    found
 }
 
 fn taps(analysis: &Analysis, work: f64, losses: &[crate::graph::ValueId]) -> Vec<TapReport> {

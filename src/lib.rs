@@ -30,5 +30,6 @@ pub mod patch;
 pub mod record;
 pub mod regularizer;
 pub mod select;
+pub mod step;
 pub mod strip;
 pub mod wire;

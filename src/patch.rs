@@ -37,6 +37,8 @@ pub struct Width {
 pub struct Change {
     /// Why, as a sentence for the report.
     pub reason: String,
+    /// Which graph it is about; operator sets and metadata belong to the model whatever this is.
+    pub graph: Root,
     /// Nodes to add, in topological order among themselves.
     pub nodes: Encoded<NodeProto, 1>,
     /// Where the nodes go.
@@ -184,7 +186,17 @@ impl<M, const FIELD: u32> fmt::Debug for Encoded<M, FIELD> {
     }
 }
 
-/// Where added nodes go in the main graph's node list.
+/// A graph of the model that stands in no node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Root {
+    /// The main graph.
+    #[default]
+    Main,
+    /// The algorithm graph of the `training_info` at this position.
+    Algorithm(usize),
+}
+
+/// Where added nodes go in the graph's node list.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Anchor {
     /// Right after the node at this position.
@@ -194,7 +206,7 @@ pub enum Anchor {
     End,
 }
 
-/// One string of the main graph that becomes another: a node's input or output, or a name inside a body.
+/// One string of the graph that becomes another: a node's input or output, or a name inside a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rename {
     /// Where the string stands.
@@ -205,7 +217,7 @@ pub struct Rename {
     pub to: String,
 }
 
-/// A path from the main graph to one of its fields: (field number, occurrence) at each level.
+/// A path from the change's graph to one of its fields: (field number, occurrence) at each level.
 ///
 /// `[(1, 12), (1, 0)]` is the first input of node 12; `[(1, 12), (5, 0), (6, 0), (1, 3), (1, 1)]` the second input of node 3 in
 /// the graph that is node 12's first attribute. Field numbers are those of `schemas/onnx.proto`.
@@ -214,15 +226,15 @@ pub type Place = Vec<(u32, usize)>;
 /// A part of the model, by its position in its list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Part {
-    /// A node of the main graph.
+    /// A node of the graph.
     Node(usize),
-    /// An initializer of the main graph.
+    /// An initializer of the graph.
     Initializer(usize),
-    /// A value_info of the main graph.
+    /// A value_info of the graph.
     ValueInfo(usize),
-    /// An input of the main graph.
+    /// An input of the graph.
     Input(usize),
-    /// An output of the main graph.
+    /// An output of the graph.
     Output(usize),
     /// An operator set import of the model.
     OpsetImport(usize),
@@ -239,7 +251,7 @@ impl Patch {
         let is_nothing = |c: &Change| {
             c.nodes.is_empty()
                 && c.value_info.is_empty()
-                && Change { reason: String::new(), at: c.at, ..nothing.clone() }
+                && Change { reason: String::new(), graph: c.graph, at: c.at, ..nothing.clone() }
                     == Change { reason: String::new(), ..c.clone() }
         };
         self.changes.iter().all(is_nothing)

@@ -33,6 +33,9 @@ pub struct Record {
     /// Gradients whose readers read a sum instead: `from` is the gradient's name, empty where an input was left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gradients: Vec<Renamed>,
+    /// Training steps that it went into instead of the main graph.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<RecordedStep>,
     /// Added graph outputs whose names do not start with `root`.
     pub outputs: Vec<String>,
     /// How many parts were added: all of them must be there to be taken out.
@@ -117,6 +120,19 @@ impl Replaced {
 
 /// Under the root, names of what takes the place of nodes start so.
 pub const LOWERED: &str = "lower/";
+
+/// An injection into the algorithm graph of one `training_info`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedStep {
+    /// Which `training_info`.
+    pub entry: usize,
+    /// The loss there, and what it is called now.
+    pub task_loss: Renamed,
+    /// Added outputs of that graph whose names do not start with the root.
+    pub outputs: Vec<String>,
+    /// How many parts were added to that graph.
+    pub added: Added,
+}
 
 /// One regularised layer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

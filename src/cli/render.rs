@@ -64,6 +64,14 @@ pub fn injection(report: &Report, output: Option<&Path>) -> String {
     if let Some(loss) = &report.loss {
         sentence(&mut out, &format!("loss {:?} = task loss (now {:?}) + λ·ΣPER", loss.name, loss.task));
     }
+    if report.form == "training_info" {
+        let mut entries: Vec<String> =
+            report.layers.iter().filter_map(|l| l.training_info).map(|n| n.to_string()).collect();
+        entries.dedup();
+        let what =
+            format!("in the algorithm graph of training_info {}; the main graph stays as it is", entries.join(", "));
+        sentence(&mut out, &what);
+    }
     if report.form == "gradient" {
         sentence(&mut out, "gradient form: λ·∂PER/∂h is added to the gradient of each layer's h");
     }

@@ -2,7 +2,10 @@
 //!
 //! The gradient of a value h is called `<h>_grad`; where it has several contributions, `<h>_grad_0`, `<h>_grad_1` …, a Sum makes it.
 
-use super::{Graph, NodeId, Slot, Use, ValueId};
+use petgraph::Direction;
+use petgraph::graph::NodeIndex;
+
+use super::{Attributes, Graph, NodeId, Slot, Use, ValueId};
 use crate::onnx::NodeProto;
 
 /// Whether each node belongs to the backward pass.
@@ -26,13 +29,13 @@ impl Backward {
         let starts = |value: ValueId| graph.producer(value).is_none() && graph.name(value).ends_with("_grad");
         let mut nodes = vec![false; graph.nodes.len()];
         for id in graph.topological_order() {
-            let captured = graph.captures_of(*id).iter().map(|c| c.value);
-            let mut reads = graph.inputs_of(*id).iter().flatten().copied().chain(captured);
             let node = graph.node(*id);
+            let mut made_by = graph.flow().neighbors_directed(NodeIndex::new(id.index()), Direction::Incoming);
             nodes[id.index()] = computes_gradients(node.domain(), node.op_type())
                 // Shapes of forward values that only the backward pass needs.
                 || node.name().contains("_Grad/")
-                || reads.any(|v| starts(v) || graph.producer(v).is_some_and(|(n, _)| nodes[n.index()]));
+                || graph.inputs_of(*id).iter().flatten().any(|v| starts(*v))
+                || made_by.any(|n| nodes[n.index()]);
         }
         Backward { nodes }
     }
@@ -68,16 +71,36 @@ pub fn gradient_name(name: &str) -> String {
     format!("{name}_grad")
 }
 
-/// Operators that compute gradients: those of ONNX Runtime's gradient builder, and ONNX's Gradient.
+/// Operators that compute gradients, as ONNX Runtime's gradient builder writes them. It puts MaxPoolGrad and its kin into the default domain.
 pub fn computes_gradients(domain: &str, op: &str) -> bool {
-    match domain {
-        // ONNX Runtime writes MaxPoolGrad and its kin into the default domain.
-        "" | "ai.onnx" | "com.microsoft" => {
-            op.ends_with("Grad") || op.starts_with("InPlaceAccumulator") || op.contains("GradientBuilder")
-        }
-        "ai.onnx.preview.training" | "ai.onnx.training" => op == "Gradient",
-        _ => false,
-    }
+    matches!(domain, "" | "ai.onnx" | "com.microsoft")
+        && (op.ends_with("Grad") || op.starts_with("InPlaceAccumulator") || op.contains("GradientBuilder"))
+}
+
+/// A Gradient node of `ai.onnx.preview.training`, which asks whoever runs the graph for derivatives.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request<'m> {
+    /// The node.
+    pub node: NodeId,
+    /// Whose derivatives: the loss. The attribute `y`.
+    pub of: &'m str,
+    /// By what: the attribute `xs`.
+    pub by: Vec<&'m str>,
+}
+
+/// Every Gradient node of a graph, in file order.
+pub fn requests<'m>(graph: &Graph<'m>) -> Vec<Request<'m>> {
+    let is_request = |n: &NodeProto| {
+        n.op_type() == "Gradient" && matches!(n.domain(), "ai.onnx.preview.training" | "ai.onnx.training")
+    };
+    let nodes = (0..graph.nodes.len() as u32).map(NodeId).filter(|id| is_request(graph.node(*id)));
+    nodes
+        .filter_map(|id| {
+            let xs = graph.node(id).attribute("xs").map(|a| a.strings.as_slice()).unwrap_or_default();
+            let by = xs.iter().filter_map(|x| std::str::from_utf8(x).ok()).collect();
+            Some(Request { node: id, of: graph.node(id).string("y")?, by })
+        })
+        .collect()
 }
 
 /// Whether a node is a recurrent operator of ONNX, or the form of it that also returns what its gradient needs.
@@ -106,5 +129,70 @@ fn recurrent_slot(graph: &Graph<'_>, value: ValueId) -> Option<GradientOf> {
     match graph.inputs_of(reader).get(slot as usize)? {
         Some(gradient) => Some(GradientOf::Value(*gradient)),
         None => Some(GradientOf::LeftOut(Use { node: reader, slot: Slot::Input(slot) })),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::testing::Net;
+    use crate::wire::Model;
+
+    /// y = relu(x·w), differentiated as ONNX Runtime writes it, with a Shape that only the backward pass needs.
+    fn differentiated() -> Model {
+        Net::new()
+            .input("x", 1, "N 4")
+            .input("w", 1, "4 4")
+            .weight("loss_grad", &[1])
+            .node("MatMul", &["x", "w"], &["a"], vec![])
+            .node("Relu", &["a"], &["h"], vec![])
+            .node("ReduceSum", &["h"], &["loss"], vec![])
+            .node("Shape", &["h"], &["s"], vec![])
+            .node("Expand", &["loss_grad", "s"], &["h_grad"], vec![])
+            .node_of("com.microsoft", "ReluGrad", &["h_grad", "h"], &["a_grad"], vec![])
+            .node("MatMul", &["x", "a_grad"], &["w_grad"], vec![])
+            .output("loss", 1, Some(""))
+            .output("w_grad", 1, None)
+            .build()
+    }
+
+    #[test]
+    fn what_reads_a_gradient_belongs_to_the_backward_pass() {
+        let model = differentiated();
+        let graph = Graph::of(&model).unwrap();
+        let backward = Backward::of(&graph);
+        let flags: Vec<bool> = (0..7).map(|n| backward.has(NodeId(n))).collect();
+        assert_eq!(flags, [false, false, false, false, true, true, true]);
+        let value = |name: &str| graph.find(name).unwrap();
+        assert!(backward.alone_reads(&graph, value("loss_grad")) && !backward.alone_reads(&graph, value("w")));
+    }
+
+    #[test]
+    fn the_gradient_of_a_value_goes_by_its_name_and_must_be_computed() {
+        let model = differentiated();
+        let graph = Graph::of(&model).unwrap();
+        let backward = Backward::of(&graph);
+        let value = |name: &str| graph.find(name).unwrap();
+        assert_eq!(backward.gradient_of(&graph, value("h")), Some(GradientOf::Value(value("h_grad"))));
+        // The loss's own gradient is where it all starts, and nothing is computed of x's.
+        assert_eq!(backward.gradient_of(&graph, value("loss")), None);
+        assert_eq!(backward.gradient_of(&graph, value("x")), None);
+    }
+
+    #[test]
+    fn a_recurrent_output_that_nothing_reads_has_its_place_in_the_gradient_node() {
+        let model = Net::new()
+            .input("x", 1, "5 3 4")
+            .input("g", 1, "1 3 6")
+            .node_of("com.microsoft", "GRUTraining", &["x"], &["y", "yh", "zrh"], vec![])
+            .node_of("com.microsoft", "GRUGrad", &["x", "", "", "", "", "", "y", "zrh", "", "g"], &["x_grad"], vec![])
+            .output("x_grad", 1, None)
+            .build();
+        let graph = Graph::of(&model).unwrap();
+        let backward = Backward::of(&graph);
+        let value = |name: &str| graph.find(name).unwrap();
+        let place = Use { node: NodeId(1), slot: Slot::Input(8) };
+        assert_eq!(backward.gradient_of(&graph, value("y")), Some(GradientOf::LeftOut(place)));
+        assert_eq!(backward.gradient_of(&graph, value("yh")), Some(GradientOf::Value(value("g"))));
     }
 }

@@ -1,7 +1,7 @@
 //! What kind of training graph a model holds. Recognised by what is there, never guessed: where more than one output could be the loss
 //! all of them are listed, and choosing is left to the user.
 
-use super::backward::computes_gradients;
+use super::backward::{computes_gradients, requests};
 use super::infer::Types;
 use super::reach::Reach;
 use super::types::Dim;
@@ -14,7 +14,7 @@ use crate::wire::Model;
 pub enum Kind {
     /// The loss is an output; gradients are taken downstream.
     ForwardLoss {
-        /// The outputs that can be the loss, in output order; at least one.
+        /// The outputs that can be the loss, in output order, or what Gradient nodes differentiate; at least one.
         candidates: Vec<ValueId>,
     },
     /// No output can be a loss.
@@ -46,7 +46,8 @@ impl Kind {
 /// Recognises the kind of the main graph of a model.
 ///
 /// A loss is a float graph output of one element: rank 0, or every dimension 1. An output of unknown shape counts when it is named like
-/// a loss, or when no other output qualifies. Where anything is trained, a loss must depend on it.
+/// a loss, or when no other output qualifies. Where anything is trained, a loss must depend on it. Where Gradient nodes say what they
+/// differentiate, that is the loss.
 pub fn kind(graph: &Graph<'_>, types: &Types, model: &Model, reach: &Reach) -> Kind {
     if let Some(evidence) = backward_evidence(graph) {
         return Kind::ForwardBackward { evidence };
@@ -54,8 +55,16 @@ pub fn kind(graph: &Graph<'_>, types: &Types, model: &Model, reach: &Reach) -> K
     if !model.training_info.is_empty() {
         return Kind::TrainingInfo { entries: model.training_info.len() };
     }
-    let mut candidates = scalar_outputs(graph, types, model);
-    if reach.trains() {
+    let requests = requests(graph);
+    let mut candidates = if requests.is_empty() {
+        scalar_outputs(graph, types, model)
+    } else {
+        let mut asked: Vec<ValueId> = requests.iter().filter_map(|r| graph.find(r.of)).collect();
+        asked.sort_unstable();
+        asked.dedup();
+        asked
+    };
+    if requests.is_empty() && reach.trains() {
         candidates.retain(|v| reach.depends_on_trainable(*v));
     }
     if candidates.is_empty() { Kind::ForwardOnly } else { Kind::ForwardLoss { candidates } }
@@ -90,8 +99,7 @@ pub(crate) fn single_element(types: &Types, value: ValueId) -> Option<bool> {
     if varies { Some(false) } else { known.is_scalar() }
 }
 
-/// What shows that a graph computes gradients: the inputs, outputs and operators of ONNX Runtime's gradient builder, or the Gradient
-/// operator of ONNX.
+/// What shows that a graph computes gradients: the inputs, outputs and operators of ONNX Runtime's gradient builder.
 pub fn backward_evidence(graph: &Graph<'_>) -> Option<String> {
     let named = |values: &[ValueId], suffix: &str| values.iter().map(|v| graph.name(*v)).find(|n| n.ends_with(suffix));
     if let Some(output) = named(&graph.outputs, "_grad.accumulation.out") {

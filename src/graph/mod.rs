@@ -26,7 +26,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 pub use constant::{Attributes, tensor_elements};
 pub use error::{GraphError, describe_node};
 use lists::Lists;
-pub use scope::bodies;
+pub use scope::{bodies, bodies_mut};
 
 use crate::onnx::NodeProto;
 use crate::patch::Place;

@@ -25,6 +25,11 @@ pub fn bodies(node: &NodeProto) -> impl Iterator<Item = (&GraphProto, [(u32, usi
     })
 }
 
+/// The bodies of a node, to be changed.
+pub fn bodies_mut(node: &mut NodeProto) -> impl Iterator<Item = &mut GraphProto> {
+    node.attribute.iter_mut().flat_map(|a| a.g.as_deref_mut().into_iter().chain(&mut a.graphs))
+}
+
 /// The node that a place of an input lies in, however deep, and the input's position.
 pub fn node_at<'m>(nodes: &'m [NodeProto], place: &[(u32, usize)]) -> Option<(&'m NodeProto, u32)> {
     let [(graph::NODE, position), rest @ ..] = place else { return None };

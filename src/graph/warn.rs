@@ -7,6 +7,7 @@ mod tests;
 
 use std::fmt;
 
+use super::backward::requests;
 use super::infer::Types;
 use super::kind::{Kind, scalar_outputs};
 use super::reach::Reach;
@@ -200,7 +201,8 @@ fn frozen_normalization(graph: &Graph<'_>, model: &Model) -> Option<Warning> {
 
 fn loss_problems(graph: &Graph<'_>, model: &Model, types: &Types, reach: &Reach, kind: &Kind) -> Option<Warning> {
     match kind {
-        Kind::ForwardLoss { candidates } if !reach.trains() => {
+        // Gradient nodes may ask for derivatives by graph inputs.
+        Kind::ForwardLoss { candidates } if !reach.trains() && requests(graph).is_empty() => {
             Some(Warning::NothingTrained { loss: graph.name(*candidates.first()?).to_owned() })
         }
         // An output of unknown shape is no loss for certain, unless it is called one.

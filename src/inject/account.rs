@@ -2,13 +2,13 @@
 
 use super::report::{self, CostReport, LayerCost, LayerReport, LossReport, ModelSummary, Report};
 use super::term::Term;
-use super::{Estimator, InjectError, Injection, Written};
+use super::{Estimator, InjectError, Injection, Joined, Options, Written};
 use crate::graph::work::Work;
 use crate::lower::Target;
 use crate::patch::{Change, Patch};
-use crate::record::{self, Original, Record, RecordedLayer, Renamed, Replaced};
+use crate::record::{self, Original, Record, RecordedLayer};
 use crate::regularizer::Reduction;
-use crate::wire::narrowed;
+use crate::wire::{Model, narrowed};
 
 impl Injection<'_> {
     pub(super) fn coef_of(&self, layer: usize) -> f64 {
@@ -43,6 +43,7 @@ impl Injection<'_> {
                 op: chosen.tap.node.map(|n| graph.node(n).op_type().to_owned()),
                 activation: chosen.tap.activation.map(|a| a.name().to_owned()),
                 tensor: chosen.layer.h.name.clone(),
+                training_info: None,
                 gradient: self.places.get(i).map(|p| p.name().to_owned()),
                 shape: chosen.layer.h.ty.to_string(),
                 view: chosen.layer.view.name(),
@@ -89,50 +90,49 @@ impl Injection<'_> {
             cost,
         }
     }
-
-    pub(super) fn record(
-        &self,
-        root: &str,
-        patch: &Patch,
-        report: &Report,
-        gradients: Vec<Renamed>,
-        replaced: Vec<Replaced>,
-    ) -> Result<Record, InjectError> {
-        let (model, graph) = (self.analysis.model, &self.analysis.graph);
-        Ok(Record {
-            widths: narrowed(model, patch)?,
-            record: record::VERSION,
-            version: env!("CARGO_PKG_VERSION").into(),
-            arguments: self.options.arguments(),
-            root: root.into(),
-            original: Original { structure: self.digest.clone(), size: model.file.bytes.len() as u64 },
-            task_loss: self
-                .loss
-                .as_ref()
-                .zip(report.loss.as_ref())
-                .map(|(loss, names)| Renamed { from: graph.name(loss.value).to_owned(), to: names.task.clone() }),
-            gradients,
-            outputs: report.outputs.iter().filter(|o| !o.starts_with(root)).cloned().collect(),
-            added: added(patch),
-            replaced,
-            layers: report
-                .layers
-                .iter()
-                .map(|l| RecordedLayer {
-                    name: l.name.clone(),
-                    tensor: l.tensor.clone(),
-                    estimator: report.estimator.into(),
-                    view: l.view.into(),
-                    coef: l.coef,
-                })
-                .collect(),
-        })
-    }
 }
 
-/// How many parts a patch adds.
-pub fn added(patch: &Patch) -> record::Added {
-    let count = |of: fn(&Change) -> usize| patch.changes.iter().map(of).sum();
+/// The record that the model keeps.
+pub(super) fn record(
+    model: &Model,
+    options: &Options,
+    root: &str,
+    patch: &Patch,
+    report: &Report,
+    joined: Joined,
+    digest: String,
+) -> Result<Record, InjectError> {
+    let of_a_step = |o: &String| joined.steps.iter().any(|s| s.outputs.contains(o));
+    Ok(Record {
+        widths: narrowed(model, patch)?,
+        record: record::VERSION,
+        version: env!("CARGO_PKG_VERSION").into(),
+        arguments: options.arguments(),
+        root: root.into(),
+        original: Original { structure: digest, size: model.file.bytes.len() as u64 },
+        outputs: report.outputs.iter().filter(|o| !o.starts_with(root) && !of_a_step(o)).cloned().collect(),
+        task_loss: joined.task_loss,
+        gradients: joined.gradients,
+        replaced: joined.replaced,
+        steps: joined.steps,
+        added: report.added,
+        layers: report
+            .layers
+            .iter()
+            .map(|l| RecordedLayer {
+                name: l.name.clone(),
+                tensor: l.tensor.clone(),
+                estimator: report.estimator.into(),
+                view: l.view.into(),
+                coef: l.coef,
+            })
+            .collect(),
+    })
+}
+
+/// How many parts some changes add.
+pub fn added(changes: &[Change]) -> record::Added {
+    let count = |of: fn(&Change) -> usize| changes.iter().map(of).sum();
     record::Added {
         nodes: count(Change::added_nodes),
         initializers: count(|c| c.initializers.len()),

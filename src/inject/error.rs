@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use crate::analysis::AnalysisError;
+use crate::graph::GraphError;
 use crate::lower::LowerError;
 use crate::regularizer::Unsupported;
 use crate::select::{ParseError, SelectError};
@@ -185,14 +186,25 @@ pub enum InjectError {
         /// The name given.
         name: String,
     },
-    /// The loss lives in a training_info graph.
+    /// No training_info says what its loss is.
     #[error(
-        "the model's loss lives in its training_info ({entries} of them), which this version leaves alone; \
-         --as-output adds the term to the inference graph"
+        "the model trains by its training_info ({entries} of them), and none of them says what its loss is by a Gradient node \
+         (ai.onnx.preview.training); --loss NAME takes one of the main graph, --as-output adds the term to that"
     )]
     TrainingInfo {
         /// How many there are.
         entries: usize,
+    },
+    /// The loss of a training_info is computed by the main graph.
+    #[error(
+        "training_info {entry}: its loss {loss:?} is computed by the main graph, which is left as it is; \
+         compute the loss in the algorithm graph, or take the main graph's with --loss {loss}"
+    )]
+    LossOfMainGraph {
+        /// Which training_info.
+        entry: usize,
+        /// The loss.
+        loss: String,
     },
     /// The operator set is too old.
     #[error("layer {layer} ({estimator}): {source}; {advice}")]
@@ -225,6 +237,12 @@ pub enum InjectError {
     /// Exposing the task loss of a graph without one.
     #[error("--outputs task: the loss is not touched, so the task loss is what it was")]
     NoTaskLoss,
+}
+
+impl From<GraphError> for InjectError {
+    fn from(error: GraphError) -> Self {
+        InjectError::Analysis(error.into())
+    }
 }
 
 fn nothing_left(count: usize) -> String {

@@ -3,7 +3,8 @@
 use super::error::InjectError;
 use super::options::Options;
 use crate::analysis::Analysis;
-use crate::graph::kind::{Kind, single_element};
+use crate::graph::backward::requests;
+use crate::graph::kind::single_element;
 use crate::graph::{NodeId, Use, ValueId};
 use crate::select::nearest;
 
@@ -24,9 +25,6 @@ pub struct Loss {
 
 /// Finds the loss by name, or as the only output that can be it.
 pub fn choose(analysis: &Analysis, options: &Options) -> Result<Loss, InjectError> {
-    if let (Kind::TrainingInfo { entries }, None) = (&analysis.kind, &options.loss) {
-        return Err(InjectError::TrainingInfo { entries: *entries });
-    }
     let value = match &options.loss {
         Some(name) => named(analysis, name)?,
         None => the_only_candidate(analysis)?,
@@ -44,8 +42,10 @@ pub fn choose(analysis: &Analysis, options: &Options) -> Result<Loss, InjectErro
         return Err(InjectError::BadLoss { name, problem });
     }
     let uses = analysis.graph.uses(value).to_vec();
-    if analysis.graph.is_output(value) {
-        return Ok(Loss { value, producer, task_readers: uses, reached: Vec::new(), total_readers: Vec::new() });
+    // A Gradient node finds what it differentiates by its name.
+    let asked: Vec<NodeId> = requests(&analysis.graph).iter().filter(|r| r.of == name).map(|r| r.node).collect();
+    if analysis.graph.is_output(value) || !asked.is_empty() {
+        return Ok(Loss { value, producer, task_readers: uses, reached: Vec::new(), total_readers: asked });
     }
     let leads = leads_to_scalar_output(analysis);
     let (on, off): (Vec<Use>, Vec<Use>) = uses.into_iter().partition(|u| leads[u.node.index()]);

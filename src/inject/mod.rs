@@ -13,6 +13,7 @@ pub mod report;
 mod seed;
 mod template;
 mod term;
+mod training_info;
 mod warnings;
 
 pub use error::InjectError;
@@ -24,12 +25,12 @@ use std::collections::{BTreeMap, HashMap};
 use rayon::prelude::*;
 
 use crate::analysis::Analysis;
-use crate::graph::ValueId;
 use crate::graph::work::Work;
+use crate::graph::{NodeId, ValueId};
 use crate::lower::{Lowering, Target, lower};
 use crate::onnx::{NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto};
 use crate::patch::{Change, Encoded, Patch};
-use crate::record::{Record, Renamed};
+use crate::record::{Record, RecordedStep, Renamed, Replaced};
 use crate::regularizer::emit::{Elem, Emitter, Tensor};
 use crate::regularizer::{Exact, Layer, Regularizer, Sampled};
 use crate::select::{SelectError, Selector};
@@ -75,22 +76,86 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan, InjectError> {
     {
         return Err(InjectError::TwoOpsets { first: *first, second: *other });
     }
-    let alone = options.is_lowering_alone();
     Record::all(model).map_err(|problem| InjectError::BadRecord { problem })?;
+    if training_info::is_meant(model, options)? {
+        return training_info::plan(model, options);
+    }
     // The digest reads the whole file but its weights, which takes as long as a good part of the analysis.
     let (analysis, digest) = rayon::join(
         || Analysis::with_overrides(model, options.wrt.as_deref(), options.freeze.as_deref()),
         || structure_digest(model),
     );
     let analysis = analysis?;
-    let destination = Destination::of(&analysis, options)?;
+    let (root, number) = naming::free_root(model, &analysis.graph);
+    let place = Place { root: &root, number, first: 0 };
+    let Draft { patch, mut report, joined, .. } = draft(&analysis, options, &place)?;
+    report.added = added(&patch.changes);
+    finish(model, options, &place, patch, report, joined, digest)
+}
+
+/// Where an injection stands among others.
+#[derive(Debug, Clone, Copy)]
+struct Place<'a> {
+    /// What its names start with.
+    root: &'a str,
+    /// Which injection into the model it is, from 1.
+    number: usize,
+    /// How many layers it has elsewhere already.
+    first: usize,
+}
+
+/// An edit of one graph, without the record of it.
+struct Draft {
+    patch: Patch,
+    report: Report,
+    /// The node that makes the loss.
+    loss_producer: Option<NodeId>,
+    joined: Joined,
+}
+
+/// What the record remembers of how the model was changed, beside what was added.
+#[derive(Debug, Default)]
+struct Joined {
+    task_loss: Option<Renamed>,
+    gradients: Vec<Renamed>,
+    replaced: Vec<Replaced>,
+    steps: Vec<RecordedStep>,
+}
+
+/// The plan with its record; where nothing changes, nothing at all.
+fn finish(
+    model: &Model,
+    options: &Options,
+    place: &Place,
+    mut patch: Patch,
+    report: Report,
+    joined: Joined,
+    digest: String,
+) -> Result<Plan, InjectError> {
+    if patch.changes.is_empty() {
+        return Ok(Plan { patch, report });
+    }
+    let record = account::record(model, options, place.root, &patch, &report, joined, digest)?;
+    let value = serde_json::to_string(&record).unwrap_or_default();
+    patch.changes.push(Change {
+        reason: "record of this injection, for strip".into(),
+        metadata: vec![StringStringEntryProto { key: Some(Record::key(place.number)), value: Some(value) }],
+        ..Change::default()
+    });
+    Ok(Plan { patch, report })
+}
+
+/// Plans the injection into one graph.
+fn draft(analysis: &Analysis, options: &Options, place: &Place) -> Result<Draft, InjectError> {
+    let alone = options.is_lowering_alone();
+    let destination = Destination::of(analysis, options)?;
     let loss = match destination {
-        Destination::Loss => match loss::choose(&analysis, options) {
+        Destination::Loss => match loss::choose(analysis, options) {
             // A graph that gets its loss later can be rewritten all the same.
             Err(InjectError::NoLoss { .. }) if options.target.is_some() && alone => None,
             loss => Some(loss?),
         },
-        Destination::Gradients if options.loss_term => Some(loss::choose_output(&analysis, options)?),
+        Destination::Gradients if options.loss_term => Some(loss::choose_output(analysis, options)?),
         Destination::Output | Destination::Gradients => None,
     };
 
@@ -101,14 +166,14 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan, InjectError> {
         None => Vec::new(),
     };
     let (taps, led_to) = match destination {
-        Destination::Gradients => (gradient::forward_only(&analysis, taps), None),
+        Destination::Gradients => (gradient::forward_only(analysis, taps), None),
         Destination::Loss | Destination::Output => (taps, loss.as_ref().map(|l| l.value)),
     };
     let selected = taps.len();
-    let (mut chosen, mut skipped) = layers::resolve(&analysis, taps, options, led_to);
+    let (mut chosen, mut skipped) = layers::resolve(analysis, taps, options, led_to);
     let mut places = Vec::new();
     if destination == Destination::Gradients {
-        (chosen, places) = gradient::locate(&analysis, chosen, &mut skipped);
+        (chosen, places) = gradient::locate(analysis, chosen, &mut skipped);
     }
     let out_of_reach = selector.iter().flat_map(|s| s.out_of_reach(&analysis.catalog));
     skipped.extend(out_of_reach.map(|h| report::Skipped { what: h.description.clone(), reason: h.reason.clone() }));
@@ -121,20 +186,20 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan, InjectError> {
             return Err(InjectError::NothingLeft { count: selected, first });
         }
     }
-    let coefficients = coefficients(&analysis, &chosen, options)?;
+    let coefficients = coefficients(analysis, &chosen, options)?;
     if options.coef.is_none()
         && !options.as_output
         && let Some(i) = coefficients.iter().position(|c| *c == 0)
     {
         return Err(match options.coef_overrides.as_slice() {
             [] => InjectError::NoCoefficient,
-            _ => InjectError::NoCoefficientFor { layer: layers::describe(&analysis, &chosen[i].tap) },
+            _ => InjectError::NoCoefficientFor { layer: layers::describe(analysis, &chosen[i].tap) },
         });
     }
-    let injection =
-        Injection { analysis: &analysis, digest, options, destination, loss, chosen, places, skipped, coefficients };
+    let first = place.first;
+    let injection = Injection { analysis, options, destination, loss, chosen, places, skipped, coefficients, first };
     injection.check_coefficients()?;
-    injection.plan()
+    injection.draft(place)
 }
 
 fn check_numbers(options: &Options) -> Result<(), InjectError> {
@@ -176,8 +241,6 @@ fn coefficients(analysis: &Analysis, chosen: &[Chosen], options: &Options) -> Re
 
 struct Injection<'a> {
     analysis: &'a Analysis<'a>,
-    /// [`structure_digest`] of the model.
-    digest: String,
     options: &'a Options,
     destination: Destination,
     loss: Option<loss::Loss>,
@@ -187,6 +250,8 @@ struct Injection<'a> {
     skipped: Vec<report::Skipped>,
     /// By chosen layer: 0, or which override.
     coefficients: Vec<usize>,
+    /// How many layers come before these in other graphs.
+    first: usize,
 }
 
 /// One layer, written.
@@ -215,42 +280,40 @@ impl Injection<'_> {
         }
     }
 
-    fn plan(self) -> Result<Plan, InjectError> {
-        let (model, graph) = (self.analysis.model, &self.analysis.graph);
-        let (root, injection) = naming::free_root(model, graph);
+    fn draft(self, place: &Place) -> Result<Draft, InjectError> {
+        let (model, graph, root) = (self.analysis.model, &self.analysis.graph, place.root);
         let mut lowering = match self.options.target {
-            Some(Target::OrtTraining) => lower(self.analysis, self.differentiated(), &root)?,
+            Some(Target::OrtTraining) => lower(self.analysis, self.differentiated(), root)?,
             None => Lowering { opset: model.opset(), ir_version: model.ir_version, ..Lowering::default() },
         };
         let opset = lowering.opset;
-        let (written, mut constants) = self.write_layers(opset, &root, injection)?;
+        let (written, mut constants) = self.write_layers(opset, root, place.number)?;
         constants.append(&mut lowering.constants);
         let anchor = self.anchor()?;
 
-        let term = write_term(&self, opset, &root, &written);
+        let term = write_term(&self, opset, root, &written);
         let work = Work::of(graph, &self.analysis.types, &self.analysis.backward);
         let mut report = self.report(&written, &term, work);
         report.rewritten = std::mem::take(&mut lowering.rewritten);
         report.model_changes = std::mem::take(&mut lowering.model);
+        let loss_producer = self.loss.as_ref().map(|l| l.producer.0);
         if self.chosen.is_empty() && lowering.is_empty() {
-            return Ok(Plan { patch: Patch::default(), report });
+            return Ok(Draft { patch: Patch::default(), report, loss_producer, joined: Joined::default() });
         }
         let renamed = |(place, layer): (&gradient::Place, &Written)| {
             Some(Renamed { from: place.name().to_owned(), to: layer.sum.clone()? })
         };
-        let gradients = self.places.iter().zip(&written).filter_map(renamed).collect();
-        let replaced = std::mem::take(&mut lowering.replaced);
-        let mut patch = self.assemble(&root, written, constants, term, anchor, lowering);
-        report.added = added(&patch);
-        let record = self.record(&root, &patch, &report, gradients, replaced)?;
-        let value = serde_json::to_string(&record).unwrap_or_default();
-        patch.changes.push(Change {
-            reason: "record of this injection, for strip".into(),
-            metadata: vec![StringStringEntryProto { key: Some(Record::key(injection)), value: Some(value) }],
-            ..Change::default()
-        });
+        let losses = self.loss.as_ref().zip(report.loss.as_ref());
+        let joined = Joined {
+            task_loss: losses
+                .map(|(loss, names)| Renamed { from: graph.name(loss.value).to_owned(), to: names.task.clone() }),
+            gradients: self.places.iter().zip(&written).filter_map(renamed).collect(),
+            replaced: std::mem::take(&mut lowering.replaced),
+            steps: Vec::new(),
+        };
+        let patch = self.assemble(root, written, constants, term, anchor, lowering);
         report.warnings = warnings(&self, &report);
-        Ok(Plan { patch, report })
+        Ok(Draft { patch, report, loss_producer, joined })
     }
 
     /// The regulariser, with the seed of layer number `i`.
@@ -264,7 +327,7 @@ impl Injection<'_> {
     /// The seed of layer number `i`, where one is asked for and of use.
     fn seed(&self, injection: usize, i: usize) -> Option<u32> {
         let seed = self.options.seed.filter(|_| self.options.estimator == Estimator::Sampled)?;
-        Some(seed::layer_seed(seed, injection, i))
+        Some(seed::layer_seed(seed, injection, self.first + i))
     }
 
     /// Layers that differ in nothing but names share a [`Template`].

@@ -29,7 +29,12 @@ pub fn free_root(model: &Model, graph: &Graph) -> (String, usize) {
     let last = taken.iter().max().copied().unwrap_or(0);
     // Only a forged name holds the greatest number there is.
     let next = last.checked_add(1).or_else(|| (2..last).find(|n| !taken.contains(n))).unwrap_or(last);
-    (if next == 1 { ROOT.to_owned() } else { format!("{ROOT}{next}/") }, next)
+    (root(next), next)
+}
+
+/// The root of injection number `number`.
+pub fn root(number: usize) -> String {
+    if number == 1 { ROOT.to_owned() } else { format!("{ROOT}{number}/") }
 }
 
 /// Node names everywhere, and value names inside bodies.
@@ -70,9 +75,11 @@ impl LayerNames {
         // Path separators inside a name group nodes in viewers; at its start they would leave an empty group.
         let printable = |c: char| if c.is_control() { '_' } else { c };
         let base: String = base.trim_start_matches('/').chars().map(printable).take(LONGEST).collect();
-        // "const" holds the shared constants, "lower" what stands in for other nodes, and a number could be the root of a later injection.
+        // "const" holds the shared constants, "lower" what stands in for other nodes, "call_1" copies of what a call computes, and a number
+        // could be the root of a later injection.
         let base = match base.split('/').next().unwrap_or_default() {
             "const" | "lower" | "" => format!("layer_{base}"),
+            first if first.starts_with("call_") => format!("layer_{base}"),
             first if first.bytes().all(|b| b.is_ascii_digit()) => format!("layer_{base}"),
             _ => base,
         };

@@ -15,7 +15,7 @@ pub struct Report {
     /// The input.
     pub model: ModelSummary,
     /// `loss` where the term is added to the loss, `gradient` where its gradient is added to the gradients that the graph computes,
-    /// `output` where it is an output of its own.
+    /// `training_info` where it is added to the losses of algorithm graphs, `output` where it is an output of its own.
     pub form: &'static str,
     /// The loss that the term was added to.
     pub loss: Option<LossReport>,
@@ -99,6 +99,8 @@ pub struct LayerReport {
     pub activation: Option<String>,
     /// The tapped value.
     pub tensor: String,
+    /// The `training_info` whose algorithm graph regularises it; `None` for the main graph.
+    pub training_info: Option<usize>,
     /// The gradient of the tapped value that the term's is added to, by its name; `None` but in the gradient form.
     pub gradient: Option<String>,
     /// Its type and shape.

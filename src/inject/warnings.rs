@@ -2,6 +2,7 @@
 
 use super::report::{LayerReport, Report};
 use super::{Estimator, Injection};
+use crate::graph::backward::requests;
 use crate::record::Record;
 use crate::regularizer::View;
 
@@ -62,7 +63,8 @@ pub fn warnings(injection: &Injection, report: &Report) -> Vec<String> {
             "the model imports operator set {opset}, and ONNX Runtime (1.32) has no CPU kernel of RandomNormal since {NO_RANDOM_KERNELS}; --estimator exact runs there"
         ));
     }
-    if !injection.analysis.has_trainable() && injection.destination == super::Destination::Loss {
+    let asked = || !requests(&injection.analysis.graph).is_empty();
+    if !injection.analysis.has_trainable() && injection.destination == super::Destination::Loss && !asked() {
         let chosen = injection.options.wrt.is_some() || injection.options.freeze.is_some();
         let why = if chosen {
             "--wrt and --freeze leave no initializer to train, so nothing says which layers can learn"

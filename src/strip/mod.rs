@@ -12,6 +12,7 @@ use thiserror::Error;
 use crate::graph::{Graph, GraphError, NodeId, ValueId};
 use crate::patch::{Change, Part, Patch, Rename};
 use crate::record::{Added, Record, Renamed};
+use crate::step::Step;
 use crate::wire::fields::{graph as graph_field, node as node_field};
 use crate::wire::{Model, ModelFile, WireError, structure_digest_of};
 use restore::restore;
@@ -79,6 +80,25 @@ pub enum StripError {
 pub fn plan(model: &Model) -> Result<(Patch, Record), StripError> {
     let mut records = Record::all(model).map_err(|problem| StripError::BadRecord { problem })?;
     let (metadata, record) = records.pop().ok_or(StripError::NotInjected)?;
+    let mut changes = Vec::new();
+    for recorded in &record.steps {
+        let step = Step::of(model, recorded.entry, &record.root)?;
+        let (task_loss, outputs) = (Some(recorded.task_loss.clone()), recorded.outputs.clone());
+        let own = Record { task_loss, outputs, added: recorded.added, steps: Vec::new(), ..record.clone() };
+        let elsewhere =
+            || WireError::NoSuchPlace { what: format!("the injection in training_info {}", recorded.entry) };
+        changes.push(step.translate(undo(&step.model, &own)?).ok_or_else(elsewhere)?);
+    }
+    if record.steps.is_empty() {
+        changes.push(undo(model, &record)?);
+    }
+    let reason = "take the record out".into();
+    changes.push(Change { reason, removals: vec![Part::Metadata(metadata)], ..Change::default() });
+    Ok((Patch { changes, widths: record.widths.clone() }, record))
+}
+
+/// What takes an injection out of one graph.
+fn undo(model: &Model, record: &Record) -> Result<Change, StripError> {
     let graph = Graph::of(model)?;
     let task = record.task_loss.as_ref();
     let is_task = |name: &str| task.is_some_and(|t| t.to == name);
@@ -93,7 +113,7 @@ pub fn plan(model: &Model) -> Result<(Patch, Record), StripError> {
         is_ours[i] = ours(node.name()) || node.output.iter().any(|o| ours(o)) || makes_total || makes_output;
         found.nodes += usize::from(is_ours[i]);
     }
-    let restored = restore(model, &graph, &record)?;
+    let restored = restore(model, &graph, record)?;
     let kept = restored.becomes_original();
     let gone = (0..is_ours.len()).filter(|i| is_ours[*i] && !kept.contains(i));
     change.removals.extend(gone.map(Part::Node));
@@ -121,8 +141,7 @@ pub fn plan(model: &Model) -> Result<(Patch, Record), StripError> {
             change.removals.push(Part::Output(i));
         }
     }
-    change.removals.push(Part::Metadata(metadata));
-    all_there(&record, found)?;
+    all_there(record, found)?;
     // The sum under the loss's own name is read by nodes of the model, which read the task loss again afterwards; so are sums of gradients.
     let read_outside: HashSet<&str> =
         task.map(|t| t.from.as_str()).into_iter().chain(record.gradients.iter().map(|g| g.to.as_str())).collect();
@@ -149,7 +168,7 @@ pub fn plan(model: &Model) -> Result<(Patch, Record), StripError> {
         let rename = |place| Rename { place, from: gradient.to.clone(), to: gradient.from.clone() };
         change.renames.extend(others.map(|u| rename(graph.place_of_use(*u))));
     }
-    Ok((Patch { changes: vec![change], widths: record.widths.clone() }, record))
+    Ok(change)
 }
 
 /// Whether a stripped file has the structure that the record remembers: the same bytes, but for elements of initializers.

@@ -19,7 +19,7 @@ pub fn structure_digest(model: &Model) -> String {
 
 /// [`structure_digest`] of a file whose nodes nobody needs decoded.
 pub fn structure_digest_of(file: &ModelFile) -> WireResult<String> {
-    Ok(digest(&file.bytes, &Layout::scan(&file.bytes)?.initializers(&file.bytes)?))
+    Ok(digest(&file.bytes, &Layout::scan(&file.bytes)?.graph.initializers(&file.bytes)?))
 }
 
 fn digest(bytes: &[u8], initializers: &[Initializer]) -> String {

@@ -17,7 +17,8 @@ pub fn for_each_external(model: &Model, visit: &mut Visit<'_>) -> WireResult<()>
         head(initializer, visit)?;
     }
     let bytes = &model.file.bytes;
-    for sparse in model.layout.graph.iter().filter(|r| r.field == graph::SPARSE_INITIALIZER && r.is_length_delimited())
+    for sparse in
+        model.layout.graph.records.iter().filter(|r| r.field == graph::SPARSE_INITIALIZER && r.is_length_delimited())
     {
         for part in records(bytes, sparse.payload.clone()) {
             let part = part?;

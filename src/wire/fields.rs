@@ -11,6 +11,11 @@ pub mod model {
     pub const FUNCTIONS: u32 = 25;
 }
 
+/// Fields of `TrainingInfoProto`.
+pub mod training_info {
+    pub const ALGORITHM: u32 = 2;
+}
+
 /// Fields of `GraphProto`.
 pub mod graph {
     pub const NODE: u32 = 1;

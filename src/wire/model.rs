@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
 use rayon::prelude::*;
 
 use super::error::{WireError, WireResult};
-use super::fields::{graph, model};
+use super::fields::{graph, model, training_info};
 use super::file::{ModelFile, recognise_other_format};
 use super::record::{Record, read_varint, records};
 use super::tensor::Initializer;
@@ -62,16 +63,26 @@ pub struct MainGraph {
 pub(super) struct Layout {
     /// Every record of the model message.
     pub model: Vec<Record>,
-    /// Every record of the main graph, over all `graph` fields of the model (protobuf merges repeated ones).
-    pub graph: Vec<Record>,
-    /// For each part of the graph, by field number, indices into `graph` in file order.
+    /// The main graph.
+    pub graph: Arc<GraphLayout>,
+    /// Indices into `model` in file order.
+    pub opset_imports: Vec<u32>,
+    pub metadata: Vec<u32>,
+}
+
+/// Where each part of a graph lies.
+#[derive(Debug, Default)]
+pub(super) struct GraphLayout {
+    /// The messages that the graph is made of (protobuf merges repeated ones), each behind those around it, the outermost first.
+    pub messages: Vec<Vec<Record>>,
+    /// Every record of the graph.
+    pub records: Vec<Record>,
+    /// For each part, indices into `records` in file order.
     pub nodes: Vec<u32>,
     pub initializers: Vec<u32>,
     pub inputs: Vec<u32>,
     pub outputs: Vec<u32>,
     pub value_info: Vec<u32>,
-    pub opset_imports: Vec<u32>,
-    pub metadata: Vec<u32>,
 }
 
 impl Model {
@@ -101,6 +112,21 @@ impl Model {
             .cloned()
             .ok_or_else(|| WireError::NoSuchPlace { what: format!("training_info {index}") })?;
         decode(&self.file.bytes, &range, || format!("training_info {index}"))
+    }
+
+    /// Where the parts of the algorithm graph of a `training_info` lie.
+    pub(super) fn algorithm_layout(&self, index: usize) -> WireResult<GraphLayout> {
+        let is_entry = |r: &&Record| r.field == model::TRAINING_INFO && r.is_length_delimited();
+        let missing = || WireError::NoSuchPlace { what: format!("the algorithm graph of training_info {index}") };
+        let entry = self.layout.model.iter().filter(is_entry).nth(index).ok_or_else(missing)?;
+        let mut messages = Vec::new();
+        for part in records(&self.file.bytes, entry.payload.clone()) {
+            let part = part?;
+            if part.field == training_info::ALGORITHM && part.is_length_delimited() {
+                messages.push(vec![entry.clone(), part]);
+            }
+        }
+        if messages.is_empty() { Err(missing()) } else { GraphLayout::scan(&self.file.bytes, messages) }
     }
 
     fn decode(file: ModelFile) -> WireResult<Self> {
@@ -156,14 +182,14 @@ impl Model {
                 _ => {}
             }
         }
-        decoded.graph = decode_graph(bytes, &layout)?;
+        decoded.graph = decode_graph(bytes, &layout.graph)?;
         decoded.layout = layout;
         decoded.file = file;
         Ok(decoded)
     }
 }
 
-fn decode_graph(bytes: &Bytes, layout: &Layout) -> WireResult<MainGraph> {
+fn decode_graph(bytes: &Bytes, layout: &GraphLayout) -> WireResult<MainGraph> {
     let mut decoded = MainGraph {
         nodes: each(layout, &layout.nodes, |i, payload| {
             let mut node: NodeProto = decode(bytes, &payload, || format!("node {i}"))?;
@@ -177,7 +203,7 @@ fn decode_graph(bytes: &Bytes, layout: &Layout) -> WireResult<MainGraph> {
         initializers: layout.initializers(bytes)?,
         ..MainGraph::default()
     };
-    for record in layout.graph.iter().filter(|r| r.is_length_delimited()) {
+    for record in layout.records.iter().filter(|r| r.is_length_delimited()) {
         match record.field {
             graph::NAME => decoded.name = String::from_utf8_lossy(&bytes[record.payload.clone()]).into_owned(),
             graph::SPARSE_INITIALIZER => {
@@ -195,18 +221,23 @@ fn decode_graph(bytes: &Bytes, layout: &Layout) -> WireResult<MainGraph> {
     Ok(decoded)
 }
 
-fn decode_all<M: Message + Default>(bytes: &Bytes, layout: &Layout, which: &[u32], part: &str) -> WireResult<Vec<M>> {
+fn decode_all<M: Message + Default>(
+    bytes: &Bytes,
+    layout: &GraphLayout,
+    which: &[u32],
+    part: &str,
+) -> WireResult<Vec<M>> {
     each(layout, which, |i, payload| decode(bytes, &payload, || format!("{part} {i}")))
 }
 
 /// Reads parts of the graph side by side.
 fn each<T: Send>(
-    layout: &Layout,
+    layout: &GraphLayout,
     which: &[u32],
     read: impl Fn(usize, Range<usize>) -> WireResult<T> + Send + std::marker::Sync,
 ) -> WireResult<Vec<T>> {
     let mut found = Vec::new();
-    let part = |(i, r): (usize, &u32)| read(i, layout.graph[*r as usize].payload.clone());
+    let part = |(i, r): (usize, &u32)| read(i, layout.records[*r as usize].payload.clone());
     // Into a list of the right size at once; taking the results out of it afterwards happens in place.
     which.par_iter().enumerate().map(part).collect_into_vec(&mut found);
     found.into_iter().collect()
@@ -226,39 +257,53 @@ fn looks_like_a_model(bytes: &[u8]) -> bool {
 }
 
 impl Layout {
-    /// The main graph's initializers, without their elements.
-    pub fn initializers(&self, bytes: &Bytes) -> WireResult<Vec<Initializer>> {
-        each(self, &self.initializers, |_, payload| Initializer::read(bytes, payload))
-    }
-
     pub fn scan(bytes: &[u8]) -> WireResult<Self> {
         let mut layout =
             Layout { model: records(bytes, 0..bytes.len()).collect::<WireResult<_>>()?, ..Layout::default() };
-        for record in layout.model.iter().filter(|r| r.field == model::GRAPH && r.is_length_delimited()) {
-            for part in records(bytes, record.payload.clone()) {
-                layout.graph.push(part?);
-            }
-        }
-        let position = |i: usize| u32::try_from(i).map_err(|_| WireError::TooLarge { size: bytes.len() as u64 });
-        for (i, record) in layout.graph.iter().enumerate().filter(|(_, r)| r.is_length_delimited()) {
-            match record.field {
-                graph::NODE => layout.nodes.push(position(i)?),
-                graph::INITIALIZER => layout.initializers.push(position(i)?),
-                graph::INPUT => layout.inputs.push(position(i)?),
-                graph::OUTPUT => layout.outputs.push(position(i)?),
-                graph::VALUE_INFO => layout.value_info.push(position(i)?),
-                _ => {}
-            }
-        }
+        let is_graph = |r: &&Record| r.field == model::GRAPH && r.is_length_delimited();
+        let messages = layout.model.iter().filter(is_graph).map(|r| vec![r.clone()]).collect();
+        layout.graph = Arc::new(GraphLayout::scan(bytes, messages)?);
         for (i, record) in layout.model.iter().enumerate().filter(|(_, r)| r.is_length_delimited()) {
             match record.field {
-                model::OPSET_IMPORT => layout.opset_imports.push(position(i)?),
-                model::METADATA_PROPS => layout.metadata.push(position(i)?),
+                model::OPSET_IMPORT => layout.opset_imports.push(position(bytes, i)?),
+                model::METADATA_PROPS => layout.metadata.push(position(bytes, i)?),
                 _ => {}
             }
         }
         Ok(layout)
     }
+}
+
+impl GraphLayout {
+    /// The initializers, without their elements.
+    pub fn initializers(&self, bytes: &Bytes) -> WireResult<Vec<Initializer>> {
+        each(self, &self.initializers, |_, payload| Initializer::read(bytes, payload))
+    }
+
+    fn scan(bytes: &[u8], messages: Vec<Vec<Record>>) -> WireResult<Self> {
+        let mut layout = GraphLayout::default();
+        for message in messages.iter().filter_map(|around| around.last()) {
+            for part in records(bytes, message.payload.clone()) {
+                layout.records.push(part?);
+            }
+        }
+        layout.messages = messages;
+        for (i, record) in layout.records.iter().enumerate().filter(|(_, r)| r.is_length_delimited()) {
+            match record.field {
+                graph::NODE => layout.nodes.push(position(bytes, i)?),
+                graph::INITIALIZER => layout.initializers.push(position(bytes, i)?),
+                graph::INPUT => layout.inputs.push(position(bytes, i)?),
+                graph::OUTPUT => layout.outputs.push(position(bytes, i)?),
+                graph::VALUE_INFO => layout.value_info.push(position(bytes, i)?),
+                _ => {}
+            }
+        }
+        Ok(layout)
+    }
+}
+
+fn position(bytes: &[u8], i: usize) -> WireResult<u32> {
+    u32::try_from(i).map_err(|_| WireError::TooLarge { size: bytes.len() as u64 })
 }
 
 #[cfg(test)]

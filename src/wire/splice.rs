@@ -6,15 +6,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
 
 use super::error::{WireError, WireResult};
 use super::fields::{graph, model};
-use super::model::Model;
+use super::model::{GraphLayout, Model};
 use super::record::{Record, put_varint, read_varint, records, varint_width};
-use crate::patch::{Anchor, Change, Part, Patch, Place, Width};
+use crate::patch::{Anchor, Change, Part, Patch, Place, Root, Width};
 
 /// Largest serialised message that protobuf implementations read.
 const PROTOBUF_LIMIT: u64 = i32::MAX as u64;
@@ -78,27 +79,27 @@ pub fn splice(model: &Model, patch: &Patch) -> WireResult<Rope> {
     if size > PROTOBUF_LIMIT { Err(WireError::TooLarge { size }) } else { Ok(rope) }
 }
 
-/// The bytes of a part's record, as they stand in the file.
+/// The bytes of a part's record, as they stand in the file; of the main graph.
 pub fn record_bytes(model: &Model, part: Part) -> WireResult<Bytes> {
-    let edits = Edits { model, list: Vec::new(), frames: BTreeMap::new(), ends: BTreeMap::new() };
-    Ok(model.file.bytes.slice(edits.record_of(part)?.span()))
+    Ok(model.file.bytes.slice(record_of(model, &model.layout.graph, part)?.span()))
 }
 
 /// The widths that length prefixes have now and that undoing the patch will not find by itself. Empty for nearly every file.
 pub fn narrowed(model: &Model, patch: &Patch) -> WireResult<Vec<Width>> {
     // Only a padded length can lose padding, and a look at the messages around the edits costs less than the edits.
     let mut edits = Edits::of(model, &Patch::default())?;
-    edits.note_last_graph();
     for change in &patch.changes {
+        let layout = edits.layout(change.graph)?;
+        edits.frame_last(&layout);
         if let Anchor::After(node) = change.at {
-            let start = edits.graph_record(&model.layout.nodes, node, "node")?.start;
-            edits.frame_around_graph(start);
+            let start = part_of(&layout, &layout.nodes, node, "node")?.start;
+            edits.frame_around(&layout, start);
         }
         for rename in &change.renames {
-            edits.rename(&rename.place, &rename.from, &rename.to)?;
+            edits.rename(&layout, &rename.place, &rename.from, &rename.to)?;
         }
         for replacement in &change.replacements {
-            edits.replace(replacement.part, Bytes::new())?;
+            edits.replace(&layout, replacement.part, Bytes::new())?;
         }
     }
     let bytes = &model.file.bytes;
@@ -135,57 +136,69 @@ struct Edits<'m> {
     list: Vec<Edit>,
     /// By the position of the length prefix.
     frames: BTreeMap<usize, Frame>,
-    /// Where records of a field go, in the graph or in the model: many changes add the same few fields.
-    ends: BTreeMap<(bool, u32), usize>,
+    /// Where records of a field go, in a graph or in the model: many changes add the same few fields.
+    ends: BTreeMap<(Option<usize>, u32), usize>,
+    /// Algorithm graphs that were looked into.
+    algorithms: BTreeMap<usize, Arc<GraphLayout>>,
 }
 
 impl<'m> Edits<'m> {
     fn of(model: &'m Model, patch: &Patch) -> WireResult<Self> {
-        let mut edits = Edits { model, list: Vec::new(), frames: BTreeMap::new(), ends: BTreeMap::new() };
+        let mut edits = Edits {
+            model,
+            list: Vec::new(),
+            frames: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            algorithms: BTreeMap::new(),
+        };
         for change in &patch.changes {
             edits.add_change(change)?;
         }
         Ok(edits)
     }
 
-    /// Notes the message that insertions into the graph go to.
-    fn note_last_graph(&mut self) {
-        let graph = self.model.layout.model.iter().rfind(|r| r.field == model::GRAPH && r.is_length_delimited());
-        if let Some(graph) = graph {
-            self.frame(graph.payload.clone(), graph.length_at, None);
+    /// Where the parts of a graph lie.
+    fn layout(&mut self, root: Root) -> WireResult<Arc<GraphLayout>> {
+        let Root::Algorithm(index) = root else { return Ok(Arc::clone(&self.model.layout.graph)) };
+        if let Some(known) = self.algorithms.get(&index) {
+            return Ok(Arc::clone(known));
         }
+        let found = Arc::new(self.model.algorithm_layout(index)?);
+        self.algorithms.insert(index, Arc::clone(&found));
+        Ok(found)
     }
 
     fn add_change(&mut self, change: &Change) -> WireResult<()> {
-        self.insert_nodes(change)?;
-        self.insert(graph::INITIALIZER, &change.initializers, true);
-        self.insert_records(graph::VALUE_INFO, change.value_info.records(), true);
-        self.insert(graph::INPUT, &change.inputs, true);
-        self.insert(graph::OUTPUT, &change.outputs, true);
-        self.insert(model::OPSET_IMPORT, &change.opset_imports, false);
-        self.insert(model::METADATA_PROPS, &change.metadata, false);
+        let layout = self.layout(change.graph)?;
+        self.insert_nodes(&layout, change)?;
+        self.insert_in_graph(&layout, graph::INITIALIZER, &encoded(graph::INITIALIZER, &change.initializers));
+        self.insert_in_graph(&layout, graph::VALUE_INFO, change.value_info.records());
+        self.insert_in_graph(&layout, graph::INPUT, &encoded(graph::INPUT, &change.inputs));
+        self.insert_in_graph(&layout, graph::OUTPUT, &encoded(graph::OUTPUT, &change.outputs));
+        self.insert_in_model(model::OPSET_IMPORT, &encoded(model::OPSET_IMPORT, &change.opset_imports));
+        self.insert_in_model(model::METADATA_PROPS, &encoded(model::METADATA_PROPS, &change.metadata));
         for rename in &change.renames {
-            self.rename(&rename.place, &rename.from, &rename.to)?;
+            self.rename(&layout, &rename.place, &rename.from, &rename.to)?;
         }
         for part in &change.removals {
-            self.replace(*part, Bytes::new())?;
+            self.replace(&layout, *part, Bytes::new())?;
         }
         for replacement in &change.replacements {
-            self.replace(replacement.part, replacement.with.records())?;
+            self.replace(&layout, replacement.part, replacement.with.records())?;
         }
         Ok(())
     }
 
-    fn insert_nodes(&mut self, change: &Change) -> WireResult<()> {
+    fn insert_nodes(&mut self, layout: &GraphLayout, change: &Change) -> WireResult<()> {
         if change.nodes.is_empty() {
             return Ok(());
         }
         match change.at {
-            Anchor::End => self.insert_records(graph::NODE, change.nodes.records(), true),
+            Anchor::End => self.insert_in_graph(layout, graph::NODE, change.nodes.records()),
             Anchor::After(node) => {
-                let record = self.graph_record(&self.model.layout.nodes, node, "node")?;
+                let record = part_of(layout, &layout.nodes, node, "node")?;
                 let (start, at) = (record.start, record.end);
-                let owner = self.frame_around_graph(start);
+                let owner = self.frame_around(layout, start);
                 let bytes = change.nodes.records().clone();
                 self.list.push(Edit { range: at..at, bytes, owner, field: graph::NODE });
             }
@@ -193,37 +206,33 @@ impl<'m> Edits<'m> {
         Ok(())
     }
 
-    fn insert<M: Message>(&mut self, field: u32, messages: &[M], in_graph: bool) {
-        let mut records = Vec::new();
-        messages.iter().for_each(|m| prost::encoding::message::encode(field, m, &mut records));
-        self.insert_records(field, &records.into(), in_graph);
-    }
-
     /// Puts records behind the last one whose field number is not greater: canonical files stay canonical.
-    fn insert_records(&mut self, field: u32, records: &Bytes, in_graph: bool) {
+    ///
+    /// Everything goes into the last message of the graph; nearly every file has just one.
+    fn insert_in_graph(&mut self, layout: &GraphLayout, field: u32, records: &Bytes) {
         if records.is_empty() {
             return;
         }
-        let bytes = records.clone();
-        let layout = &self.model.layout;
-        let (at, owner) = if in_graph {
-            // Everything goes into the last `graph` record; nearly every file has just one.
-            let graph = layout.model.iter().rfind(|r| r.field == model::GRAPH && r.is_length_delimited());
-            let (payload, length_at) = graph.map_or((0..0, 0), |r| (r.payload.clone(), r.length_at));
-            let at = self.ends.entry((true, field)).or_insert_with(|| after_last(&layout.graph, field, payload.start));
-            let at = *at;
-            (at, Some(self.frame(payload, length_at, None)))
-        } else {
-            (*self.ends.entry((false, field)).or_insert_with(|| after_last(&layout.model, field, 0)), None)
-        };
-        self.list.push(Edit { range: at..at, bytes, owner, field });
+        let start = layout.messages.last().and_then(|around| around.last()).map_or(0, |r| r.payload.start);
+        let at = *self.ends.entry((Some(start), field)).or_insert_with(|| after_last(&layout.records, field, start));
+        let owner = self.frame_last(layout);
+        self.list.push(Edit { range: at..at, bytes: records.clone(), owner, field });
     }
 
-    fn rename(&mut self, place: &Place, from: &str, to: &str) -> WireResult<()> {
+    /// The same in the model itself.
+    fn insert_in_model(&mut self, field: u32, records: &Bytes) {
+        if records.is_empty() {
+            return;
+        }
+        let all = &self.model.layout.model;
+        let at = *self.ends.entry((None, field)).or_insert_with(|| after_last(all, field, 0));
+        self.list.push(Edit { range: at..at, bytes: records.clone(), owner: None, field });
+    }
+
+    fn rename(&mut self, layout: &GraphLayout, place: &Place, from: &str, to: &str) -> WireResult<()> {
         let missing = || WireError::NoSuchPlace { what: format!("{from:?} at {place:?}") };
         let bytes = &self.model.file.bytes;
         let Some(((first_field, first), rest)) = place.split_first() else { return Err(missing()) };
-        let layout = &self.model.layout;
         let list = match *first_field {
             graph::NODE => &layout.nodes,
             graph::INPUT => &layout.inputs,
@@ -231,8 +240,8 @@ impl<'m> Edits<'m> {
             graph::VALUE_INFO => &layout.value_info,
             _ => return Err(missing()),
         };
-        let mut record = self.graph_record(list, *first, "part")?.clone();
-        let mut owner = self.frame_around_graph(record.start);
+        let mut record = part_of(layout, list, *first, "part")?.clone();
+        let mut owner = self.frame_around(layout, record.start);
         for (field, occurrence) in rest {
             owner = Some(self.frame(record.payload.clone(), record.length_at, owner));
             let mut parts = records(bytes, record.payload.clone())
@@ -248,42 +257,14 @@ impl<'m> Edits<'m> {
     }
 
     /// Puts records in the place of a part; none takes it out.
-    fn replace(&mut self, part: Part, records: Bytes) -> WireResult<()> {
-        let span = self.record_of(part)?.span();
+    fn replace(&mut self, layout: &GraphLayout, part: Part, records: Bytes) -> WireResult<()> {
+        let span = record_of(self.model, layout, part)?.span();
         let owner = match part {
             Part::OpsetImport(_) | Part::Metadata(_) | Part::IrVersion => None,
-            _ => self.frame_around_graph(span.start),
+            _ => self.frame_around(layout, span.start),
         };
         self.list.push(Edit { range: span, bytes: records, owner, field: 0 });
         Ok(())
-    }
-
-    fn record_of(&self, part: Part) -> WireResult<&Record> {
-        let layout = &self.model.layout;
-        let in_graph = |list: &[u32], i| self.graph_record(list, i, "part");
-        let in_model = |list: &[u32], i: usize| {
-            let missing = || WireError::NoSuchPlace { what: format!("{part:?}") };
-            list.get(i).and_then(|r| layout.model.get(*r as usize)).ok_or_else(missing)
-        };
-        match part {
-            Part::Node(i) => in_graph(&layout.nodes, i),
-            Part::Initializer(i) => in_graph(&layout.initializers, i),
-            Part::ValueInfo(i) => in_graph(&layout.value_info, i),
-            Part::Input(i) => in_graph(&layout.inputs, i),
-            Part::Output(i) => in_graph(&layout.outputs, i),
-            Part::OpsetImport(i) => in_model(&layout.opset_imports, i),
-            Part::Metadata(i) => in_model(&layout.metadata, i),
-            Part::IrVersion => {
-                let found = layout.model.iter().rfind(|r| (r.field, r.wire_type) == (model::IR_VERSION, 0));
-                found.ok_or_else(|| WireError::NoSuchPlace { what: "an IR version".into() })
-            }
-        }
-    }
-
-    fn graph_record(&self, list: &[u32], index: usize, part: &str) -> WireResult<&Record> {
-        list.get(index)
-            .and_then(|r| self.model.layout.graph.get(*r as usize))
-            .ok_or_else(|| WireError::NoSuchPlace { what: format!("{part} {index}") })
     }
 
     /// Notes a message around an edit; returns its key.
@@ -293,11 +274,19 @@ impl<'m> Edits<'m> {
         length_at
     }
 
-    /// Notes the `graph` record of the model that holds the byte at `at`.
-    fn frame_around_graph(&mut self, at: usize) -> Option<usize> {
-        let holds = |r: &&Record| r.field == model::GRAPH && r.payload.contains(&at);
-        let r = self.model.layout.model.iter().find(holds)?;
-        Some(self.frame(r.payload.clone(), r.length_at, None))
+    /// Notes the message of the graph that holds the byte at `at`, and those around it.
+    fn frame_around(&mut self, layout: &GraphLayout, at: usize) -> Option<usize> {
+        let holds = |around: &&Vec<Record>| around.last().is_some_and(|r| r.payload.contains(&at));
+        self.frame_all(layout.messages.iter().find(holds)?)
+    }
+
+    /// Notes the message that insertions into the graph go to, and those around it.
+    fn frame_last(&mut self, layout: &GraphLayout) -> Option<usize> {
+        self.frame_all(layout.messages.last()?)
+    }
+
+    fn frame_all(&mut self, around: &[Record]) -> Option<usize> {
+        around.iter().fold(None, |parent, r| Some(self.frame(r.payload.clone(), r.length_at, parent)))
     }
 
     /// The rope, and the lengths that lost padding.
@@ -344,6 +333,40 @@ impl<'m> Edits<'m> {
         narrowed.sort_by_key(|w| w.message);
         Ok((Rope { pieces }, narrowed))
     }
+}
+
+/// Where a part of a graph, or of the model, stands.
+fn record_of<'l>(model: &'l Model, layout: &'l GraphLayout, part: Part) -> WireResult<&'l Record> {
+    let in_graph = |list: &[u32], i| part_of(layout, list, i, "part");
+    let missing = || WireError::NoSuchPlace { what: format!("{part:?}") };
+    let whole = &model.layout;
+    let in_model = |list: &[u32], i: usize| list.get(i).and_then(|r| whole.model.get(*r as usize)).ok_or_else(missing);
+    match part {
+        Part::Node(i) => in_graph(&layout.nodes, i),
+        Part::Initializer(i) => in_graph(&layout.initializers, i),
+        Part::ValueInfo(i) => in_graph(&layout.value_info, i),
+        Part::Input(i) => in_graph(&layout.inputs, i),
+        Part::Output(i) => in_graph(&layout.outputs, i),
+        Part::OpsetImport(i) => in_model(&whole.opset_imports, i),
+        Part::Metadata(i) => in_model(&whole.metadata, i),
+        Part::IrVersion => {
+            whole.model.iter().rfind(|r| (r.field, r.wire_type) == (model::IR_VERSION, 0)).ok_or_else(missing)
+        }
+    }
+}
+
+/// A part of a graph, by its position in its list.
+fn part_of<'l>(layout: &'l GraphLayout, list: &[u32], index: usize, part: &str) -> WireResult<&'l Record> {
+    list.get(index)
+        .and_then(|r| layout.records.get(*r as usize))
+        .ok_or_else(|| WireError::NoSuchPlace { what: format!("{part} {index}") })
+}
+
+/// Messages as records of a field.
+fn encoded<M: Message>(field: u32, messages: &[M]) -> Bytes {
+    let mut records = Vec::new();
+    messages.iter().for_each(|m| prost::encoding::message::encode(field, m, &mut records));
+    records.into()
 }
 
 fn push_original(pieces: &mut Vec<Piece>, range: Range<usize>) {

@@ -25,6 +25,7 @@ pub mod graph;
 pub mod inject;
 pub mod inspect;
 pub mod lower;
+mod naming;
 pub mod onnx;
 pub mod patch;
 pub mod record;

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use super::naming::visit_names;
 use super::report::Coefficient;
 use super::{Destination, Injection, Written};
 use crate::graph::types::{Dim, TensorType};
+use crate::naming::visit_names;
 use crate::onnx::attribute_proto::AttributeType;
 use crate::onnx::tensor_proto::DataType;
 use crate::onnx::{AttributeProto, NodeProto, TensorProto, ValueInfoProto};

@@ -24,7 +24,7 @@ use serde::Serialize;
 
 use crate::analysis::{Analysis, AnalysisError};
 use crate::graph::{NodeId, ValueId};
-use crate::inject::naming::LayerNames;
+use crate::naming::LayerNames;
 use crate::onnx::{NodeProto, TensorProto, ValueInfoProto};
 use crate::patch::{Change, Part, Rename, Replacement, Substitute};
 use crate::record::{LOWERED, Replaced, Standin};

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::activation::Activation;
 use super::hidden::hidden_activations;
 use super::pattern::function::Functions;
+use super::pattern::rewritten::rewritten;
 use super::pattern::scan;
 use crate::graph::types::TensorType;
 use crate::graph::{Graph, NodeId, ValueId};
@@ -67,7 +68,7 @@ impl Catalog {
         let functions = Functions::of(&model.functions);
         let ranks = OnceCell::new();
         let rank_of = |name: &str| ranks.get_or_init(|| declared_ranks(model)).get(name).copied();
-        let scan = scan(graph, &functions, &rank_of);
+        let scan = scan(graph, &functions, &rank_of, rewritten(graph, model, &functions));
         let hidden = hidden_activations(graph, &functions, &scan.calls);
         let by_value = index(graph, &scan.found);
         Catalog { found: scan.found, hidden, near_misses: scan.near_misses, by_value }

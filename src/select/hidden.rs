@@ -1,7 +1,6 @@
 //! Activations that no selector reaches: inside the bodies of If, Loop and Scan, and inside local functions.
 
-use std::collections::HashSet;
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::catalog::Hidden;
 use super::pattern::function::Functions;
@@ -66,7 +65,7 @@ impl Search<'_, '_> {
                 let place = format!("inside the {which} of {}{outer}", describe_node(nodes, id));
                 let as_function = as_function(body);
                 if let Ok(graph) = Graph::of_function(&as_function) {
-                    let scan = scan(&graph, self.functions, &|_| None);
+                    let scan = scan(&graph, self.functions, &|_| None, HashMap::new());
                     self.take(graph.nodes, &scan, &place);
                 }
                 self.bodies_in(&body.node, &format!(" {place}"));

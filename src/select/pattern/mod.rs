@@ -16,6 +16,7 @@ mod polynomial;
 mod quotient;
 mod rectifier;
 mod recurrent;
+pub mod rewritten;
 
 #[cfg(test)]
 mod soundness;
@@ -23,6 +24,7 @@ mod soundness;
 pub mod testing;
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 
 use self::function::Functions;
 use self::lookback::Triggers;
@@ -70,14 +72,19 @@ pub struct Scan {
     pub calls: Vec<(u32, NodeId)>,
 }
 
-/// Finds the activations of one graph.
-pub fn scan(graph: &Graph<'_>, functions: &Functions<'_>, rank_of: DeclaredRank<'_>) -> Scan {
+/// Finds the activations of one graph; `known` are those that need no pattern, by their last nodes.
+pub fn scan(
+    graph: &Graph<'_>,
+    functions: &Functions<'_>,
+    rank_of: DeclaredRank<'_>,
+    mut known: HashMap<NodeId, Match>,
+) -> Scan {
     let ops: Vec<Op> = graph.nodes.iter().map(|node| classify(node, functions)).collect();
     let (ends, distance) = (vec![0; ops.len()], vec![u8::MAX; ops.len()]);
     let mut view = View { graph, ops, matches: Vec::new(), ends, distance, near: RefCell::default(), rank_of };
     for node in graph.topological_order() {
         view.distance[node.index()] = view.distance_of(*node);
-        if let Some(found) = view.attempt(*node) {
+        if let Some(found) = known.remove(node).or_else(|| view.attempt(*node)) {
             view.matches.push(found);
             view.ends[node.index()] = u32::try_from(view.matches.len()).unwrap_or(0);
         }

@@ -308,6 +308,18 @@ impl Emitter {
         self.reshape(label, x, &[0, 0, -1], dims)
     }
 
+    /// [m, k] · [n, k]ᵀ by Gemm, which reads the second operand as it lies in memory. Its third became optional with operator set 11.
+    pub fn gemm(&mut self, label: &str, a: &Tensor, b: &Tensor, dims: Option<Vec<Dim>>) -> Tensor {
+        let ty = TensorType { elem: a.ty.elem, dims };
+        let transposed = vec![int("transB", 1)];
+        if self.opset >= 11 {
+            return self.node(label, "Gemm", &[a, b], transposed, ty);
+        }
+        let elem = if a.ty.elem == Elem::F64.onnx() { Elem::F64 } else { Elem::F32 };
+        let zero = self.scalar("zero", elem, 0.0);
+        self.node(label, "Gemm", &[a, b, &zero], transposed, ty)
+    }
+
     /// MatMul with a result of the given dims.
     pub fn matmul(&mut self, label: &str, a: &Tensor, b: &Tensor, dims: Option<Vec<Dim>>) -> Tensor {
         self.node(label, "MatMul", &[a, b], Vec::new(), TensorType { elem: a.ty.elem, dims })

@@ -62,8 +62,10 @@ pub struct Cost {
 /// How rows and directions meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Projection {
-    /// [.., d] · [d, s].
-    RowsTimesDirections,
+    /// [rows, d] · [s, d]ᵀ.
+    RowsByDirections,
+    /// [.., d] · [d, s], of three dimensions and more.
+    StackTimesDirections,
     /// [s, C] · [N, C, L]: maps are projected as they lie in memory, without a transpose.
     DirectionsTimesMaps,
 }
@@ -149,9 +151,10 @@ impl Layer {
     /// Which way the projection goes.
     pub fn projection(&self) -> Projection {
         let rank = self.dims().map(<[Dim]>::len);
-        match self.view {
-            View::Channel if rank.is_none_or(|r| r > 2) => Projection::DirectionsTimesMaps,
-            _ => Projection::RowsTimesDirections,
+        match (self.view, rank) {
+            (View::Flatten, _) | (_, Some(0..=2)) => Projection::RowsByDirections,
+            (View::Channel, _) => Projection::DirectionsTimesMaps,
+            (View::Last, _) => Projection::StackTimesDirections,
         }
     }
 

@@ -64,7 +64,7 @@ pub struct Cost {
 pub enum Projection {
     /// [rows, d] · [s, d]ᵀ.
     RowsByDirections,
-    /// [.., d] · [d, s], of three dimensions and more.
+    /// [.., d] · [d, s], of any dimensions but two.
     StackTimesDirections,
     /// [s, C] · [N, C, L]: maps are projected as they lie in memory, without a transpose.
     DirectionsTimesMaps,
@@ -152,6 +152,7 @@ impl Layer {
     pub fn projection(&self) -> Projection {
         let rank = self.dims().map(<[Dim]>::len);
         match (self.view, rank) {
+            (View::Last, Some(1)) => Projection::StackTimesDirections,
             (View::Flatten, _) | (_, Some(0..=2)) => Projection::RowsByDirections,
             (View::Channel, _) => Projection::DirectionsTimesMaps,
             (View::Last, _) => Projection::StackTimesDirections,

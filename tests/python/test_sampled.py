@@ -82,7 +82,7 @@ def test_the_scatter_shrinks_with_the_square_root_of_the_number_of_slices(inject
     for slices in [4, 64, 1024]:
         injected = sampled(inject, [3, 8], "--slices", slices, "--seed", SEED)
         [normal] = random_nodes(injected.model)
-        assert [list(a.ints) for a in normal.attribute if a.name == "shape"] == [[8, slices]]
+        assert [list(a.ints) for a in normal.attribute if a.name == "shape"] == [[slices, 8]]
         scatter[slices] = runs(session, injected.data, nets.feed(h), RUNS).std()
     # The standard deviation of 200 runs is known to 5 %.
     assert scatter[4] / scatter[64] == pytest.approx(4, rel=0.2)
@@ -96,11 +96,10 @@ def test_slices_are_unit_vectors_that_point_everywhere(inject, session, case, kn
     dims = list(shape) if known == "static" else [f"d{i}" for i in range(len(shape))]
     injected = sampled(inject, dims, "--view", view, "--slices", 128, "--seed", SEED)
     d = closed_form.rows(np.zeros(shape), view).shape[1]
-    name = f"per_inject/{injected.report['layers'][0]['name']}/theta"
-    model = nets.keep_output(injected.model, name)
-    [theta] = runs(session, model, nets.feed(normalised(shape)), 1, name).astype(np.float64)
-    # Divided by √2, and lying the other way where it meets maps from the left.
-    slices = math.sqrt(2) * (theta if view == "channel" and len(shape) > 2 else theta.T)
+    names = [f"per_inject/{injected.report['layers'][0]['name']}/{what}" for what in ("normal", "norm_sqrt_2")]
+    made = session(nets.keep_output(injected.model, *names)).run(names, nets.feed(normalised(shape)))
+    normal, norm = (array.astype(np.float64) for array in made)
+    slices = math.sqrt(2) * normal / norm.reshape(-1, 1)
     assert slices.shape == (128, d)
     # The norm is one sum of d squares in float32.
     np.testing.assert_allclose(np.linalg.norm(slices, axis=1), 1, rtol=1e-6 if d < 1000 else 1e-5)

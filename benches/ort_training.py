@@ -72,6 +72,10 @@ def variants(net: str, folder: pathlib.Path) -> dict[str, pathlib.Path]:
             made[f"{estimator}, {view}, loss form"] = artifacts_of(forward, loss)
             gradient = inject(made["vanilla"], vanilla / f"{view}-{estimator}-gradient.onnx", "--form", "gradient", *term)
             made[f"{estimator}, {view}, gradient form"] = gradient
+    # Layers have rows of equal lengths in the first view only.
+    term = ["--layers", "all", "--coef", "3e-4", "--share-slices", "--view", VIEWS[net][0]]
+    gradient = inject(made["vanilla"], vanilla / "shared-gradient.onnx", "--form", "gradient", *term)
+    made[f"sampled, {VIEWS[net][0]}, gradient form, shared slices"] = gradient
     return made
 
 

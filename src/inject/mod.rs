@@ -35,7 +35,7 @@ use crate::wire::fields::{graph as graph_field, node as node_field};
 use crate::wire::{Model, narrowed, structure_digest};
 use layers::Chosen;
 use report::{CostReport, LayerCost, LayerReport, LossReport, ModelSummary};
-use template::{Emitted, Filled, Filling, Template};
+use template::{Draws, Emitted, Filled, Filling, Template};
 use term::{Term, write_term};
 use warnings::warnings;
 
@@ -128,8 +128,19 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan, InjectError> {
             _ => InjectError::NoCoefficientFor { layer: layers::describe(&analysis, &chosen[i].tap) },
         });
     }
-    let injection =
-        Injection { analysis: &analysis, digest, options, destination, loss, chosen, places, skipped, coefficients };
+    let drawn_by = drawn_by(&chosen, options);
+    let injection = Injection {
+        analysis: &analysis,
+        digest,
+        options,
+        destination,
+        loss,
+        chosen,
+        places,
+        skipped,
+        coefficients,
+        drawn_by,
+    };
     injection.check_coefficients()?;
     injection.plan()
 }
@@ -189,6 +200,17 @@ fn check_numbers(options: &Options) -> Result<(), InjectError> {
     Ok(())
 }
 
+/// The layer whose slices each layer reads: itself, or with shared slices the first one whose rows are as long.
+fn drawn_by(chosen: &[Chosen], options: &Options) -> Vec<usize> {
+    let is_shared = options.share_slices && options.estimator == Estimator::Sampled;
+    let mut firsts = HashMap::new();
+    let first = |(i, c): (usize, &Chosen)| match c.layer.row_length().filter(|_| is_shared) {
+        Some(d) => *firsts.entry((d, c.layer.elem())).or_insert(i),
+        None => i,
+    };
+    chosen.iter().enumerate().map(first).collect()
+}
+
 /// λ of every chosen layer: 0 is the common one, k + 1 the k-th override.
 fn coefficients(analysis: &Analysis, chosen: &[Chosen], options: &Options) -> Result<Vec<usize>, InjectError> {
     let taps: Vec<_> = chosen.iter().map(|c| c.tap.clone()).collect();
@@ -226,6 +248,8 @@ struct Injection<'a> {
     skipped: Vec<report::Skipped>,
     /// By chosen layer: 0, or which override.
     coefficients: Vec<usize>,
+    /// By chosen layer: whose slices it reads, its own or those of an earlier one.
+    drawn_by: Vec<usize>,
 }
 
 /// One layer, written.
@@ -262,7 +286,7 @@ impl Injection<'_> {
             None => Lowering { opset: model.opset(), ir_version: model.ir_version, ..Lowering::default() },
         };
         let opset = lowering.opset;
-        let (written, mut constants) = self.write_layers(opset, &root, injection)?;
+        let (written, mut constants, draws) = self.write_layers(opset, &root, injection)?;
         constants.append(&mut lowering.constants);
         let anchor = self.anchor()?;
 
@@ -279,7 +303,7 @@ impl Injection<'_> {
         };
         let gradients = self.places.iter().zip(&written).filter_map(renamed).collect();
         let replaced = std::mem::take(&mut lowering.replaced);
-        let mut patch = self.assemble(&root, written, constants, term, anchor, lowering);
+        let mut patch = self.assemble(&root, written, (constants, draws), term, anchor, lowering);
         report.added = added(&patch);
         let record = self.record(&root, &patch, &report, gradients, replaced)?;
         let value = serde_json::to_string(&record).unwrap_or_default();
@@ -296,18 +320,27 @@ impl Injection<'_> {
     fn regularizer(&self, injection: usize, i: usize) -> Box<dyn Regularizer> {
         match self.options.estimator {
             Estimator::Exact => Box::new(Exact),
-            Estimator::Sampled => Box::new(Sampled { slices: self.options.slices, seed: self.seed(injection, i) }),
+            Estimator::Sampled => Box::new(Sampled {
+                slices: self.options.slices,
+                seed: self.seed(injection, i),
+                shared: self.options.share_slices,
+            }),
         }
     }
 
     /// The seed of layer number `i`, where one is asked for and of use.
     fn seed(&self, injection: usize, i: usize) -> Option<u32> {
         let seed = self.options.seed.filter(|_| self.options.estimator == Estimator::Sampled)?;
-        Some(seed::layer_seed(seed, injection, i))
+        Some(seed::layer_seed(seed, injection, self.drawn_by[i]))
     }
 
     /// Layers that differ in nothing but names share a [`Template`].
-    fn write_layers(&self, opset: i64, root: &str, injection: usize) -> Result<(Vec<Written>, Constants), InjectError> {
+    fn write_layers(
+        &self,
+        opset: i64,
+        root: &str,
+        injection: usize,
+    ) -> Result<(Vec<Written>, Constants, Draws), InjectError> {
         let mut names = naming::LayerNames::default();
         let named: Vec<String> =
             self.chosen.iter().map(|c| names.name(&self.analysis.graph, c.tap.node, &c.layer.h.name)).collect();
@@ -354,7 +387,8 @@ impl Injection<'_> {
         let mut written = Vec::new();
         named.into_par_iter().enumerate().map(write).collect_into_vec(&mut written);
         let constants = templates.iter_mut().flat_map(|t| std::mem::take(&mut t.constants)).collect();
-        Ok((written, constants))
+        let draws = templates.into_iter().flat_map(|t| t.draws).collect();
+        Ok((written, constants, draws))
     }
 
     /// Whether the values of PER are computed: always, but in the gradient form only for the loss or for outputs.
@@ -393,7 +427,7 @@ impl Injection<'_> {
         &self,
         root: &str,
         written: Vec<Written>,
-        mut constants: Constants,
+        (mut constants, draws): (Constants, Draws),
         mut term: Term,
         anchor: Anchor,
         mut lowering: Lowering,
@@ -428,6 +462,19 @@ impl Injection<'_> {
         let first = self.places.iter().map(gradient::Place::anchor).min().unwrap_or(anchor);
         let constants = self.constants(root, constants, &term, first, lowering.ir_version);
         changes.insert(0, constants);
+        if !draws.is_empty() {
+            let (nodes, value_info): (Vec<_>, Vec<_>) = draws.into_values().unzip();
+            changes.insert(
+                1,
+                Change {
+                    reason: format!("slices that layers share, under {root}slices/"),
+                    at: first,
+                    nodes: nodes.into(),
+                    value_info: value_info.into_iter().flatten().collect::<Vec<_>>().into(),
+                    ..Change::default()
+                },
+            );
+        }
         if is_regularised {
             let mut closing = self.closing(term, anchor);
             closing.renames = lowering.rename(closing.renames);
@@ -509,7 +556,8 @@ impl Injection<'_> {
             let c = regularizer.cost(&chosen.layer);
             cost.term_multiply_adds += c.multiply_adds;
             cost.term_bytes += c.bytes;
-            cost.random_numbers += c.random_numbers;
+            let random_numbers = if self.drawn_by[i] == i { c.random_numbers } else { 0.0 };
+            cost.random_numbers += random_numbers;
             layers.push(LayerReport {
                 name: w.name.clone(),
                 node: chosen.tap.node.map(|n| graph.node(n).name().to_owned()).filter(|n| !n.is_empty()),
@@ -524,7 +572,7 @@ impl Injection<'_> {
                 coef: self.coef_of(i),
                 seed: w.seed,
                 nodes: w.nodes.len(),
-                cost: LayerCost { multiply_adds: c.multiply_adds, bytes: c.bytes, random_numbers: c.random_numbers },
+                cost: LayerCost { multiply_adds: c.multiply_adds, bytes: c.bytes, random_numbers },
             });
         }
         Report {
@@ -545,6 +593,7 @@ impl Injection<'_> {
                 .map(|(loss, task)| LossReport { name: graph.name(loss.value).to_owned(), task }),
             estimator: self.options.estimator.name(),
             slices: (self.options.estimator == Estimator::Sampled).then_some(self.options.slices),
+            share_slices: self.options.share_slices && self.options.estimator == Estimator::Sampled,
             reduction: match self.options.reduction {
                 Reduction::Mean => "mean",
                 Reduction::Sum => "sum",

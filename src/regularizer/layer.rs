@@ -251,7 +251,11 @@ mod tests {
 
     #[test]
     fn every_name_is_made_once_and_read_after_it_was_made() {
-        let regularizers: [&dyn Regularizer; 2] = [&Exact, &Sampled { slices: 2, seed: Some(5) }];
+        let regularizers: [&dyn Regularizer; 3] = [
+            &Exact,
+            &Sampled { slices: 2, seed: Some(5), shared: false },
+            &Sampled { slices: 2, seed: Some(5), shared: true },
+        ];
         for layer in layers() {
             for (regularizer, opset) in regularizers.iter().flat_map(|r| [8, 13, 18].map(|o| (r, o))) {
                 if regularizer.check(opset, &layer).is_err() {
@@ -275,6 +279,7 @@ mod tests {
                     let emission = e.finish();
                     let mut made: HashSet<&str> = emission.constants.keys().map(String::as_str).collect();
                     made.extend(["h", "coef"]);
+                    made.extend(emission.draws.keys().map(String::as_str));
                     for node in &emission.nodes {
                         for input in &node.input {
                             assert!(made.contains(input.as_str()), "{} reads {input} of {layer:?}", regularizer.name());

@@ -41,6 +41,11 @@ pub struct Sampled {
     pub slices: u64,
     /// This layer's seed, an integer in [2, 2²⁴); without one every run of every session draws anew.
     pub seed: Option<u32>,
+    /// Whether all layers whose rows are as long read one draw.
+    ///
+    /// Each layer's slices are as uniform on the sphere and as independent of one another as before, so each penalty and each gradient
+    /// has the same expectation, and so has their sum. Only the errors of these layers are no longer independent of each other.
+    pub shared: bool,
 }
 
 impl Regularizer for Sampled {
@@ -172,8 +177,10 @@ impl Sampled {
     /// Standard normal numbers [s, d].
     fn normal(&self, e: &mut Emitter, layer: &Layer) -> Tensor {
         let elem = layer.elem();
-        if let Some(d) = layer.row_length() {
-            return e.random_normal("normal", elem, [self.slices, d], self.seed);
+        match layer.row_length() {
+            Some(d) if self.shared => return e.shared_random_normal(elem, [self.slices, d], self.seed),
+            Some(d) => return e.random_normal("normal", elem, [self.slices, d], self.seed),
+            None => {}
         }
         let d = layer.run_time_length(e);
         let s = e.shape_constant("shape", &[i64::try_from(self.slices).unwrap_or(i64::MAX)]);

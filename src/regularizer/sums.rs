@@ -37,7 +37,8 @@ impl Emitter {
                 self.length(&partial, stage).is_some_and(|n| n <= LONGEST_SUM)
             };
             let from = (0..before.len()).rev().take_while(is_short).last();
-            let name = |first: usize| if first == 0 { label.to_owned() } else { format!("{label}_axis{}", left[first]) };
+            let name =
+                |first: usize| if first == 0 { label.to_owned() } else { format!("{label}_axis{}", left[first]) };
             partial = match from {
                 Some(from) => {
                     let stage: Vec<i64> = left[from..].iter().map(|a| *a as i64).collect();

@@ -183,7 +183,7 @@ def test_values_of_per_come_from_the_same_slices_as_the_gradient(inject, session
     assert per == total == pytest.approx(rho.mean(), rel=1e-6)
 
 
-@pytest.mark.parametrize("arguments", [["--estimator", "exact"], ["--seed", "1"], ["--outputs", "per,layers"], ["--coef-input"], ["--loss-term"]])
+@pytest.mark.parametrize("arguments", [["--estimator", "exact"], ["--seed", "1"], ["--share-slices"], ["--outputs", "per,layers"], ["--coef-input"], ["--loss-term"]])
 def test_strip_gives_back_every_byte(inject, per_inject, tmp_path, arguments):
     model = differentiated(["N", 3, 4])
     if arguments == ["--loss-term"]:

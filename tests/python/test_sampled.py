@@ -187,3 +187,35 @@ def test_more_slices_than_a_seed_can_tell_apart_and_none_at_all_are_refused(per_
     for slices in [0, 2**24 + 1]:
         run = per_inject(model, "--layers", "tensor:h", "--as-output", "--slices", slices, "--dry-run", check=False)
         assert run.returncode == 1 and "--slices" in run.stderr
+
+
+def two_layers(first, second):
+    """A graph with two activations, `h` fed as it is and `k` fed as `g`, both tapped, of rows of those lengths."""
+    inputs = [("x", nets.FLOAT, [3, first]), ("g", nets.FLOAT, [3, second])]
+    nodes = [
+        helper.make_node("Identity", ["x"], ["h"]),
+        helper.make_node("Identity", ["g"], ["k"]),
+        helper.make_node("ReduceMean", ["h"], ["of_h"], keepdims=0),
+        helper.make_node("ReduceMean", ["k"], ["of_k"], keepdims=0),
+        helper.make_node("Add", ["of_h", "of_k"], ["loss"]),
+    ]
+    return nets.model(nodes, inputs, [("loss", nets.FLOAT, [])])
+
+
+@pytest.mark.parametrize("lengths, draws", [((8, 8), 1), ((8, 5), 2)])
+def test_shared_slices_are_drawn_once_for_all_rows_of_a_length_and_stay_unbiased(inject, session, lengths, draws):
+    arguments = ["--layers", "tensor:h,tensor:k", "--as-output", "--outputs", "layers", "--slices", 4, "--seed", SEED]
+    injected = inject(two_layers(*lengths), *arguments, "--share-slices")
+    assert len(random_nodes(injected.model)) == len(set(seeds(injected.model))) == draws
+    assert injected.report["share_slices"] and injected.report["cost"]["random_numbers"] == 4 * (sum(lengths) if draws == 2 else lengths[0])
+    assert len(random_nodes(inject(two_layers(*lengths), *arguments).model)) == 2
+
+    h, k = (normalised((3, d)) * scale for d, scale in zip(lengths, (1, 3)))
+    made = session(injected.data)
+    drawn = np.array([made.run(injected.layers, {"x": h, "g": k}) for _ in range(RUNS)])
+    expected = [closed_form.per(rows).mean() for rows in (h, k)]
+    error = STANDARD_ERRORS * drawn.std(axis=0, ddof=1) / math.sqrt(RUNS)
+    assert (np.abs(drawn.mean(axis=0) - expected) < error).all()
+    if lengths == (8, 8):
+        [same] = [made.run(injected.layers, {"x": h, "g": h})]
+        assert same[0] == same[1]

@@ -104,6 +104,7 @@ fn options(head: &[u8], model: &Model) -> Options {
         coef_input: on(2),
         estimator: if on(3) { Estimator::Exact } else { Estimator::Sampled },
         slices: 1 + u64::from(numbers),
+        share_slices: numbers % 2 == 1,
         view: [None, Some(View::Flatten), Some(View::Channel), Some(View::Last)][usize::from(view % 4)],
         reduction: if on(4) { Reduction::Sum } else { Reduction::Mean },
         seed: on(5).then_some(u64::from(numbers) << 20),

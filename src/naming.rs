@@ -75,10 +75,10 @@ impl LayerNames {
         // Path separators inside a name group nodes in viewers; at its start they would leave an empty group.
         let printable = |c: char| if c.is_control() { '_' } else { c };
         let base: String = base.trim_start_matches('/').chars().map(printable).take(LONGEST).collect();
-        // "const" holds the shared constants, "lower" what stands in for other nodes, "call_1" copies of what a call computes, and a number
-        // could be the root of a later injection.
+        // "const" holds the shared constants, "slices" the shared draws, "lower" what stands in for other nodes, "call_1" copies of what a
+        // call computes, and a number could be the root of a later injection.
         let base = match base.split('/').next().unwrap_or_default() {
-            "const" | "lower" | "" => format!("layer_{base}"),
+            "const" | "lower" | "slices" | "" => format!("layer_{base}"),
             first if first.starts_with("call_") => format!("layer_{base}"),
             first if first.bytes().all(|b| b.is_ascii_digit()) => format!("layer_{base}"),
             _ => base,

@@ -174,7 +174,7 @@ fn options() -> impl Strategy<Value = Options> {
         &["all", "all,!#1", "name:*", "tensor:x,all", "tensor:v0", "op:Relu,op:Elu", "#1..", "relu", "op:LSTM"][..],
     );
     let views = select(vec![None, Some(View::Flatten), Some(View::Channel), Some(View::Last)]);
-    let flags = vec(any::<bool>(), 9);
+    let flags = vec(any::<bool>(), 10);
     (layers, views, flags, proptest::option::of(any::<u64>()), select(vec!["*", "w", "none"])).prop_map(
         |(layers, view, flags, seed, wrt)| Options {
             layers: layers.into(),
@@ -186,6 +186,7 @@ fn options() -> impl Strategy<Value = Options> {
             view,
             reduction: if flags[4] { Reduction::Sum } else { Reduction::Mean },
             seed,
+            share_slices: flags[9],
             as_output: flags[5],
             outputs: Outputs { task: flags[6] && !flags[5], per: flags[7], layers: flags[8] },
             wrt: flags[6].then(|| wrt.into()),

@@ -88,6 +88,10 @@ pub struct InjectArgs {
     #[arg(long, value_name = "S", default_value_t = 256, env = "PER_INJECT_SLICES", value_parser = whole_number, allow_negative_numbers = true)]
     pub slices: u64,
 
+    /// One draw for all layers whose rows are as long: faster, and each layer's expectation stays what it is
+    #[arg(long, env = "PER_INJECT_SHARE_SLICES", value_parser = yes_or_no())]
+    pub share_slices: bool,
+
     /// What one sample is: all activations, the channels at a location, or the last axis at a position
     #[arg(long, value_enum, default_value = "auto", env = "PER_INJECT_VIEW")]
     pub view: ViewArg,
@@ -317,6 +321,7 @@ impl InjectArgs {
                 EstimatorArg::Exact => Estimator::Exact,
             },
             slices: self.slices,
+            share_slices: self.share_slices,
             view: match self.view {
                 ViewArg::Auto => None,
                 ViewArg::Flatten => Some(View::Flatten),

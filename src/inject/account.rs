@@ -36,7 +36,8 @@ impl Injection<'_> {
             let c = regularizer.cost(&chosen.layer);
             cost.term_multiply_adds += c.multiply_adds;
             cost.term_bytes += c.bytes;
-            cost.random_numbers += c.random_numbers;
+            let random_numbers = if self.drawn_by[i] == i { c.random_numbers } else { 0.0 };
+            cost.random_numbers += random_numbers;
             layers.push(LayerReport {
                 name: w.name.clone(),
                 node: chosen.tap.node.map(|n| graph.node(n).name().to_owned()).filter(|n| !n.is_empty()),
@@ -52,7 +53,7 @@ impl Injection<'_> {
                 coef: self.coef_of(i),
                 seed: w.seed,
                 nodes: w.nodes.len(),
-                cost: LayerCost { multiply_adds: c.multiply_adds, bytes: c.bytes, random_numbers: c.random_numbers },
+                cost: LayerCost { multiply_adds: c.multiply_adds, bytes: c.bytes, random_numbers },
             });
         }
         Report {
@@ -73,6 +74,7 @@ impl Injection<'_> {
                 .map(|(loss, task)| LossReport { name: graph.name(loss.value).to_owned(), task }),
             estimator: self.options.estimator.name(),
             slices: (self.options.estimator == Estimator::Sampled).then_some(self.options.slices),
+            share_slices: self.options.share_slices && self.options.estimator == Estimator::Sampled,
             reduction: match self.options.reduction {
                 Reduction::Mean => "mean",
                 Reduction::Sum => "sum",

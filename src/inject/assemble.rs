@@ -1,5 +1,6 @@
 //! From what was written to one patch: where the nodes go, the constants, the sum with the loss.
 
+use super::template::Draws;
 use super::term::{self, Term};
 use super::{Constants, Destination, InjectError, Injection, Written, gradient};
 use crate::lower::Lowering;
@@ -31,7 +32,7 @@ impl Injection<'_> {
         &self,
         root: &str,
         written: Vec<Written>,
-        mut constants: Constants,
+        (mut constants, draws): (Constants, Draws),
         mut term: Term,
         anchor: Anchor,
         mut lowering: Lowering,
@@ -66,6 +67,19 @@ impl Injection<'_> {
         let first = self.places.iter().map(gradient::Place::anchor).min().unwrap_or(anchor);
         let constants = self.constants(root, constants, &term, first, lowering.ir_version);
         changes.insert(0, constants);
+        if !draws.is_empty() {
+            let (nodes, value_info): (Vec<_>, Vec<_>) = draws.into_values().unzip();
+            changes.insert(
+                1,
+                Change {
+                    reason: format!("slices that layers share, under {root}slices/"),
+                    at: first,
+                    nodes: nodes.into(),
+                    value_info: value_info.into_iter().flatten().collect::<Vec<_>>().into(),
+                    ..Change::default()
+                },
+            );
+        }
         if is_regularised {
             let mut closing = self.closing(term, anchor);
             closing.renames = lowering.rename(closing.renames);

@@ -39,7 +39,7 @@ use crate::wire::{Model, structure_digest};
 use account::added;
 use destination::Destination;
 use layers::Chosen;
-use template::{Emitted, Filled, Filling, Template};
+use template::{Draws, Emitted, Filled, Filling, Template};
 use term::write_term;
 use warnings::warnings;
 
@@ -196,8 +196,10 @@ fn draft(analysis: &Analysis, options: &Options, place: &Place) -> Result<Draft,
             _ => InjectError::NoCoefficientFor { layer: layers::describe(analysis, &chosen[i].tap) },
         });
     }
+    let drawn_by = drawn_by(&chosen, options);
     let first = place.first;
-    let injection = Injection { analysis, options, destination, loss, chosen, places, skipped, coefficients, first };
+    let injection =
+        Injection { analysis, options, destination, loss, chosen, places, skipped, coefficients, drawn_by, first };
     injection.check_coefficients()?;
     injection.draft(place)
 }
@@ -213,6 +215,17 @@ fn check_numbers(options: &Options) -> Result<(), InjectError> {
         return Err(InjectError::BadSlices { slices: options.slices });
     }
     Ok(())
+}
+
+/// The layer whose slices each layer reads: itself, or with shared slices the first one whose rows are as long.
+fn drawn_by(chosen: &[Chosen], options: &Options) -> Vec<usize> {
+    let is_shared = options.share_slices && options.estimator == Estimator::Sampled;
+    let mut firsts = HashMap::new();
+    let first = |(i, c): (usize, &Chosen)| match c.layer.row_length().filter(|_| is_shared) {
+        Some(d) => *firsts.entry((d, c.layer.elem())).or_insert(i),
+        None => i,
+    };
+    chosen.iter().enumerate().map(first).collect()
 }
 
 /// λ of every chosen layer: 0 is the common one, k + 1 the k-th override.
@@ -250,6 +263,8 @@ struct Injection<'a> {
     skipped: Vec<report::Skipped>,
     /// By chosen layer: 0, or which override.
     coefficients: Vec<usize>,
+    /// By chosen layer: whose slices it reads, its own or those of an earlier one.
+    drawn_by: Vec<usize>,
     /// How many layers come before these in other graphs.
     first: usize,
 }
@@ -287,7 +302,7 @@ impl Injection<'_> {
             None => Lowering { opset: model.opset(), ir_version: model.ir_version, ..Lowering::default() },
         };
         let opset = lowering.opset;
-        let (written, mut constants) = self.write_layers(opset, root, place.number)?;
+        let (written, mut constants, draws) = self.write_layers(opset, root, place.number)?;
         constants.append(&mut lowering.constants);
         let anchor = self.anchor()?;
 
@@ -311,7 +326,7 @@ impl Injection<'_> {
             replaced: std::mem::take(&mut lowering.replaced),
             steps: Vec::new(),
         };
-        let patch = self.assemble(root, written, constants, term, anchor, lowering);
+        let patch = self.assemble(root, written, (constants, draws), term, anchor, lowering);
         report.warnings = warnings(&self, &report);
         Ok(Draft { patch, report, loss_producer, joined })
     }
@@ -320,18 +335,27 @@ impl Injection<'_> {
     fn regularizer(&self, injection: usize, i: usize) -> Box<dyn Regularizer> {
         match self.options.estimator {
             Estimator::Exact => Box::new(Exact),
-            Estimator::Sampled => Box::new(Sampled { slices: self.options.slices, seed: self.seed(injection, i) }),
+            Estimator::Sampled => Box::new(Sampled {
+                slices: self.options.slices,
+                seed: self.seed(injection, i),
+                shared: self.options.share_slices,
+            }),
         }
     }
 
     /// The seed of layer number `i`, where one is asked for and of use.
     fn seed(&self, injection: usize, i: usize) -> Option<u32> {
         let seed = self.options.seed.filter(|_| self.options.estimator == Estimator::Sampled)?;
-        Some(seed::layer_seed(seed, injection, self.first + i))
+        Some(seed::layer_seed(seed, injection, self.first + self.drawn_by[i]))
     }
 
     /// Layers that differ in nothing but names share a [`Template`].
-    fn write_layers(&self, opset: i64, root: &str, injection: usize) -> Result<(Vec<Written>, Constants), InjectError> {
+    fn write_layers(
+        &self,
+        opset: i64,
+        root: &str,
+        injection: usize,
+    ) -> Result<(Vec<Written>, Constants, Draws), InjectError> {
         let mut names = naming::LayerNames::default();
         let named: Vec<String> =
             self.chosen.iter().map(|c| names.name(&self.analysis.graph, c.tap.node, &c.layer.h.name)).collect();
@@ -378,7 +402,8 @@ impl Injection<'_> {
         let mut written = Vec::new();
         named.into_par_iter().enumerate().map(write).collect_into_vec(&mut written);
         let constants = templates.iter_mut().flat_map(|t| std::mem::take(&mut t.constants)).collect();
-        Ok((written, constants))
+        let draws = templates.into_iter().flat_map(|t| t.draws).collect();
+        Ok((written, constants, draws))
     }
 
     /// Whether the values of PER are computed: always, but in the gradient form only for the loss or for outputs.

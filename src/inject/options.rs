@@ -20,6 +20,8 @@ pub struct Options {
     pub estimator: Estimator,
     /// Slices of the sampled estimator; 256 in the paper.
     pub slices: u64,
+    /// Layers whose rows are as long read the same slices, which saves drawing them again.
+    pub share_slices: bool,
     /// What a row is; `None` decides by the kind of activation.
     pub view: Option<View>,
     /// How rows become one number.
@@ -56,6 +58,7 @@ impl Default for Options {
             coef_input: false,
             estimator: Estimator::Sampled,
             slices: 256,
+            share_slices: false,
             view: None,
             reduction: Reduction::Mean,
             seed: None,
@@ -188,6 +191,7 @@ impl Options {
             option("--outputs", exposed.join(","));
         }
         let flags = [
+            (self.estimator == Estimator::Sampled && self.share_slices, "--share-slices"),
             (self.coef_input, "--coef-input"),
             (self.as_output, "--as-output"),
             (self.loss_term, "--loss-term"),

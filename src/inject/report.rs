@@ -23,6 +23,8 @@ pub struct Report {
     pub estimator: &'static str,
     /// Slices of the sampled estimator.
     pub slices: Option<u64>,
+    /// Whether layers whose rows are as long read the same slices.
+    pub share_slices: bool,
     /// `mean` or `sum`.
     pub reduction: &'static str,
     /// The initializers that hold λ, with their values.

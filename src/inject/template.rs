@@ -34,12 +34,17 @@ pub fn stand_in_gradient(gradient: &Tensor) -> Tensor {
 /// The name of the attribute that holds a layer's seed.
 const SEED: &str = "seed";
 
+/// Nodes that draw random numbers for several layers, with the declared types of these, by name.
+pub type Draws = BTreeMap<String, (NodeProto, Option<ValueInfoProto>)>;
+
 /// What a regulariser writes for a layer, with holes for the names and the seed.
 pub struct Template {
     nodes: Vec<Skeleton>,
     value_info: Vec<Skeleton>,
     /// Constants shared by all layers, by name.
     pub constants: BTreeMap<String, TensorProto>,
+    /// Draws shared by layers, by name.
+    pub draws: Draws,
     /// Its names without the prefix.
     emitted: Emitted,
 }
@@ -88,13 +93,14 @@ impl Template {
     pub fn of(opset: i64, root: &str, declare: bool, write: impl FnOnce(&mut Emitter) -> Emitted) -> WireResult<Self> {
         let mut emitter = Emitter::new(opset, root, LAYER);
         let emitted = write(&mut emitter);
-        let Emission { nodes, constants, mut value_info } = emitter.finish();
+        let Emission { nodes, constants, draws, mut value_info } = emitter.finish();
         value_info.retain(|v| declare || emitted.per.as_ref().is_none_or(|per| v.name() != per.name));
         let prefix = format!("{root}{LAYER}/");
         Ok(Template {
             nodes: skeletons(&nodes, &prefix)?,
             value_info: skeletons(&value_info, &prefix)?,
             constants,
+            draws,
             emitted: emitted.renamed(|name| name.strip_prefix(&prefix).unwrap_or(name).to_owned()),
         })
     }
@@ -260,11 +266,11 @@ mod tests {
                 let layer = Layer { h, view, batch_axis: 0, reduction: Reduction::Mean };
                 let regularizers: [(&dyn Regularizer, Option<u32>); 3] = [
                     (&Exact, None),
-                    (&Sampled { slices: 7, seed: None }, None),
-                    (&Sampled { slices: 7, seed: Some(4711) }, Some(4711)),
+                    (&Sampled { slices: 7, seed: None, shared: false }, None),
+                    (&Sampled { slices: 7, seed: Some(4711), shared: false }, Some(4711)),
                 ];
                 for (regularizer, seed) in regularizers {
-                    let other = Sampled { slices: 7, seed: Some(2) };
+                    let other = Sampled { slices: 7, seed: Some(2), shared: false };
                     let stand_in: &dyn Regularizer = if seed.is_some() { &other } else { regularizer };
                     // Names of 127 and 128 bytes have lengths of one and of two bytes.
                     for name in ["a/Relu".to_owned(), "n".repeat(107), "n".repeat(300)] {

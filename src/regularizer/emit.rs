@@ -11,7 +11,7 @@ use crate::onnx::tensor_proto::DataType;
 use crate::onnx::{AttributeProto, NodeProto, TensorProto, ValueInfoProto};
 
 /// Element types that the emitted arithmetic uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Elem {
     /// float32.
     F32,
@@ -62,6 +62,8 @@ pub struct Emission {
     pub nodes: Vec<NodeProto>,
     /// Constants by name. Emissions of several layers share them: equal names are equal tensors.
     pub constants: BTreeMap<String, TensorProto>,
+    /// Draws by name, which read nothing. Emissions of several layers share them as they do constants.
+    pub draws: BTreeMap<String, (NodeProto, Option<ValueInfoProto>)>,
     /// Declared types of the values made.
     pub value_info: Vec<ValueInfoProto>,
 }
@@ -308,6 +310,18 @@ impl Emitter {
         self.reshape(label, x, &[0, 0, -1], dims)
     }
 
+    /// [m, k] · [n, k]ᵀ by Gemm, which reads the second operand as it lies in memory. Its third became optional with operator set 11.
+    pub fn gemm(&mut self, label: &str, a: &Tensor, b: &Tensor, dims: Option<Vec<Dim>>) -> Tensor {
+        let ty = TensorType { elem: a.ty.elem, dims };
+        let transposed = vec![int("transB", 1)];
+        if self.opset >= 11 {
+            return self.node(label, "Gemm", &[a, b], transposed, ty);
+        }
+        let elem = if a.ty.elem == Elem::F64.onnx() { Elem::F64 } else { Elem::F32 };
+        let zero = self.scalar("zero", elem, 0.0);
+        self.node(label, "Gemm", &[a, b, &zero], transposed, ty)
+    }
+
     /// MatMul with a result of the given dims.
     pub fn matmul(&mut self, label: &str, a: &Tensor, b: &Tensor, dims: Option<Vec<Dim>>) -> Tensor {
         self.node(label, "MatMul", &[a, b], Vec::new(), TensorType { elem: a.ty.elem, dims })
@@ -391,12 +405,25 @@ impl Emitter {
         self.node(label, "Unsqueeze", &[x, &axes], Vec::new(), ty)
     }
 
+    /// As [`Emitter::random_normal`], but one draw for all layers that ask for these dimensions: `root/slices/AxB`.
+    pub fn shared_random_normal(&mut self, elem: Elem, dims: [u64; 2], seed: Option<u32>) -> Tensor {
+        let suffix = if elem == Elem::F64 { "_double" } else { "" };
+        let name = format!("{}slices/{}x{}{suffix}", self.root, dims[0], dims[1]);
+        let (attributes, ty) = normal(elem, dims, seed);
+        let node = NodeProto {
+            output: vec![name.clone()],
+            name: Some(name.clone()),
+            op_type: Some("RandomNormal".into()),
+            attribute: attributes,
+            ..NodeProto::default()
+        };
+        self.out.draws.insert(name.clone(), (node, ty.declare(&name)));
+        Tensor { name, ty }
+    }
+
     /// Standard normal numbers, new in every run. `seed` must be an integer in [2, 2²⁴): ONNX Runtime truncates it, and others collide.
     pub fn random_normal(&mut self, label: &str, elem: Elem, dims: [u64; 2], seed: Option<u32>) -> Tensor {
-        let shape = dims.map(|d| i64::try_from(d).unwrap_or(i64::MAX));
-        let mut attributes = vec![int("dtype", i64::from(elem.onnx())), ints("shape", &shape)];
-        attributes.extend(seed.map(|s| float("seed", s as f32)));
-        let ty = TensorType { elem: elem.onnx(), dims: Some(dims.map(Dim::Known).to_vec()) };
+        let (attributes, ty) = normal(elem, dims, seed);
         self.node(label, "RandomNormal", &[], attributes, ty)
     }
 
@@ -444,6 +471,14 @@ impl Emitter {
         let ty = TensorType { elem: data.ty.elem, dims };
         self.node(label, "Gather", &[data, index], vec![int("axis", axis as i64)], ty)
     }
+}
+
+/// The attributes of RandomNormal, and the type of what it makes.
+fn normal(elem: Elem, dims: [u64; 2], seed: Option<u32>) -> (Vec<AttributeProto>, TensorType) {
+    let shape = dims.map(|d| i64::try_from(d).unwrap_or(i64::MAX));
+    let mut attributes = vec![int("dtype", i64::from(elem.onnx())), ints("shape", &shape)];
+    attributes.extend(seed.map(|s| float("seed", s as f32)));
+    (attributes, TensorType { elem: elem.onnx(), dims: Some(dims.map(Dim::Known).to_vec()) })
 }
 
 /// The shape of two operands together, numpy's rules; a dimension that only one of them could decide stays unknown.

@@ -62,8 +62,10 @@ pub struct Cost {
 /// How rows and directions meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Projection {
-    /// [.., d] · [d, s].
-    RowsTimesDirections,
+    /// [rows, d] · [s, d]ᵀ.
+    RowsByDirections,
+    /// [.., d] · [d, s], of any dimensions but two.
+    StackTimesDirections,
     /// [s, C] · [N, C, L]: maps are projected as they lie in memory, without a transpose.
     DirectionsTimesMaps,
 }
@@ -149,9 +151,11 @@ impl Layer {
     /// Which way the projection goes.
     pub fn projection(&self) -> Projection {
         let rank = self.dims().map(<[Dim]>::len);
-        match self.view {
-            View::Channel if rank.is_none_or(|r| r > 2) => Projection::DirectionsTimesMaps,
-            _ => Projection::RowsTimesDirections,
+        match (self.view, rank) {
+            (View::Last, Some(1)) => Projection::StackTimesDirections,
+            (View::Flatten, _) | (_, Some(0..=2)) => Projection::RowsByDirections,
+            (View::Channel, _) => Projection::DirectionsTimesMaps,
+            (View::Last, _) => Projection::StackTimesDirections,
         }
     }
 
@@ -247,7 +251,11 @@ mod tests {
 
     #[test]
     fn every_name_is_made_once_and_read_after_it_was_made() {
-        let regularizers: [&dyn Regularizer; 2] = [&Exact, &Sampled { slices: 2, seed: Some(5) }];
+        let regularizers: [&dyn Regularizer; 3] = [
+            &Exact,
+            &Sampled { slices: 2, seed: Some(5), shared: false },
+            &Sampled { slices: 2, seed: Some(5), shared: true },
+        ];
         for layer in layers() {
             for (regularizer, opset) in regularizers.iter().flat_map(|r| [8, 13, 18].map(|o| (r, o))) {
                 if regularizer.check(opset, &layer).is_err() {
@@ -271,6 +279,7 @@ mod tests {
                     let emission = e.finish();
                     let mut made: HashSet<&str> = emission.constants.keys().map(String::as_str).collect();
                     made.extend(["h", "coef"]);
+                    made.extend(emission.draws.keys().map(String::as_str));
                     for node in &emission.nodes {
                         for input in &node.input {
                             assert!(made.contains(input.as_str()), "{} reads {input} of {layer:?}", regularizer.name());

@@ -41,6 +41,11 @@ pub struct Sampled {
     pub slices: u64,
     /// This layer's seed, an integer in [2, 2²⁴); without one every run of every session draws anew.
     pub seed: Option<u32>,
+    /// Whether all layers whose rows are as long read one draw.
+    ///
+    /// Each layer's slices are as uniform on the sphere and as independent of one another as before, so each penalty and each gradient
+    /// has the same expectation, and so has their sum. Only the errors of these layers are no longer independent of each other.
+    pub shared: bool,
 }
 
 impl Regularizer for Sampled {
@@ -52,33 +57,37 @@ impl Regularizer for Sampled {
         Unsupported::below(opset, 9, "Erf")
     }
 
-    /// With Θ divided by √2, u = ⟨h, θ⟩/√2 and ρ = √2·(u·erf(u) + exp(−u²)/√π).
+    /// With u = ⟨h, θ⟩/√2, ρ = √2·(u·erf(u) + exp(−u²)/√π).
     fn emit(&self, e: &mut Emitter, layer: &Layer) -> Tensor {
-        let (_, u) = self.project(e, layer);
+        let u = self.project(e, layer).u;
         let erf = erf(e, &u);
         self.value(e, layer, &u, &erf)
     }
 
     /// √2·λ/(b·s)·erf(u)·Θᵀ/√2.
     fn emit_gradient(&self, e: &mut Emitter, layer: &Layer, coef: &Tensor, with_value: bool) -> Gradient {
-        let (theta, u) = self.project(e, layer);
+        let Projected { directions, norm, u } = self.project(e, layer);
         let erf = erf(e, &u);
         let slices = match layer.reduction {
             Reduction::Mean => 1,
             Reduction::Sum => self.slices,
         };
         let weight = weight(e, layer, coef, ("sqrt_2", std::f64::consts::SQRT_2), slices, &u);
-        let transposed = e.transpose("theta_transposed", &theta, &[1, 0]);
-        let weighted = e.binary("theta_weighted", "Mul", &transposed, &weight);
-        let d = layer.row_length().map_or(Dim::Unknown, Dim::Known);
-        let rows = match layer.projection() {
-            Projection::RowsTimesDirections => {
-                let dims = u.ty.dims.as_ref().map(|dims| replace_last(dims, d));
-                e.matmul("gradient_rows", &erf, &weighted, dims)
+        let rows = match (norm, layer.projection()) {
+            (Some(norm), _) => {
+                let weight = e.binary("slice_weight", "Div", &weight, &norm);
+                let weighted = e.binary("erf_weighted", "Mul", &erf, &weight);
+                self.back(e, layer, &weighted, &directions)
             }
-            Projection::DirectionsTimesMaps => {
+            (None, Projection::DirectionsTimesMaps) => {
+                let transposed = e.transpose("theta_transposed", &directions, &[1, 0]);
+                let weighted = e.binary("theta_weighted", "Mul", &transposed, &weight);
                 let at = |i: usize| u.ty.dims.as_ref().and_then(|dims| dims.get(i).cloned()).unwrap_or_default();
-                e.matmul("gradient_rows", &weighted, &erf, Some(vec![at(0), d, at(2)]))
+                e.matmul("gradient_rows", &weighted, &erf, Some(vec![at(0), length(layer), at(2)]))
+            }
+            (None, _) => {
+                let weighted = e.binary("theta_weighted", "Mul", &directions, &weight);
+                self.back(e, layer, &erf, &weighted)
             }
         };
         let gradient = layer.as_h(e, &rows);
@@ -93,23 +102,50 @@ impl Regularizer for Sampled {
     }
 }
 
+/// The projections of a layer.
+struct Projected {
+    /// s directions [s, d], of length 1/√2 unless `norm` divides them.
+    directions: Tensor,
+    /// √2 times the lengths of the directions, [s], where the projections were divided by them and not the directions themselves.
+    norm: Option<Tensor>,
+    /// h·Θ/√2: [.., s], or [N, s, L] of maps.
+    u: Tensor,
+}
+
 impl Sampled {
-    /// Θ/√2 and u = h·Θ/√2, [.., s], or [N, s, L] of maps.
-    fn project(&self, e: &mut Emitter, layer: &Layer) -> (Tensor, Tensor) {
+    /// Draws directions and projects h on them.
+    ///
+    /// Where rows make up a matrix, as all of a sample's activations do, d is long and Θ the largest tensor by far. It is neither divided
+    /// by its norms nor transposed then, but read as it was drawn; the few projections are divided.
+    fn project(&self, e: &mut Emitter, layer: &Layer) -> Projected {
         let h = layer.input(e);
         let rows = layer.rows_to_project(e, &h);
-        let theta = self.directions(e, layer);
-        let u = match layer.projection() {
-            Projection::RowsTimesDirections => {
-                let dims = rows.ty.dims.as_ref().map(|d| replace_last(d, Dim::Known(self.slices)));
-                e.matmul("project", &rows, &theta, dims)
-            }
-            Projection::DirectionsTimesMaps => {
-                let at = |i: usize| rows.ty.dims.as_ref().and_then(|d| d.get(i).cloned()).unwrap_or_default();
-                e.matmul("project", &theta, &rows, Some(vec![at(0), Dim::Known(self.slices), at(2)]))
-            }
+        let normal = self.normal(e, layer);
+        let s = Dim::Known(self.slices);
+        if layer.projection() == Projection::RowsByDirections {
+            let norm = self.norm(e, layer, &normal, false);
+            let dims = rows.ty.dims.as_ref().map(|dims| replace_last(dims, s));
+            let projected = e.gemm("project", &rows, &normal, dims);
+            let u = e.binary("u", "Div", &projected, &norm);
+            return Projected { directions: normal, norm: Some(norm), u };
+        }
+        let norm = self.norm(e, layer, &normal, true);
+        let directions = e.binary("theta", "Div", &normal, &norm);
+        let u = if layer.projection() == Projection::DirectionsTimesMaps {
+            let at = |i: usize| rows.ty.dims.as_ref().and_then(|dims| dims.get(i).cloned()).unwrap_or_default();
+            e.matmul("project", &directions, &rows, Some(vec![at(0), s, at(2)]))
+        } else {
+            let transposed = e.transpose("theta_transposed", &directions, &[1, 0]);
+            let dims = rows.ty.dims.as_ref().map(|dims| replace_last(dims, s));
+            e.matmul("project", &rows, &transposed, dims)
         };
-        (theta, u)
+        Projected { directions, norm: None, u }
+    }
+
+    /// [.., s] · [s, d], the way back from [`Sampled::project`].
+    fn back(&self, e: &mut Emitter, layer: &Layer, slopes: &Tensor, directions: &Tensor) -> Tensor {
+        let dims = slopes.ty.dims.as_ref().map(|dims| replace_last(dims, length(layer)));
+        e.matmul("gradient_rows", slopes, directions, dims)
     }
 
     /// The penalty, from u and erf(u).
@@ -138,33 +174,31 @@ impl Sampled {
         e.binary("per", "Mul", &reduced, &scale)
     }
 
-    /// Θ/√2: [d, s], or [s, d] where it multiplies maps from the left. Columns (rows) are uniform on the sphere.
-    fn directions(&self, e: &mut Emitter, layer: &Layer) -> Tensor {
-        let left = matches!(layer.projection(), Projection::DirectionsTimesMaps);
+    /// Standard normal numbers [s, d].
+    fn normal(&self, e: &mut Emitter, layer: &Layer) -> Tensor {
         let elem = layer.elem();
-        let normal = match layer.row_length() {
-            Some(d) => {
-                let dims = if left { [self.slices, d] } else { [d, self.slices] };
-                e.random_normal("normal", elem, dims, self.seed)
-            }
-            None => {
-                let d = layer.run_time_length(e);
-                let s = i64::try_from(self.slices).unwrap_or(i64::MAX);
-                let s = e.shape_constant("shape", &[s]);
-                let (parts, dims) = if left {
-                    ([&s, &d], vec![Dim::Known(self.slices), Dim::Unknown])
-                } else {
-                    ([&d, &s], vec![Dim::Unknown, Dim::Known(self.slices)])
-                };
-                let shape = e.concat_shape("normal_shape", &parts);
-                e.random_normal_of("normal", elem, &shape, dims, self.seed)
-            }
-        };
-        let norm = e.reduce("norm", "ReduceL2", &normal, Some(&[i64::from(left)]), true);
-        let root = e.scalar("sqrt_2", elem, std::f64::consts::SQRT_2);
-        let norm = e.binary("norm_sqrt_2", "Mul", &norm, &root);
-        e.binary("theta", "Div", &normal, &norm)
+        match layer.row_length() {
+            Some(d) if self.shared => return e.shared_random_normal(elem, [self.slices, d], self.seed),
+            Some(d) => return e.random_normal("normal", elem, [self.slices, d], self.seed),
+            None => {}
+        }
+        let d = layer.run_time_length(e);
+        let s = e.shape_constant("shape", &[i64::try_from(self.slices).unwrap_or(i64::MAX)]);
+        let shape = e.concat_shape("normal_shape", &[&s, &d]);
+        e.random_normal_of("normal", elem, &shape, vec![Dim::Known(self.slices), Dim::Unknown], self.seed)
     }
+
+    /// √2 times the norms of the rows of `normal`: [s], or [s, 1].
+    fn norm(&self, e: &mut Emitter, layer: &Layer, normal: &Tensor, keep: bool) -> Tensor {
+        let norm = e.reduce("norm", "ReduceL2", normal, Some(&[1]), keep);
+        let root = e.scalar("sqrt_2", layer.elem(), std::f64::consts::SQRT_2);
+        e.binary("norm_sqrt_2", "Mul", &norm, &root)
+    }
+}
+
+/// d, as a dimension.
+fn length(layer: &Layer) -> Dim {
+    layer.row_length().map_or(Dim::Unknown, Dim::Known)
 }
 
 /// Erf, in float32 between Casts for float64: ONNX Runtime's CPU provider has no double Erf.

@@ -4,21 +4,17 @@ use super::emit::{Elem, Emitter, Tensor};
 use crate::graph::types::Dim;
 
 impl Emitter {
-    /// ReduceMean or ReduceSum to a scalar, one axis after another from the last.
+    /// ReduceMean or ReduceSum to a scalar, in stages from the last axis to the first where the sum is long.
     ///
     /// ONNX Runtime's CPU provider adds float32 one by one in a few lanes: the mean of 33 million equal numbers over all axes at once
-    /// comes out 3 % wrong. Axis by axis no sum is longer than a dimension, and all stages but the first are small.
+    /// comes out 3 % wrong. In stages no sum is longer than a dimension, and all stages but the first are small.
     pub fn reduce_all(&mut self, label: &str, op: &str, x: &Tensor) -> Tensor {
-        let is_short = self.length(x, 0..usize::MAX).is_some_and(|n| n <= LONGEST_SUM);
         let rank = x.dims().map_or(0, Vec::len);
+        let is_short = self.length(x, 0..usize::MAX).is_some_and(|n| n <= LONGEST_SUM);
         if is_short || rank == 0 {
             return self.reduce(label, op, x, None, false);
         }
-        let mut partial = x.clone();
-        for axis in (1..rank).rev() {
-            partial = self.reduce_axis(&format!("{label}_axis{axis}"), op, &partial, axis);
-        }
-        self.reduce_axis(label, op, &partial, 0)
+        self.in_stages(label, op, x, &(0..rank).collect::<Vec<_>>())
     }
 
     /// ReduceSum over some axes (counted from the front), in stages as in [`Emitter::reduce_all`] where the sum is long.
@@ -26,16 +22,33 @@ impl Emitter {
         let mut within: Vec<usize> = axes.iter().filter_map(|a| usize::try_from(*a).ok()).collect();
         within.sort_unstable();
         let is_short = self.length(x, within.iter().copied()).is_some_and(|n| n <= LONGEST_SUM);
-        match within.as_slice() {
-            [first, rest @ ..] if !is_short && within.len() == axes.len() => {
-                let mut partial = x.clone();
-                for axis in rest.iter().rev() {
-                    partial = self.reduce_axis(&format!("{label}_axis{axis}"), "ReduceSum", &partial, *axis);
-                }
-                self.reduce_axis(label, "ReduceSum", &partial, *first)
-            }
-            _ => self.reduce(label, "ReduceSum", x, Some(axes), false),
+        if is_short || within.is_empty() || within.len() != axes.len() {
+            return self.reduce(label, "ReduceSum", x, Some(axes), false);
         }
+        self.in_stages(label, "ReduceSum", x, &within)
+    }
+
+    /// Sums over ascending axes, as many trailing ones at a time as make a short sum.
+    fn in_stages(&mut self, label: &str, op: &str, x: &Tensor, axes: &[usize]) -> Tensor {
+        let (mut partial, mut left) = (x.clone(), axes);
+        while let Some((last, before)) = left.split_last() {
+            let is_short = |from: &usize| {
+                let stage = left[*from..].iter().copied();
+                self.length(&partial, stage).is_some_and(|n| n <= LONGEST_SUM)
+            };
+            let from = (0..before.len()).rev().take_while(is_short).last();
+            let name =
+                |first: usize| if first == 0 { label.to_owned() } else { format!("{label}_axis{}", left[first]) };
+            partial = match from {
+                Some(from) => {
+                    let stage: Vec<i64> = left[from..].iter().map(|a| *a as i64).collect();
+                    self.reduce(&name(from), op, &partial, Some(&stage), false)
+                }
+                None => self.reduce_axis(&name(before.len()), op, &partial, *last),
+            };
+            left = &left[..from.unwrap_or(before.len())];
+        }
+        partial
     }
 
     /// ReduceMean or ReduceSum over one axis; in stages where it is the last one and known to be long.

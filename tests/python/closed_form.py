@@ -25,6 +25,12 @@ def rows(h: np.ndarray, view: str, batch_axis: int = 0) -> np.ndarray:
     return np.moveaxis(h, axis, -1).reshape(-1, h.shape[axis])
 
 
+def slices(normal: np.ndarray) -> np.ndarray:
+    """The directions [d, s] that a graph makes of its draws [s, d]."""
+    normal = normal.astype(np.float64)
+    return (normal / np.linalg.norm(normal, axis=1, keepdims=True)).T
+
+
 def per(samples: np.ndarray) -> np.ndarray:
     """E_θ[ρ(⟨h, θ⟩)] of every row h."""
     samples = np.asarray(samples, np.float64)

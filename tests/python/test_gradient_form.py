@@ -110,11 +110,10 @@ def test_the_sampled_gradient_is_equation_6_of_the_slices_that_were_drawn(inject
     h, incoming = (array.astype(np.float32) for array in activations(shape))
     options = ["--layers", "tensor:h", "--coef", COEF, "--view", view, "--reduction", reduction, "--slices", 32]
     injected = inject(differentiated(known_as(shape, known)), *options)
-    theta_name = f"per_inject/{injected.report['layers'][0]['name']}/theta"
-    got, [theta] = added(session, injected, h, incoming, view, [theta_name])
+    normal_name = f"per_inject/{injected.report['layers'][0]['name']}/normal"
+    got, [normal] = added(session, injected, h, incoming, view, [normal_name])
     rows = closed_form.rows(h.astype(np.float64), view)
-    # The graph's Θ is divided by √2, and lies the other way where it meets maps from the left.
-    drawn = math.sqrt(2) * (theta if theta.shape[0] == rows.shape[1] else theta.T).astype(np.float64)
+    drawn = closed_form.slices(normal)
     assert drawn.shape == (rows.shape[1], 32)
     expected = COEF * sampled_gradient(rows, drawn) / (len(rows) if reduction == "mean" else 1)
     np.testing.assert_allclose(got, expected, atol=4e-6 * np.abs(expected).max() + 1e-7 * np.abs(incoming).max())
@@ -127,11 +126,11 @@ def test_double_and_half_precision_keep_their_type(inject, session, estimator, e
     h, incoming = (array.astype(helper.tensor_dtype_to_np_dtype(elem)) for array in activations((4, 6, 3)))
     model = differentiated(known_as(h.shape, known), elem)
     injected = inject(model, "--layers", "tensor:h", "--view", "channel", "--estimator", estimator, "--coef", 4, "--slices", 16)
-    theta_names = [f"per_inject/{injected.report['layers'][0]['name']}/theta"] if estimator == "sampled" else []
-    got, theta = added(session, injected, h, incoming, "channel", theta_names)
+    normal_names = [f"per_inject/{injected.report['layers'][0]['name']}/normal"] if estimator == "sampled" else []
+    got, normal = added(session, injected, h, incoming, "channel", normal_names)
     rows = closed_form.rows(h.astype(np.float64), "channel")
     if estimator == "sampled":
-        expected = sampled_gradient(rows, math.sqrt(2) * theta[0].T.astype(np.float64))
+        expected = sampled_gradient(rows, closed_form.slices(normal[0]))
         # ONNX Runtime has no double Erf, so that one step is taken in float32.
         tolerance = max(tolerance, 1e-6)
     else:
@@ -172,16 +171,16 @@ def test_values_of_per_come_from_the_same_slices_as_the_gradient(inject, session
     assert injected.report["loss"] is None and injected.report["outputs"] == ["per_inject/per", injected.layers[0]]
     assert len([node for node in injected.model.graph.node if node.op_type == "RandomNormal"]) == 1
     h, incoming = (array.astype(np.float32) for array in activations((5, 4)))
-    theta_name = injected.layers[0].removesuffix("per") + "theta"
+    normal_name = injected.layers[0].removesuffix("per") + "normal"
     exposed = injected.model
-    exposed.graph.output.extend(value for value in injected.model.graph.value_info if value.name == theta_name)
-    total, per, theta = session(exposed).run(["per_inject/per", injected.layers[0], theta_name], feeds(h, incoming))
-    projected = h.astype(np.float64) @ theta * math.sqrt(2)
+    exposed.graph.output.extend(value for value in injected.model.graph.value_info if value.name == normal_name)
+    total, per, normal = session(exposed).run(["per_inject/per", injected.layers[0], normal_name], feeds(h, incoming))
+    projected = h.astype(np.float64) @ closed_form.slices(normal)
     rho = projected * np.vectorize(math.erf)(projected / math.sqrt(2)) + closed_form.RHO_ZERO * np.exp(-(projected**2) / 2)
     assert per == total == pytest.approx(rho.mean(), rel=1e-6)
 
 
-@pytest.mark.parametrize("arguments", [["--estimator", "exact"], ["--seed", "1"], ["--outputs", "per,layers"], ["--coef-input"], ["--loss-term"]])
+@pytest.mark.parametrize("arguments", [["--estimator", "exact"], ["--seed", "1"], ["--share-slices"], ["--outputs", "per,layers"], ["--coef-input"], ["--loss-term"]])
 def test_strip_gives_back_every_byte(inject, per_inject, tmp_path, arguments):
     model = differentiated(["N", 3, 4])
     if arguments == ["--loss-term"]:

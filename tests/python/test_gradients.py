@@ -58,14 +58,12 @@ def test_the_gradient_of_the_sampled_graph_is_equation_6_of_the_slices_that_were
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     injected = inject(model, "--layers", "tensor:h", "--view", view, "--slices", 16, "--coef", 1).model
-    [theta] = [value for value in injected.graph.value_info if value.name.endswith("/theta")]
-    injected.graph.output.append(theta)
+    [normal] = [value for value in injected.graph.value_info if value.name.endswith("/normal")]
+    injected.graph.output.append(normal)
     step = gradients(injected, {"one": np.ones(1, np.float32)}, ["h0"])
 
     rows = closed_form.rows(h.astype(np.float64), view)
-    # The graph's Θ is divided by √2, and lies the other way where it meets maps from the left.
-    drawn = math.sqrt(2) * step.outputs[theta.name].astype(np.float64)
-    drawn = drawn if drawn.shape[0] == rows.shape[1] else drawn.T
+    drawn = closed_form.slices(step.outputs[normal.name])
     slope = np.vectorize(math.erf)(rows @ drawn / math.sqrt(2))
     expected = slope @ drawn.T / (len(rows) * drawn.shape[1])
     got = closed_form.rows(step.gradients["h0"].astype(np.float64) - 1 / h.size, view)

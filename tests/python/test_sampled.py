@@ -82,7 +82,7 @@ def test_the_scatter_shrinks_with_the_square_root_of_the_number_of_slices(inject
     for slices in [4, 64, 1024]:
         injected = sampled(inject, [3, 8], "--slices", slices, "--seed", SEED)
         [normal] = random_nodes(injected.model)
-        assert [list(a.ints) for a in normal.attribute if a.name == "shape"] == [[8, slices]]
+        assert [list(a.ints) for a in normal.attribute if a.name == "shape"] == [[slices, 8]]
         scatter[slices] = runs(session, injected.data, nets.feed(h), RUNS).std()
     # The standard deviation of 200 runs is known to 5 %.
     assert scatter[4] / scatter[64] == pytest.approx(4, rel=0.2)
@@ -96,11 +96,10 @@ def test_slices_are_unit_vectors_that_point_everywhere(inject, session, case, kn
     dims = list(shape) if known == "static" else [f"d{i}" for i in range(len(shape))]
     injected = sampled(inject, dims, "--view", view, "--slices", 128, "--seed", SEED)
     d = closed_form.rows(np.zeros(shape), view).shape[1]
-    name = f"per_inject/{injected.report['layers'][0]['name']}/theta"
-    model = nets.keep_output(injected.model, name)
-    [theta] = runs(session, model, nets.feed(normalised(shape)), 1, name).astype(np.float64)
-    # Divided by √2, and lying the other way where it meets maps from the left.
-    slices = math.sqrt(2) * (theta if view == "channel" and len(shape) > 2 else theta.T)
+    names = [f"per_inject/{injected.report['layers'][0]['name']}/{what}" for what in ("normal", "norm_sqrt_2")]
+    made = session(nets.keep_output(injected.model, *names)).run(names, nets.feed(normalised(shape)))
+    normal, norm = (array.astype(np.float64) for array in made)
+    slices = math.sqrt(2) * normal / norm.reshape(-1, 1)
     assert slices.shape == (128, d)
     # The norm is one sum of d squares in float32.
     np.testing.assert_allclose(np.linalg.norm(slices, axis=1), 1, rtol=1e-6 if d < 1000 else 1e-5)
@@ -188,3 +187,35 @@ def test_more_slices_than_a_seed_can_tell_apart_and_none_at_all_are_refused(per_
     for slices in [0, 2**24 + 1]:
         run = per_inject(model, "--layers", "tensor:h", "--as-output", "--slices", slices, "--dry-run", check=False)
         assert run.returncode == 1 and "--slices" in run.stderr
+
+
+def two_layers(first, second):
+    """A graph with two activations, `h` fed as it is and `k` fed as `g`, both tapped, of rows of those lengths."""
+    inputs = [("x", nets.FLOAT, [3, first]), ("g", nets.FLOAT, [3, second])]
+    nodes = [
+        helper.make_node("Identity", ["x"], ["h"]),
+        helper.make_node("Identity", ["g"], ["k"]),
+        helper.make_node("ReduceMean", ["h"], ["of_h"], keepdims=0),
+        helper.make_node("ReduceMean", ["k"], ["of_k"], keepdims=0),
+        helper.make_node("Add", ["of_h", "of_k"], ["loss"]),
+    ]
+    return nets.model(nodes, inputs, [("loss", nets.FLOAT, [])])
+
+
+@pytest.mark.parametrize("lengths, draws", [((8, 8), 1), ((8, 5), 2)])
+def test_shared_slices_are_drawn_once_for_all_rows_of_a_length_and_stay_unbiased(inject, session, lengths, draws):
+    arguments = ["--layers", "tensor:h,tensor:k", "--as-output", "--outputs", "layers", "--slices", 4, "--seed", SEED]
+    injected = inject(two_layers(*lengths), *arguments, "--share-slices")
+    assert len(random_nodes(injected.model)) == len(set(seeds(injected.model))) == draws
+    assert injected.report["share_slices"] and injected.report["cost"]["random_numbers"] == 4 * (sum(lengths) if draws == 2 else lengths[0])
+    assert len(random_nodes(inject(two_layers(*lengths), *arguments).model)) == 2
+
+    h, k = (normalised((3, d)) * scale for d, scale in zip(lengths, (1, 3)))
+    made = session(injected.data)
+    drawn = np.array([made.run(injected.layers, {"x": h, "g": k}) for _ in range(RUNS)])
+    expected = [closed_form.per(rows).mean() for rows in (h, k)]
+    error = STANDARD_ERRORS * drawn.std(axis=0, ddof=1) / math.sqrt(RUNS)
+    assert (np.abs(drawn.mean(axis=0) - expected) < error).all()
+    if lengths == (8, 8):
+        [same] = [made.run(injected.layers, {"x": h, "g": h})]
+        assert same[0] == same[1]

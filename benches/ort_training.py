@@ -1,7 +1,7 @@
 """A training step of ONNX Runtime with PER, over one without: both forms, both estimators, side by side in one run.
 
     tests/setup && cargo build --release
-    .venv-ort-training/bin/python benches/ort_training.py [--rounds N] [--net NAME] > benches/results/ort_training.md
+    .venv-ort-training/bin/python benches/ort_training.py [--rounds N] [--net NAME] 2>/dev/null > benches/results/ort_training.md
 
 A step is Module(...) and lazy_reset_grad(): forward, backward, no optimizer. The variants take turns, A B C A B C …, in one process, and each
 is compared with the vanilla step of its own turn: the median of these ratios is what counts. Before each timed step runs one that is not

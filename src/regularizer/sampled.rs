@@ -152,10 +152,10 @@ impl Sampled {
     fn value(&self, e: &mut Emitter, layer: &Layer, u: &Tensor, erf: &Tensor) -> Tensor {
         let linear = e.binary("u_erf", "Mul", u, erf);
         let square = e.binary("u_u", "Mul", u, u);
-        let negative = e.unary("neg", "Neg", &square);
-        let bell = e.unary("exp", "Exp", &negative);
-        let root_pi = e.scalar("one_over_sqrt_pi", layer.elem(), std::f64::consts::FRAC_2_SQRT_PI / 2.0);
-        let bell = e.binary("exp_scaled", "Mul", &bell, &root_pi);
+        // exp(−u²)/√π with its factor in the exponent, where it costs no pass over the projections of its own.
+        let log_factor = e.scalar("minus_half_log_pi", layer.elem(), -std::f64::consts::PI.ln() / 2.0);
+        let exponent = e.binary("exponent", "Sub", &log_factor, &square);
+        let bell = e.unary("exp", "Exp", &exponent);
         let rho = e.binary("rho", "Add", &linear, &bell);
         let (op, scale, label) = match layer.reduction {
             Reduction::Mean => ("ReduceMean", std::f64::consts::SQRT_2, "sqrt_2".to_owned()),

@@ -1,6 +1,7 @@
 """Forward time of operators and of what `--for ort-training` writes in their place: python benches/lowering.py > benches/results/lowering.md
 
-Runs in .venv on stock ONNX Runtime, one thread, medians of nine runs taken in turns. PER_INJECT names the binary.
+What ONNX Runtime can differentiate is not rewritten, so the native operator is no alternative in training: it is what an exported model
+runs. Runs in .venv on stock ONNX Runtime, one thread, medians of nine runs taken in turns. PER_INJECT names the binary.
 """
 
 import pathlib

@@ -8,7 +8,7 @@ use crate::graph::kind::{Kind, backward_evidence, kind, scalar_outputs};
 use crate::graph::reach::Reach;
 use crate::graph::role::{Because, InitializerRole, Role, apply_overrides, roles};
 use crate::graph::{Graph, GraphError, ValueId};
-use crate::record::{ROOT, Record};
+use crate::record::{LOWERED, ROOT, Record};
 use crate::select::{Catalog, SelectError, select_names};
 use crate::wire::Model;
 
@@ -106,10 +106,13 @@ impl<'m> Analysis<'m> {
                 (types, roles, trained, reach, kind)
             },
         );
-        // Nor does what an earlier injection computes stand behind a layer, copies of layers included.
+        // Nor does what an earlier injection computes stand behind a layer, copies of layers included; but what it only rewrote does.
         let roots: Vec<String> = Record::all(model).unwrap_or_default().into_iter().map(|(_, r)| r.root).collect();
-        let is_no_layer =
-            |node| backward.has(node) || roots.iter().any(|root| graph.node(node).name().starts_with(root));
+        let is_ours = |name: &str| {
+            let mut rest = roots.iter().filter_map(|root| name.strip_prefix(root.as_str())).peekable();
+            rest.peek().is_some() && !rest.any(|rest| rest.starts_with(LOWERED))
+        };
+        let is_no_layer = |node| backward.has(node) || is_ours(graph.node(node).name());
         if catalog.found.iter().any(|f| is_no_layer(f.node)) || backward.is_there() {
             catalog.leave_out(&graph, is_no_layer);
         }

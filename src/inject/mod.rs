@@ -303,7 +303,7 @@ impl Injection<'_> {
         let renamed = |(place, layer): (&gradient::Place, &Written)| {
             Some(Renamed { from: place.name().to_owned(), to: layer.sum.clone()? })
         };
-        let losses = self.loss.as_ref().zip(report.loss.as_ref());
+        let losses = self.loss.as_ref().zip(report.losses.first());
         let joined = Joined {
             task_loss: losses
                 .map(|(loss, names)| Renamed { from: graph.name(loss.value).to_owned(), to: names.task.clone() }),

@@ -115,6 +115,7 @@ pub(super) fn record(
         task_loss: joined.task_loss,
         gradients: joined.gradients,
         replaced: joined.replaced,
+        activations: joined.activations,
         steps: joined.steps,
         added: report.added,
         layers: report

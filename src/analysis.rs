@@ -1,5 +1,7 @@
 //! Everything that is known about a model's main graph, found once and shared by inspection and injection.
 
+use std::collections::HashSet;
+
 use thiserror::Error;
 
 use crate::graph::backward::{Backward, gradient_name, requests};
@@ -8,8 +10,8 @@ use crate::graph::kind::{Kind, backward_evidence, kind, scalar_outputs};
 use crate::graph::reach::Reach;
 use crate::graph::role::{Because, InitializerRole, Role, apply_overrides, roles};
 use crate::graph::{Graph, GraphError, ValueId};
-use crate::record::{LOWERED, ROOT, Record};
-use crate::select::{Catalog, SelectError, select_names};
+use crate::record::{ROOT, Record};
+use crate::select::{Catalog, Found, SelectError, select_names};
 use crate::wire::Model;
 
 /// Why a model could not be analysed.
@@ -106,15 +108,15 @@ impl<'m> Analysis<'m> {
                 (types, roles, trained, reach, kind)
             },
         );
-        // Nor does what an earlier injection computes stand behind a layer, copies of layers included; but what it only rewrote does.
-        let roots: Vec<String> = Record::all(model).unwrap_or_default().into_iter().map(|(_, r)| r.root).collect();
-        let is_ours = |name: &str| {
-            let mut rest = roots.iter().filter_map(|root| name.strip_prefix(root.as_str())).peekable();
-            rest.peek().is_some() && !rest.any(|rest| rest.starts_with(LOWERED))
-        };
-        let is_no_layer = |node| backward.has(node) || is_ours(graph.node(node).name());
+        // Nor does what an earlier injection computes stand behind a layer, copies of layers included.
+        let records: Vec<Record> = Record::all(model).unwrap_or_default().into_iter().map(|(_, r)| r).collect();
+        let is_no_layer =
+            |node| backward.has(node) || records.iter().any(|r| graph.node(node).name().starts_with(&r.root));
         if catalog.found.iter().any(|f| is_no_layer(f.node)) || backward.is_there() {
             catalog.leave_out(&graph, is_no_layer);
+        }
+        if records.iter().any(|r| !r.activations.is_empty()) {
+            put_back_rewritten(&mut catalog, &graph, &records);
         }
         Ok(Analysis { model, graph, types, roles, trained, reach, kind, backward, catalog })
     }
@@ -145,6 +147,22 @@ impl<'m> Analysis<'m> {
     pub fn has_trainable(&self) -> bool {
         self.reach.trains()
     }
+}
+
+/// Activations that an earlier run spelt out for a pipeline are layers as before: their values kept their names.
+fn put_back_rewritten(catalog: &mut Catalog, graph: &Graph, records: &[Record]) {
+    let recorded = || records.iter().flat_map(|r| &r.activations);
+    // A file may say the same twice.
+    let mut seen = HashSet::new();
+    let known = recorded().filter_map(|r| {
+        let value = graph.find(&r.tensor).filter(|v| seen.insert(*v))?;
+        let (node, _) = graph.producer(value)?;
+        let input = r.input.as_ref().and_then(|name| graph.find(name));
+        Some(Found { node, value, input, activation: r.activation.parse().ok()?, members: vec![node] })
+    });
+    let known = known.collect();
+    let parts = recorded().flat_map(|r| &r.parts).filter_map(|name| graph.find(name)).collect();
+    catalog.put_back(graph, known, &parts);
 }
 
 /// Outputs that an injection added are no losses of the model's own.

@@ -66,6 +66,8 @@ impl LayerNames {
     /// The node's own name where it has one, else its operator and position; made unique by a number.
     pub fn name(&mut self, graph: &Graph, node: Option<NodeId>, tensor: &str) -> String {
         let base = match node {
+            // What an earlier injection put in a node's place is named for viewers; the value has the model's own name.
+            Some(id) if graph.node(id).name().starts_with(ROOT) && !tensor.is_empty() => tensor.to_owned(),
             Some(id) if !graph.node(id).name().is_empty() => graph.node(id).name().to_owned(),
             Some(id) if !graph.node(id).op_type().is_empty() => {
                 format!("{}_{}", graph.node(id).op_type().to_ascii_lowercase(), id.0)

@@ -45,6 +45,9 @@ pub struct Record {
     /// Parts that others took the place of, so that strip can put them back.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replaced: Vec<Replaced>,
+    /// Activations of the original that are spelt out now, so that selectors still find them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub activations: Vec<RecordedActivation>,
     /// Widths of length prefixes that were padded up to what readers take; nearly always none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub widths: Vec<Width>,
@@ -88,6 +91,21 @@ pub struct Replaced {
     pub by: Standin,
     /// Its record as it stood in the file, in Base64.
     pub record: String,
+}
+
+/// An activation whose nodes others took the place of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedActivation {
+    /// Which one, in the selector's words.
+    pub activation: String,
+    /// Its output, the post-activation.
+    pub tensor: String,
+    /// Its input, the pre-activation; `None` for recurrent layers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<String>,
+    /// What its other nodes make: no activations of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<String>,
 }
 
 /// What stands in the place of a part, in words that outlive another program's writing the file anew.

@@ -64,7 +64,7 @@ fn rust_protobuf_reads_every_injected_model_and_sees_the_graph_that_was_planned(
             assert_eq!(added.len(), plan.patch.added_nodes(), "{context}");
 
             let loss = producer(&after, "loss");
-            match &plan.report.loss {
+            match plan.report.losses.first() {
                 Some(report) => {
                     assert_eq!((loss.name.as_str(), loss.op_type.as_str()), ("per_inject/total", "Add"), "{context}");
                     assert_eq!(loss.input[0], report.task, "{context}");

@@ -50,6 +50,16 @@ impl Failure {
         Failure::Usage(Cli::command().error(kind, message))
     }
 
+    /// Adds what else there is to do.
+    pub fn with_advice(self, advice: &str) -> Self {
+        match self {
+            Failure::Refused { message, in_model } => {
+                Failure::Refused { message: format!("{message}; {advice}"), in_model }
+            }
+            other => other,
+        }
+    }
+
     /// Puts the file's name in front where the sentence is about the model and lacks it.
     pub fn of_file(self, path: &Path) -> Self {
         match self {

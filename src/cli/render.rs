@@ -61,16 +61,12 @@ pub fn injection(report: &Report, output: Option<&Path>) -> String {
         done(&mut out, output);
         return out;
     }
-    if let Some(loss) = &report.loss {
-        sentence(&mut out, &format!("loss {:?} = task loss (now {:?}) + λ·ΣPER", loss.name, loss.task));
+    for loss in &report.losses {
+        let place = loss.training_info.map(|n| format!("training_info {n}: ")).unwrap_or_default();
+        sentence(&mut out, &format!("{place}loss {:?} = task loss (now {:?}) + λ·ΣPER", loss.name, loss.task));
     }
     if report.form == "training_info" {
-        let mut entries: Vec<String> =
-            report.layers.iter().filter_map(|l| l.training_info).map(|n| n.to_string()).collect();
-        entries.dedup();
-        let what =
-            format!("in the algorithm graph of training_info {}; the main graph stays as it is", entries.join(", "));
-        sentence(&mut out, &what);
+        sentence(&mut out, "added to the algorithm graph alone; the main graph stays as it is");
     }
     if report.form == "gradient" {
         sentence(&mut out, "gradient form: λ·∂PER/∂h is added to the gradient of each layer's h");
@@ -160,7 +156,9 @@ fn before_and_after(out: &mut String, report: &Report) {
     let mut table = table(&["", "before", "added"]);
     let taken = report.rewritten.len();
     let nodes = if taken > 0 { format!("+{} −{taken}", added.nodes) } else { format!("+{}", added.nodes) };
-    table.add_row(["nodes".to_owned(), report.model.nodes.to_string(), nodes]);
+    // Those of the main graph are no measure of what an algorithm graph gets.
+    let before = if report.form == "training_info" { String::new() } else { report.model.nodes.to_string() };
+    table.add_row(["nodes".to_owned(), before, nodes]);
     table.add_row(["initializers".to_owned(), String::new(), format!("+{}", added.initializers)]);
     if added.inputs > 0 {
         table.add_row(["inputs".to_owned(), String::new(), format!("+{} ({})", added.inputs, list(&report.inputs))]);

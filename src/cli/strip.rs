@@ -13,7 +13,13 @@ pub fn run(args: &StripArgs) -> Result<(), Failure> {
     let mut model = Model::open(&args.model)?;
     let mut peeled = Vec::new();
     loop {
-        let (patch, record) = plan(&model)?;
+        let (patch, record) = plan(&model).map_err(|error| {
+            let failure = Failure::from(error);
+            if peeled.is_empty() {
+                return failure;
+            }
+            failure.with_advice("that is an earlier injection: without --all, strip takes out the last one alone")
+        })?;
         peeled.push(record);
         // What is left may hold an earlier injection, which is looked for in the stripped bytes.
         let more = args.all && Record::all(&model).is_ok_and(|all| all.len() > 1);

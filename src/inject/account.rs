@@ -67,11 +67,12 @@ impl Injection<'_> {
                 nodes: graph.nodes.len(),
             },
             form: self.destination.name(),
-            loss: self
+            losses: self
                 .loss
-                .as_ref()
+                .iter()
                 .zip(term.task.clone().filter(|_| !self.chosen.is_empty()))
-                .map(|(loss, task)| LossReport { name: graph.name(loss.value).to_owned(), task }),
+                .map(|(loss, task)| LossReport { training_info: None, name: graph.name(loss.value).to_owned(), task })
+                .collect(),
             estimator: self.options.estimator.name(),
             slices: (self.options.estimator == Estimator::Sampled).then_some(self.options.slices),
             share_slices: self.options.share_slices && self.options.estimator == Estimator::Sampled,
@@ -116,6 +117,7 @@ pub(super) fn record(
         task_loss: joined.task_loss,
         gradients: joined.gradients,
         replaced: joined.replaced,
+        activations: joined.activations,
         steps: joined.steps,
         added: report.added,
         layers: report

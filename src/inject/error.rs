@@ -168,6 +168,26 @@ pub enum InjectError {
         /// What kind of graph it is.
         found: &'static str,
     },
+    /// `--for` on a graph that is differentiated already.
+    #[error(
+        "--for {target} rewrites forward graphs before they are differentiated, and this one holds its backward pass already \
+         ({evidence}); leave --for out, or rewrite the forward graph that this one was made from"
+    )]
+    TargetDifferentiated {
+        /// The pipeline.
+        target: &'static str,
+        /// What shows the backward pass.
+        evidence: String,
+    },
+    /// `--for` where the losses are in `training_info`.
+    #[error(
+        "--for {target} wants the loss in the main graph, and this model has it in training_info, which that pipeline does not read; \
+         leave --for out to regularise it there, or export the model with its loss inside"
+    )]
+    TargetTrainingInfo {
+        /// The pipeline.
+        target: &'static str,
+    },
     /// `--as-output` and the gradient form.
     #[error(
         "--form gradient and --as-output exclude each other; --outputs per exposes the value of the term in the gradient form"

@@ -87,13 +87,7 @@ fn the_only_candidate(analysis: &Analysis) -> Result<ValueId, InjectError> {
     match analysis.loss_candidates().as_slice() {
         [one] => Ok(*one),
         [] => {
-            let outputs: Vec<String> = analysis
-                .graph
-                .outputs
-                .iter()
-                .take(8)
-                .map(|v| format!("{:?} is {}", analysis.graph.name(*v), analysis.types.get(*v)))
-                .collect();
+            let outputs: Vec<String> = analysis.graph.outputs.iter().take(8).map(|v| found(analysis, *v)).collect();
             let found = if outputs.is_empty() { "the graph has no outputs".into() } else { outputs.join(", ") };
             Err(InjectError::NoLoss { found })
         }
@@ -102,6 +96,18 @@ fn the_only_candidate(analysis: &Analysis) -> Result<ValueId, InjectError> {
             Err(InjectError::AmbiguousLoss { candidates: many.iter().map(describe).collect() })
         }
     }
+}
+
+/// What an output is, and where its type is that of a loss, what else it lacks.
+fn found(analysis: &Analysis, output: ValueId) -> String {
+    let (name, ty) = (analysis.graph.name(output), analysis.types.get(output));
+    let is_number = ty.is_float() == Some(true) && single_element(&analysis.types, output) == Some(true);
+    let lacks = if is_number && analysis.reach.trains() && !analysis.reach.depends_on_trainable(output) {
+        ", but no gradient gets from it to a weight"
+    } else {
+        ""
+    };
+    format!("{name:?} is {ty}{lacks}")
 }
 
 /// By node: whether a scalar floating-point output of the graph depends on it.

@@ -24,13 +24,14 @@ use std::collections::{BTreeMap, HashMap};
 use rayon::prelude::*;
 
 use crate::analysis::Analysis;
+use crate::graph::kind::Kind;
 use crate::graph::work::Work;
 use crate::graph::{NodeId, ValueId};
 use crate::lower::{Lowering, Target, lower};
 use crate::naming;
 use crate::onnx::{NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto};
 use crate::patch::{Change, Encoded, Patch};
-use crate::record::{Record, RecordedStep, Renamed, Replaced};
+use crate::record::{Record, RecordedActivation, RecordedStep, Renamed, Replaced};
 use crate::regularizer::emit::{Elem, Emitter, Tensor};
 use crate::regularizer::{Exact, Layer, Regularizer, Sampled};
 use crate::select::{SelectError, Selector};
@@ -119,6 +120,7 @@ struct Joined {
     task_loss: Option<Renamed>,
     gradients: Vec<Renamed>,
     replaced: Vec<Replaced>,
+    activations: Vec<RecordedActivation>,
     steps: Vec<RecordedStep>,
 }
 
@@ -148,11 +150,20 @@ fn finish(
 /// Plans the injection into one graph.
 fn draft(analysis: &Analysis, options: &Options, place: &Place) -> Result<Draft, InjectError> {
     let alone = options.is_lowering_alone();
+    if let (Some(target), Kind::ForwardBackward { evidence }) = (options.target, &analysis.kind) {
+        return Err(InjectError::TargetDifferentiated { target: target.name(), evidence: evidence.clone() });
+    }
     let destination = Destination::of(analysis, options)?;
     let loss = match destination {
         Destination::Loss => match loss::choose(analysis, options) {
             // A graph that gets its loss later can be rewritten all the same.
             Err(InjectError::NoLoss { .. }) if options.target.is_some() && alone => None,
+            Err(InjectError::NoLoss { .. }) if !analysis.model.training_info.is_empty() => {
+                return Err(match options.target {
+                    Some(target) => InjectError::TargetTrainingInfo { target: target.name() },
+                    None => InjectError::TrainingInfo { entries: analysis.model.training_info.len() },
+                });
+            }
             loss => Some(loss?),
         },
         Destination::Gradients if options.loss_term => Some(loss::choose_output(analysis, options)?),
@@ -318,12 +329,13 @@ impl Injection<'_> {
         let renamed = |(place, layer): (&gradient::Place, &Written)| {
             Some(Renamed { from: place.name().to_owned(), to: layer.sum.clone()? })
         };
-        let losses = self.loss.as_ref().zip(report.loss.as_ref());
+        let losses = self.loss.as_ref().zip(report.losses.first());
         let joined = Joined {
             task_loss: losses
                 .map(|(loss, names)| Renamed { from: graph.name(loss.value).to_owned(), to: names.task.clone() }),
             gradients: self.places.iter().zip(&written).filter_map(renamed).collect(),
             replaced: std::mem::take(&mut lowering.replaced),
+            activations: std::mem::take(&mut lowering.activations),
             steps: Vec::new(),
         };
         let patch = self.assemble(root, written, (constants, draws), term, anchor, lowering);

@@ -17,8 +17,8 @@ pub struct Report {
     /// `loss` where the term is added to the loss, `gradient` where its gradient is added to the gradients that the graph computes,
     /// `training_info` where it is added to the losses of algorithm graphs, `output` where it is an output of its own.
     pub form: &'static str,
-    /// The loss that the term was added to.
-    pub loss: Option<LossReport>,
+    /// The losses that the term was added to: one, none, or in `training_info` one for each algorithm graph.
+    pub losses: Vec<LossReport>,
     /// `sampled` or `exact`.
     pub estimator: &'static str,
     /// Slices of the sampled estimator.
@@ -68,9 +68,11 @@ pub struct ModelSummary {
     pub nodes: usize,
 }
 
-/// The loss.
+/// A loss.
 #[derive(Debug, Clone, Serialize)]
 pub struct LossReport {
+    /// The `training_info` whose algorithm graph computes it; `None` for the main graph.
+    pub training_info: Option<usize>,
     /// The name under which the sum of task loss and term is found, as before.
     pub name: String,
     /// The name of the task loss alone, now.

@@ -91,6 +91,7 @@ fn plan_step(
     let analysis = Analysis::with_overrides(&step.model, options.wrt.as_deref(), options.freeze.as_deref())?;
     let Draft { patch, mut report, loss_producer, joined } = draft(&analysis, options, place)?;
     report.form = "training_info";
+    report.losses.iter_mut().for_each(|l| l.training_info = Some(entry));
     report.layers.iter_mut().for_each(|l| l.training_info = Some(entry));
     let Some(task_loss) = joined.task_loss else { return Ok((Vec::new(), report, None)) };
     let of_main = || InjectError::LossOfMainGraph { entry, loss: task_loss.from.clone() };
@@ -115,6 +116,7 @@ fn plan_step(
 
 /// The report of two algorithm graphs as one.
 fn append(whole: &mut Report, more: Report) {
+    whole.losses.extend(more.losses);
     whole.layers.extend(more.layers);
     whole.skipped.extend(more.skipped);
     for warning in more.warnings {

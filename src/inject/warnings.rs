@@ -81,7 +81,7 @@ pub fn warnings(injection: &Injection, report: &Report) -> Vec<String> {
             names.join(", ")
         ));
     }
-    if injection.options.target.is_some() && report.loss.is_some() && !injection.options.outputs.task {
+    if injection.options.target.is_some() && !report.losses.is_empty() && !injection.options.outputs.task {
         out.push(
             "the eval_model that generate_artifacts makes has the term in its loss, too: --outputs task makes the task loss an \
              output behind it; or make the eval_model of the same graph rewritten with --coef 0, which has the same parameters"

@@ -217,18 +217,18 @@ impl Builder {
 
     /// A constant of zeros.
     pub fn zeros(&mut self, like: &Tensor, dims: &[u64]) -> Tensor {
-        let text: Vec<String> = dims.iter().map(ToString::to_string).collect();
-        let count = dims.iter().product::<u64>();
-        let values = vec![0.0; usize::try_from(count).unwrap_or_default()];
-        self.constant(&format!("zeros_{}", text.join("_")), like, dims, &values)
+        self.filled("zeros", 0.0, like, dims)
     }
 
     /// A constant of ones.
     pub fn ones(&mut self, like: &Tensor, dims: &[u64]) -> Tensor {
+        self.filled("ones", 1.0, like, dims)
+    }
+
+    fn filled(&mut self, what: &str, value: f64, like: &Tensor, dims: &[u64]) -> Tensor {
         let text: Vec<String> = dims.iter().map(ToString::to_string).collect();
-        let count = dims.iter().product::<u64>();
-        let values = vec![1.0; usize::try_from(count).unwrap_or_default()];
-        self.constant(&format!("ones_{}", text.join("_")), like, dims, &values)
+        let values = vec![value; usize::try_from(dims.iter().product::<u64>()).unwrap_or_default()];
+        self.constant(&format!("{what}_{}", text.join("_")), like, dims, &values)
     }
 
     /// Zeros of a shape that the running graph knows.
@@ -295,12 +295,9 @@ impl Builder {
         if axes.is_empty() {
             return x.clone();
         }
-        let dims = x.ty.dims.as_ref().map(|dims| {
-            let mut old = dims.iter().cloned();
-            let rank = dims.len() + axes.len();
-            (0..rank).map(|i| if axes.contains(&i) { Dim::Known(1) } else { old.next().unwrap_or_default() }).collect()
-        });
-        self.with_axes("Unsqueeze", x, axes, dims)
+        let axes: Vec<i64> = axes.iter().map(|a| *a as i64).collect();
+        let label = self.label("Unsqueeze");
+        self.emitter.unsqueeze(&label, x, &axes)
     }
 
     /// Without these axes, which have extent 1.
@@ -310,18 +307,14 @@ impl Builder {
         }
         let keep = |(i, d): (usize, &Dim)| (!axes.contains(&i)).then(|| d.clone());
         let dims = x.ty.dims.as_ref().map(|dims| dims.iter().enumerate().filter_map(keep).collect());
-        self.with_axes("Squeeze", x, axes, dims)
-    }
-
-    /// Axes became an input of Squeeze and Unsqueeze with operator set 13.
-    fn with_axes(&mut self, op: &str, x: &Tensor, axes: &[usize], dims: Option<Vec<Dim>>) -> Tensor {
         let axes: Vec<i64> = axes.iter().map(|a| *a as i64).collect();
         let ty = TensorType { elem: x.ty.elem, dims };
+        // Axes became an input with operator set 13.
         if self.opset() < 13 {
-            return self.one(op, &[x], vec![ints("axes", &axes)], ty);
+            return self.one("Squeeze", &[x], vec![ints("axes", &axes)], ty);
         }
         let axes = self.integers(&axes);
-        self.one(op, &[x, &axes], Vec::new(), ty)
+        self.one("Squeeze", &[x, &axes], Vec::new(), ty)
     }
 
     /// Where, of operands one of which has the result's shape. What needs a gradient has it, too.
@@ -343,7 +336,7 @@ impl Builder {
         self.emitter.gather(&label, x, &index, axis)
     }
 
-    /// A constant of positions, named by its content where it is short.
+    /// A constant of positions, named by its elements where they are few, else by their digest.
     fn positions(&mut self, positions: &[i64]) -> Tensor {
         if positions.len() <= 8 {
             return self.integers(positions);

@@ -18,7 +18,7 @@ mod site;
 pub use error::{LowerError, Unlowered};
 pub use registry::Rule;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::Serialize;
 
@@ -27,8 +27,9 @@ use crate::graph::{NodeId, ValueId};
 use crate::naming::LayerNames;
 use crate::onnx::{NodeProto, TensorProto, ValueInfoProto};
 use crate::patch::{Change, Part, Rename, Replacement, Substitute};
-use crate::record::{LOWERED, Replaced, Standin};
+use crate::record::{LOWERED, RecordedActivation, Replaced, Standin};
 use crate::regularizer::emit::Emission;
+use crate::select::Found;
 use crate::wire::record_bytes;
 use builder::Builder;
 use path::Path;
@@ -76,6 +77,8 @@ pub struct Lowering {
     pub model: Vec<String>,
     /// What was replaced, for the record.
     pub replaced: Vec<Replaced>,
+    /// The activations among it, for the record.
+    pub activations: Vec<RecordedActivation>,
     /// The operator set of the result.
     pub opset: i64,
     /// The IR version of the result.
@@ -104,7 +107,26 @@ pub fn lower(analysis: &Analysis, loss: Option<ValueId>, root: &str) -> Result<L
             rewrite(analysis, &inner, &path, &inlined.origin, &inlined.is_call, root, &mut lowering)?;
         }
     }
+    lowering.activations = rewritten_activations(analysis, &lowering.changes);
     Ok(lowering)
+}
+
+/// The activations that lose a node. Spelt out for a pipeline, they are none that patterns know.
+fn rewritten_activations(analysis: &Analysis, changes: &[Change]) -> Vec<RecordedActivation> {
+    let part = |r: &Replacement| if let Part::Node(i) = r.part { Some(i) } else { None };
+    let gone: HashSet<usize> = changes.iter().flat_map(|c| &c.replacements).filter_map(part).collect();
+    let name = |value: ValueId| analysis.graph.name(value).to_owned();
+    let found = analysis.catalog.found.iter().filter(|f| f.members.iter().any(|m| gone.contains(&m.index())));
+    let record = |found: &Found| {
+        let made = found.members.iter().flat_map(|m| analysis.graph.outputs_of(*m)).flatten().copied();
+        RecordedActivation {
+            activation: found.activation.name().to_owned(),
+            tensor: name(found.value),
+            input: found.input.map(name),
+            parts: made.filter(|v| *v != found.value).map(name).collect(),
+        }
+    };
+    found.map(record).collect()
 }
 
 /// Why a call becomes the body of its function.
@@ -259,7 +281,6 @@ mod tests {
     use crate::graph::Attributes;
     use crate::graph::testing::{Net, open_model};
     use crate::wire::{Model, splice};
-    use std::collections::HashSet;
 
     /// The graph `h = x·w`, the given node from h to y, and a loss of it.
     fn around(op: &str, attributes: Vec<crate::onnx::AttributeProto>) -> Model {

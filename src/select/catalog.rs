@@ -1,12 +1,11 @@
 //! Every activation of a model.
 
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::activation::Activation;
 use super::hidden::hidden_activations;
 use super::pattern::function::Functions;
-use super::pattern::rewritten::rewritten;
 use super::pattern::scan;
 use crate::graph::types::TensorType;
 use crate::graph::{Graph, NodeId, ValueId};
@@ -68,7 +67,7 @@ impl Catalog {
         let functions = Functions::of(&model.functions);
         let ranks = OnceCell::new();
         let rank_of = |name: &str| ranks.get_or_init(|| declared_ranks(model)).get(name).copied();
-        let scan = scan(graph, &functions, &rank_of, rewritten(graph, model, &functions));
+        let scan = scan(graph, &functions, &rank_of);
         let hidden = hidden_activations(graph, &functions, &scan.calls);
         let by_value = index(graph, &scan.found);
         Catalog { found: scan.found, hidden, near_misses: scan.near_misses, by_value }
@@ -78,6 +77,17 @@ impl Catalog {
     pub fn leave_out(&mut self, graph: &Graph<'_>, nodes: impl Fn(NodeId) -> bool) {
         self.found.retain(|f| !nodes(f.node));
         self.near_misses.retain(|m| !nodes(m.node));
+        self.by_value = index(graph, &self.found);
+    }
+
+    /// Adds activations that are known by other ways than their nodes, and leaves out what `parts` make.
+    pub fn put_back(&mut self, graph: &Graph<'_>, known: Vec<Found>, parts: &HashSet<ValueId>) {
+        let values: HashSet<ValueId> = known.iter().map(|f| f.value).collect();
+        self.found.retain(|f| !values.contains(&f.value) && !parts.contains(&f.value));
+        self.found.extend(known);
+        let mut position = vec![0; graph.nodes.len()];
+        (0..).zip(graph.topological_order()).for_each(|(at, node)| position[node.index()] = at);
+        self.found.sort_by_key(|f| position[f.node.index()]);
         self.by_value = index(graph, &self.found);
     }
 

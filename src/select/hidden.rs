@@ -1,6 +1,7 @@
 //! Activations that no selector reaches: inside the bodies of If, Loop and Scan, and inside local functions.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashSet;
+use std::collections::VecDeque;
 
 use super::catalog::Hidden;
 use super::pattern::function::Functions;
@@ -65,7 +66,7 @@ impl Search<'_, '_> {
                 let place = format!("inside the {which} of {}{outer}", describe_node(nodes, id));
                 let as_function = as_function(body);
                 if let Ok(graph) = Graph::of_function(&as_function) {
-                    let scan = scan(&graph, self.functions, &|_| None, HashMap::new());
+                    let scan = scan(&graph, self.functions, &|_| None);
                     self.take(graph.nodes, &scan, &place);
                 }
                 self.bodies_in(&body.node, &format!(" {place}"));

@@ -38,8 +38,8 @@ pub enum StripError {
     },
     /// Parts of the injection are gone, so that what is left is no longer ours to take out.
     #[error(
-        "another program changed the injected part: of {part} {expected} were added under {root:?}, and {found} are there; \
-         strip the file before optimising or converting it"
+        "another program changed the injected part ({part} under {root:?}: {expected} were added, and {found} are there); \
+         strip the file before optimising, converting or differentiating it"
     )]
     Changed {
         /// "nodes", "initializers" …

@@ -46,7 +46,7 @@ def test_the_rewriting_alone_is_the_same_function_and_keeps_parameters_and_input
     lowered = inject(model.path, *FOR, "--layers", "none")
     # Only the record says which way it was asked for.
     assert lowered.model.graph == inject(model.path, *FOR, "--coef", 0).model.graph
-    assert lowered.report["layers"] == [] and lowered.report["loss"] is None
+    assert lowered.report["layers"] == [] and lowered.report["losses"] == []
     for name_, value in models.initializers(model.model).items():
         np.testing.assert_array_equal(models.initializers(lowered.model)[name_], value)
     assert list(lowered.model.graph.input) == list(model.model.graph.input)
@@ -104,12 +104,56 @@ def test_a_regulariser_goes_into_a_rewritten_graph_and_both_come_out_again(refer
     model = reference("cnn11_elu.ts17")
     lowered, injected, back = (tmp_path / f"{n}.onnx" for n in ("lowered", "injected", "back"))
     per_inject(model.path, *FOR, "--coef", 0, "-o", lowered)
-    # Elu is gone; what it made is still there by its name.
-    per_inject(lowered, *FOR, "--layers", "tensor:/net/net.1/Elu_output_0", "--coef", 0.1, "-o", injected)
+    # Elu is gone; the record knows what it made.
+    run = per_inject(lowered, *FOR, "--layers", "elu,!#2..10", "--coef", 0.1, "--json", "-o", injected)
+    assert [layer["name"] for layer in json.loads(run.stdout)["layers"]] == ["net/net.1/Elu_output_0"]
     per_inject("strip", injected, "-o", back)
     assert back.read_bytes() == lowered.read_bytes()
     per_inject("strip", "--all", injected, "-o", back)
     assert back.read_bytes() == model.path.read_bytes()
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_the_activations_of_a_rewritten_graph_are_those_of_the_original(reference, per_inject, tmp_path, name):
+    model, lowered = reference(name), tmp_path / "lowered.onnx"
+    per_inject(model.path, *FOR, "--layers", "none", "-o", lowered)
+    both = [json.loads(per_inject("inspect", path, "--json").stdout)["taps"] for path in (model.path, lowered)]
+    told = [[(a["activation"], a["tensor"], a["shape"]) for a in activations] for activations in both]
+    assert told[0] == told[1] and told[0]
+
+
+def test_the_parts_of_a_rewritten_composite_are_no_activations(per_inject, inject, tmp_path):
+    model = small("h = MatMul(x, w) s = Softplus(h) t = Tanh(s) y = Mul(h, t) loss = ReduceMean<keepdims=0>(y)")
+    (tmp_path / "lowered.onnx").write_bytes(inject(model, *FOR, "--coef", 0).data)
+    [layer] = inject(tmp_path / "lowered.onnx", "--layers", "all", "--coef", 1, "--estimator", "exact").report["layers"]
+    assert (layer["activation"], layer["tensor"]) == ("mish", "y")
+    refused = per_inject(tmp_path / "lowered.onnx", "--layers", "tanh", "--coef", 1, "--dry-run", check=False)
+    assert "the graph has mish" in taps.refusal(refused)
+
+
+def test_the_training_model_of_a_rewritten_graph_takes_the_gradient_by_the_same_selector(reference, per_inject, inject, tmp_path):
+    model = reference("cnn11_elu.ts17")
+    made = ort.artifacts(inject(model.path, *FOR, "--coef", 0).data, model.trainable)
+    injected = inject(made.training_model, "--layers", "elu", "--estimator", "exact", "--coef", 1, check=False)
+    assert [layer["gradient"] for layer in injected.report["layers"]] == [f"{layer['tensor']}_grad" for layer in injected.report["layers"]]
+    assert len(injected.report["layers"]) == 10
+    source, back = tmp_path / "injected.onnx", tmp_path / "back.onnx"
+    source.write_bytes(injected.data)
+    per_inject("strip", source, "-o", back)
+    assert back.read_bytes() == made.training_model
+    # What generate_artifacts made of the rewriting is no longer ours to undo.
+    assert "without --all" in taps.refusal(per_inject("strip", "--all", source, "-o", back, check=False))
+
+
+def test_a_graph_that_is_differentiated_already_or_keeps_its_loss_elsewhere_is_refused_with_what_to_do(reference, per_inject, inject, tmp_path):
+    made = ort.artifacts(inject(reference("mlp_relu.ts17").path, *FOR, "--coef", 0).data)
+    (tmp_path / "training_model.onnx").write_bytes(made.training_model)
+    for path, words in [
+        (tmp_path / "training_model.onnx", "holds its backward pass already"),
+        (models.MODELS / "training_info" / "joined_adam.onnx", "this model has it in training_info"),
+    ]:
+        refused = per_inject(path, *FOR, "--layers", "relu", "--coef", 1, "--dry-run", check=False)
+        assert words in taps.refusal(refused) and "leave --for out" in taps.refusal(refused)
 
 
 def test_a_graph_that_needs_nothing_is_written_as_it_is(per_inject, tmp_path):

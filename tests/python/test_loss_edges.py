@@ -273,6 +273,12 @@ def test_coefficients_for_every_layer_the_last_match_counting(inject, session):
     assert float(after["loss"]) == pytest.approx(expected, rel=TOLERANCE)
 
 
+def test_a_number_that_no_gradient_gets_through_to_is_no_loss_and_the_refusal_says_why(per_inject, tmp_path):
+    tail = [helper.make_node("Round", ["h2"], ["r"]), mean("r", "loss")]
+    message = refused(per_inject, tmp_path, net(tail, [scalar("loss")]))
+    assert '"loss" is float[], but no gradient gets from it to a weight' in message
+
+
 def test_a_coefficient_for_no_chosen_layer_is_refused(per_inject, tmp_path):
     assert "name:fc*" in refused(per_inject, tmp_path, plain(), "--coef", "name:fc*=0.5")
 

@@ -470,11 +470,11 @@ REFUSED = [
     (newer_record, "is a record of version 2, and this tool reads 1; update it"),
     (remove_injected_node, 'but no node, input or initializer of the graph defines it'),
     (remove_coefficient, 'reads tensor "per_inject/coef" as its input 1, but no node, input or initializer of the graph defines it'),
-    (fuse_injected_nodes, "another program changed the injected part: of nodes "),
+    (fuse_injected_nodes, "another program changed the injected part (nodes under "),
     (read_injected_value, '"spy" (Neg) reads "per_inject/'),
     (read_in_a_body, '"spy" (If) reads "per_inject/'),
     (read_per_loss, '"spy" (Neg) reads "per_loss"'),
-    (expose_injected_value, "another program changed the injected part: of outputs 1 were added"),
+    (expose_injected_value, "another program changed the injected part (outputs under "),
 ]
 
 
@@ -516,7 +516,7 @@ def record_an_original_value_as_loss(model):
 @pytest.mark.parametrize("damage, sentence", [
     (rename_loss, 'the graph output "final" is made by the injection, which did not name it so'),
     (record_another_loss, 'the graph output "loss" is made by the injection, which did not name it so'),
-    (record_an_original_value_as_loss, "another program changed the injected part: of task losses 1 were added"),
+    (record_an_original_value_as_loss, "another program changed the injected part (task losses under "),
 ], ids=lambda case: getattr(case, "__name__", ""))
 def test_a_loss_under_another_name_is_not_left_without_its_node(reference, tmp_path, damage, sentence):
     file = tmp_path / "model.onnx"

@@ -207,6 +207,19 @@ def test_an_entry_without_the_layer_is_left_as_it_is_with_a_warning_and_strict_r
     assert "tensor:other/h" in taps.refusal(run)
 
 
+def test_the_report_names_the_loss_of_every_algorithm_and_counts_no_nodes_of_the_main_graph_before(per_inject, inject):
+    path = FOLDER / "two_entries.onnx"
+    losses = inject(path, *options("exact"), check=False).report["losses"]
+    assert [(loss["training_info"], loss["name"], loss["task"]) for loss in losses] == [
+        (0, "loss_0", "per_inject/task_loss"),
+        (1, "loss_1", "per_inject/task_loss"),
+    ]
+    told = per_inject(path, *options("exact"), "--dry-run").stdout
+    assert 'training_info 1: loss "loss_1" = task loss' in told
+    [nodes] = [line.split() for line in told.splitlines() if line.startswith("nodes")]
+    assert nodes == ["nodes", "+58"]
+
+
 def test_the_coefficient_and_seeds_stand_in_each_algorithm(inject):
     model = inject(FOLDER / "two_entries.onnx", *options("sampled"), "--seed", 1, check=False).model
     seeds = []
@@ -258,6 +271,6 @@ def test_the_models_are_what_their_script_makes():
 def test_a_gradient_node_of_the_main_graph_differentiates_the_sum(inject):
     path = pathlib.Path(onnx.__file__).parent / "backend/test/data/simple/test_gradient_of_add_and_mul/model.onnx"
     injected = inject(path, "--layers", "op:Add", "--coef", 1, "--estimator", "exact", check=False)
-    assert injected.report["loss"] == {"name": "d", "task": "per_inject/task_loss"}
+    assert injected.report["losses"] == [{"training_info": None, "name": "d", "task": "per_inject/task_loss"}]
     names = [node.name for node in injected.model.graph.node]
     assert names.index("per_inject/total") < names.index("my_gradient")

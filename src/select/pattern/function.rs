@@ -88,7 +88,7 @@ impl<'m> Functions<'m> {
 
     fn look_into(&self, function: &FunctionProto) -> Scanned {
         let Ok(graph) = Graph::of_function(function) else { return Scanned::default() };
-        let scan = scan(&graph, self, &|_| None, HashMap::new());
+        let scan = scan(&graph, self, &|_| None);
         let activation = match (graph.outputs.as_slice(), graph.inputs.first()) {
             ([output], Some(x)) => {
                 scan.found.iter().find(|f| f.value == *output && f.input == Some(*x)).map(|f| f.activation)

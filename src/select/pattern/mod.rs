@@ -16,7 +16,6 @@ mod polynomial;
 mod quotient;
 mod rectifier;
 mod recurrent;
-pub mod rewritten;
 
 #[cfg(test)]
 mod soundness;
@@ -24,7 +23,6 @@ mod soundness;
 pub mod testing;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 
 use self::function::Functions;
 use self::lookback::Triggers;
@@ -72,19 +70,14 @@ pub struct Scan {
     pub calls: Vec<(u32, NodeId)>,
 }
 
-/// Finds the activations of one graph; `known` are those that need no pattern, by their last nodes.
-pub fn scan(
-    graph: &Graph<'_>,
-    functions: &Functions<'_>,
-    rank_of: DeclaredRank<'_>,
-    mut known: HashMap<NodeId, Match>,
-) -> Scan {
+/// Finds the activations of one graph.
+pub fn scan(graph: &Graph<'_>, functions: &Functions<'_>, rank_of: DeclaredRank<'_>) -> Scan {
     let ops: Vec<Op> = graph.nodes.iter().map(|node| classify(node, functions)).collect();
     let (ends, distance) = (vec![0; ops.len()], vec![u8::MAX; ops.len()]);
     let mut view = View { graph, ops, matches: Vec::new(), ends, distance, near: RefCell::default(), rank_of };
     for node in graph.topological_order() {
         view.distance[node.index()] = view.distance_of(*node);
-        if let Some(found) = known.remove(node).or_else(|| view.attempt(*node)) {
+        if let Some(found) = view.attempt(*node) {
             view.matches.push(found);
             view.ends[node.index()] = u32::try_from(view.matches.len()).unwrap_or(0);
         }

@@ -151,34 +151,4 @@ mod tests {
             assert_eq!(counts_of(file), expected, "{file}");
         }
     }
-
-    /// The worst that arithmetic can do, and what networks do. Run with `cargo test --release catalog -- --ignored --nocapture`.
-    #[test]
-    #[ignore = "a timing, meaningful in release builds only"]
-    fn a_hundred_thousand_nodes_take_milliseconds() {
-        use crate::select::pattern::testing::model;
-        let chain = |ops: &[&str], n: usize| {
-            let mut text = String::from("n0=Relu(x);");
-            for i in 1..n {
-                text += &format!("n{i}={};", ops[i % ops.len()].replace('#', &format!("n{}", i - 1)));
-            }
-            text
-        };
-        for (what, ops) in [
-            ("conv, relu", &["Conv(#,u)", "Relu(#)"][..]),
-            ("mul", &["Mul(#,u)"]),
-            ("mul, add of both sides", &["Mul(#,#)", "Add(#,#)"]),
-            ("tanh, mul", &["Tanh(#)", "Mul(#,u)", "Mul(#,v)", "Add(#,1)"]),
-            ("silu", &["Sigmoid(#)", "Mul(#,u)"]),
-        ] {
-            let model = model(&chain(ops, 100_000));
-            let graph = Graph::of(&model).unwrap();
-            let best = (0..5).map(|_| {
-                let start = std::time::Instant::now();
-                let catalog = Catalog::of(&graph, &model);
-                (start.elapsed(), catalog.found.len())
-            });
-            println!("{what}: {:?}", best.min().unwrap());
-        }
-    }
 }

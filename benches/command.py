@@ -61,7 +61,8 @@ def compare(title: str, commands: dict[str, list[str]], rounds: int, unit: str) 
 
 def graph(folder: pathlib.Path, kind: str, nodes: int) -> pathlib.Path:
     path = folder / f"{kind}.{nodes}.onnx"
-    subprocess.run([sys.executable, HERE / "graphs.py", kind, str(nodes), path], check=True)
+    if not path.exists():
+        subprocess.run([sys.executable, HERE / "graphs.py", kind, str(nodes), path], check=True)
     return path
 
 

@@ -84,7 +84,8 @@ def main() -> None:
         out = folder / "out.onnx"
         compare("`--help`", {"per-inject --help": [OURS, "--help"], "/bin/true": ["/bin/true"]}, args.rounds, "/bin/true")
         for kind in ("residual", "perceptron"):
-            sizes = [1_000, 10_000, 100_000] + ([] if args.quick else [1_000_000])
+            # A million nodes with half a million Relus would pass protobuf's 2 GiB, which per-inject refuses.
+            sizes = [1_000, 10_000, 100_000] + ([] if args.quick or kind == "perceptron" else [1_000_000])
             commands = {f"{n:,} nodes, {e}": inject(graph(folder, kind, n), out, e) for n in sizes for e in ("exact", "sampled")}
             commands["cp of the injected 100,000 nodes"] = ["cp", folder / "injected.onnx", out]
             run([str(p) for p in inject(folder / f"{kind}.100000.onnx", folder / "injected.onnx")])

@@ -124,14 +124,7 @@ pub fn inspect(model: &Model, wrt: Option<&str>, freeze: Option<&str>) -> Result
     };
     Ok(Inspection {
         schema: SCHEMA,
-        model: ModelSummary {
-            path: model.file.display_name().display().to_string(),
-            bytes: model.file.bytes.len() as u64,
-            ir_version: model.ir_version,
-            opset: model.opset(),
-            producer: model.producer.clone(),
-            nodes: analysis.graph.nodes.len(),
-        },
+        model: ModelSummary::from(model),
         kind,
         kind_detail,
         losses: candidates

@@ -58,14 +58,7 @@ impl Injection<'_> {
         }
         Report {
             schema: report::SCHEMA,
-            model: ModelSummary {
-                path: model.file.display_name().display().to_string(),
-                bytes: model.file.bytes.len() as u64,
-                ir_version: model.ir_version,
-                opset: model.opset(),
-                producer: model.producer.clone(),
-                nodes: graph.nodes.len(),
-            },
+            model: ModelSummary::from(model),
             form: self.destination.name(),
             losses: self
                 .loss

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::lower::Rewriting;
+use crate::wire::Model;
 
 /// Version of the JSON layout.
 pub const SCHEMA: &str = "per-inject.report/1";
@@ -66,6 +67,19 @@ pub struct ModelSummary {
     pub producer: String,
     /// Nodes of its main graph.
     pub nodes: usize,
+}
+
+impl From<&Model> for ModelSummary {
+    fn from(model: &Model) -> Self {
+        ModelSummary {
+            path: model.file.display_name().display().to_string(),
+            bytes: model.file.bytes.len() as u64,
+            ir_version: model.ir_version,
+            opset: model.opset(),
+            producer: model.producer.clone(),
+            nodes: model.graph.nodes.len(),
+        }
+    }
 }
 
 /// A loss.

@@ -405,10 +405,10 @@ impl Injection<'_> {
         let mut templates = firsts.par_iter().map(template).collect::<Result<Vec<_>, InjectError>>()?;
         let write = |(i, name): (usize, String)| {
             let seed = self.seed(injection, i);
-            let tapped = &self.chosen[i].layer.h.name;
-            let gradient = self.places.get(i).map_or("", gradient::Place::name);
-            let filling = Filling { prefix: &format!("{root}{name}/"), tapped, gradient, seed };
-            let Filled { nodes, value_info, emitted: Emitted { per, sum } } = templates[template_of[i]].fill(&filling);
+            let tapped = self.chosen[i].layer.h.name.clone();
+            let gradient = self.places.get(i).map_or("", gradient::Place::name).to_owned();
+            let filling = Filling { prefix: format!("{root}{name}/"), tapped, gradient, seed };
+            let Filled { nodes, value_info, emitted: Emitted { per, sum } } = templates[template_of[i]].fill(filling);
             Written { name, seed, per, sum, nodes, value_info }
         };
         let mut written = Vec::new();

@@ -4,6 +4,7 @@
 //! the shape; the layer's name, the tapped value and the seed only fill holes in it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
@@ -13,7 +14,7 @@ use crate::patch::Encoded;
 use crate::regularizer::Layer;
 use crate::regularizer::emit::{Emission, Emitter, Tensor};
 use crate::wire::fields::{attribute as attribute_field, graph as graph_field, node as node_field};
-use crate::wire::{WireResult, put_varint, records, varint_width};
+use crate::wire::{Content, Make, WireResult, put_varint, records, varint_width};
 
 /// Stand for the layer's name, the tapped value and its gradient. No name of the tool's own holds control characters.
 const LAYER: &str = "\u{1}";
@@ -39,8 +40,8 @@ pub type Draws = BTreeMap<String, (NodeProto, Option<ValueInfoProto>)>;
 
 /// What a regulariser writes for a layer, with holes for the names and the seed.
 pub struct Template {
-    nodes: Vec<Skeleton>,
-    value_info: Vec<Skeleton>,
+    nodes: Arc<[Skeleton]>,
+    value_info: Arc<[Skeleton]>,
     /// Constants shared by all layers, by name.
     pub constants: BTreeMap<String, TensorProto>,
     /// Draws shared by layers, by name.
@@ -67,13 +68,13 @@ impl Emitted {
 }
 
 /// What fills the holes.
-pub struct Filling<'a> {
+pub struct Filling {
     /// The start of every name of the layer's own, `/` included.
-    pub prefix: &'a str,
+    pub prefix: String,
     /// The tapped value.
-    pub tapped: &'a str,
+    pub tapped: String,
     /// Its gradient; empty where there is none.
-    pub gradient: &'a str,
+    pub gradient: String,
     /// The seed of RandomNormal, if the template has one.
     pub seed: Option<u32>,
 }
@@ -106,33 +107,51 @@ impl Template {
     }
 
     /// The layer with these names.
-    pub fn fill(&self, filling: &Filling<'_>) -> Filled {
+    pub fn fill(&self, filling: Filling) -> Filled {
+        let filling = Arc::new(filling);
         Filled {
-            nodes: fill(&self.nodes, filling),
-            value_info: fill(&self.value_info, filling),
+            nodes: fill(&self.nodes, &filling),
+            value_info: fill(&self.value_info, &filling),
             emitted: self.emitted.renamed(|name| format!("{}{name}", filling.prefix)),
         }
     }
 }
 
-fn skeletons<M: Message>(messages: &[M], prefix: &str) -> WireResult<Vec<Skeleton>> {
+fn skeletons<M: Message>(messages: &[M], prefix: &str) -> WireResult<Arc<[Skeleton]>> {
     messages.iter().map(|m| Skeleton::of(&m.encode_to_vec(), prefix)).collect()
 }
 
-fn fill<M, const FIELD: u32>(skeletons: &[Skeleton], filling: &Filling<'_>) -> Encoded<M, FIELD> {
-    let lengths = skeletons.iter().map(|s| s.length(filling));
-    let size = lengths.map(|n| tag_width(FIELD) + varint_width(n as u64) + n).sum();
-    let mut out = Vec::with_capacity(size);
-    for skeleton in skeletons {
-        put_varint(&mut out, u64::from(FIELD) << 3 | 2, 0);
-        put_varint(&mut out, skeleton.length(filling) as u64, 0);
-        skeleton.write(filling, &mut out);
-    }
-    Encoded::from_records(out.into(), skeletons.len())
+fn fill<M, const FIELD: u32>(skeletons: &Arc<[Skeleton]>, filling: &Arc<Filling>) -> Encoded<M, FIELD> {
+    let records = FilledRecords { field: FIELD, skeletons: Arc::clone(skeletons), filling: Arc::clone(filling) };
+    Encoded::from_records(Content::made(records), skeletons.len())
 }
 
-fn tag_width(field: u32) -> usize {
-    varint_width(u64::from(field) << 3)
+/// The records of one layer, made when they are written: tens of thousands of layers differ in their fillings alone.
+struct FilledRecords {
+    field: u32,
+    skeletons: Arc<[Skeleton]>,
+    filling: Arc<Filling>,
+}
+
+impl FilledRecords {
+    fn tag(&self) -> u64 {
+        u64::from(self.field) << 3 | 2
+    }
+}
+
+impl Make for FilledRecords {
+    fn length(&self) -> usize {
+        let lengths = self.skeletons.iter().map(|s| s.length(&self.filling));
+        lengths.map(|n| varint_width(self.tag()) + varint_width(n as u64) + n).sum()
+    }
+
+    fn append_to(&self, out: &mut Vec<u8>) {
+        for skeleton in &*self.skeletons {
+            put_varint(out, self.tag(), 0);
+            put_varint(out, skeleton.length(&self.filling) as u64, 0);
+            skeleton.write(&self.filling, out);
+        }
+    }
 }
 
 /// One message with holes.
@@ -190,7 +209,7 @@ impl Skeleton {
     }
 
     /// Bytes of the filled message.
-    fn length(&self, filling: &Filling<'_>) -> usize {
+    fn length(&self, filling: &Filling) -> usize {
         let length = |part: &Part| match part {
             Part::Literal(bytes) => bytes.len(),
             Part::Seed => 4,
@@ -202,7 +221,7 @@ impl Skeleton {
         self.parts.iter().map(length).sum()
     }
 
-    fn write(&self, filling: &Filling<'_>, out: &mut Vec<u8>) {
+    fn write(&self, filling: &Filling, out: &mut Vec<u8>) {
         for part in &self.parts {
             match part {
                 Part::Literal(bytes) => out.extend_from_slice(bytes),
@@ -220,7 +239,7 @@ impl Skeleton {
 
 impl Part {
     /// The name that fills a hole for names, in two pieces.
-    fn text<'a>(&'a self, filling: &'a Filling<'_>) -> [&'a [u8]; 2] {
+    fn text<'a>(&'a self, filling: &'a Filling) -> [&'a [u8]; 2] {
         match self {
             Part::Own(suffix) => [filling.prefix.as_bytes(), suffix],
             Part::Tapped => [filling.tapped.as_bytes(), &[]],
@@ -280,8 +299,12 @@ mod tests {
                             sum: None,
                         };
                         let template = Template::of(13, "per_inject/", true, write).unwrap();
-                        let filled =
-                            template.fill(&Filling { prefix: &prefix, tapped: &layer.h.name, gradient: "", seed });
+                        let filled = template.fill(Filling {
+                            prefix: prefix.clone(),
+                            tapped: layer.h.name.clone(),
+                            gradient: String::new(),
+                            seed,
+                        });
                         let mut emitter = Emitter::new(13, "per_inject/", &name);
                         let per = regularizer.emit(&mut emitter, &layer);
                         let emission = emitter.finish();

@@ -3,6 +3,9 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
+use std::sync::mpsc::{SendError, SyncSender, sync_channel};
+
+use bytes::Bytes;
 
 use super::file::ModelFile;
 use super::splice::{Piece, Rope};
@@ -16,39 +19,61 @@ const BUFFER: usize = 1 << 20;
 /// Longest single write from the mapping.
 const CHUNK: usize = 8 << 20;
 
-/// Appends all bytes of `rope` to `out`, from its current position on. Anonymous memory stays near 1 MiB, whatever the size.
+/// Appends all bytes of `rope` to `out`, from its current position on. Anonymous memory stays at a few MiB, whatever the size.
+///
+/// New bytes are gathered, and made where they have to be, by another thread while the ones before them are written.
 pub fn copy_rope(rope: &Rope, source: &ModelFile, out: &mut File) -> io::Result<()> {
-    let mut buffer = Vec::with_capacity(BUFFER);
-    for piece in &rope.pieces {
-        match piece {
-            Piece::New(bytes) => append(&mut buffer, bytes, out)?,
-            Piece::Original(range) => {
-                let bytes = source.bytes.get(range.clone()).ok_or_else(|| {
-                    io::Error::new(io::ErrorKind::InvalidInput, "a piece of the output lies outside the original file")
-                })?;
-                if bytes.len() < KERNEL_COPY_FROM {
-                    append(&mut buffer, bytes, out)?;
-                } else {
-                    out.write_all(&buffer)?;
-                    buffer.clear();
-                    copy_range(source, range, out)?;
-                }
+    std::thread::scope(|scope| {
+        let (sender, steps) = sync_channel(2);
+        // It ends early where the writer gave up and nobody receives any more.
+        scope.spawn(move || gather(rope, source, &sender));
+        for step in steps {
+            match step? {
+                Step::Write(bytes) => out.write_all(&bytes)?,
+                Step::Copy(range) => copy_range(source, &range, out)?,
             }
         }
-    }
-    out.write_all(&buffer)
+        Ok(())
+    })
 }
 
-fn append(buffer: &mut Vec<u8>, bytes: &[u8], out: &mut File) -> io::Result<()> {
-    if buffer.len() + bytes.len() > BUFFER {
-        out.write_all(buffer)?;
-        buffer.clear();
+/// What is done to the output next.
+enum Step {
+    Write(Bytes),
+    Copy(Range<usize>),
+}
+
+fn gather(
+    rope: &Rope,
+    source: &ModelFile,
+    steps: &SyncSender<io::Result<Step>>,
+) -> Result<(), SendError<io::Result<Step>>> {
+    let mut buffer = Vec::with_capacity(BUFFER);
+    for piece in &rope.pieces {
+        let small = match piece {
+            Piece::New(content) => content.len() <= BUFFER || content.ready().is_none(),
+            Piece::Original(range) => range.len() < KERNEL_COPY_FROM,
+        };
+        if !buffer.is_empty() && (!small || buffer.len() + piece.len() > BUFFER) {
+            let full = std::mem::replace(&mut buffer, Vec::with_capacity(BUFFER));
+            steps.send(Ok(Step::Write(full.into())))?;
+        }
+        match piece {
+            Piece::New(content) if small => content.append_to(&mut buffer),
+            Piece::New(content) => steps.send(Ok(Step::Write(content.bytes())))?,
+            Piece::Original(range) => match source.bytes.get(range.clone()) {
+                Some(bytes) if small => buffer.extend_from_slice(bytes),
+                Some(_) => steps.send(Ok(Step::Copy(range.clone())))?,
+                None => {
+                    return steps.send(Err(io::Error::new(
+                        io::ErrorKind::InvalidInput,
+                        "a piece of the output lies outside the original file",
+                    )));
+                }
+            },
+        }
     }
-    if bytes.len() > BUFFER {
-        return out.write_all(bytes);
-    }
-    buffer.extend_from_slice(bytes);
-    Ok(())
+    steps.send(Ok(Step::Write(buffer.into())))
 }
 
 fn copy_range(source: &ModelFile, range: &Range<usize>, out: &mut File) -> io::Result<()> {
@@ -96,23 +121,37 @@ fn kernel_copy(_: &File, _: &Range<usize>, _: &File) -> io::Result<usize> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
+    use crate::wire::{Content, Make};
     use std::fs;
+
+    struct Nines(usize);
+
+    impl Make for Nines {
+        fn length(&self) -> usize {
+            self.0
+        }
+
+        fn append_to(&self, out: &mut Vec<u8>) {
+            out.resize(out.len() + self.0, 9);
+        }
+    }
 
     /// Pieces of every kind: small and large, originals out of order and touching both ends.
     fn rope(len: usize) -> Rope {
         Rope {
             pieces: vec![
-                Piece::New(Bytes::from_static(b"head")),
+                Piece::New(Bytes::from_static(b"head").into()),
                 Piece::Original(len / 2..len),
                 Piece::Original(3..40),
                 Piece::New(vec![7; BUFFER + 5].into()),
                 Piece::Original(10..10),
-                Piece::New(Bytes::new()),
+                Piece::New(Bytes::new().into()),
+                Piece::New(Content::made(Nines(BUFFER - 1))),
+                Piece::New(Content::made(Nines(2 * BUFFER))),
+                Piece::New(Content::made(Nines(1))),
                 Piece::Original(0..len / 2 + 1),
-                Piece::New(Bytes::from_static(b"tail")),
+                Piece::New(Bytes::from_static(b"tail").into()),
             ],
         }
     }

@@ -4,6 +4,7 @@
 //! [`Patch`](crate::patch::Patch) to those bytes.
 
 mod carry;
+mod content;
 mod copy;
 mod digest;
 mod error;
@@ -20,6 +21,7 @@ mod tensor;
 mod write;
 
 pub use carry::{Carried, ExternalPolicy, How, carry};
+pub use content::{Content, Make};
 pub use digest::{structure_digest, structure_digest_of};
 pub use error::{WireError, WireResult};
 pub use external::{DataFile, ExternalFile, ExternalTensor, external_files, refuse_data_as_target};

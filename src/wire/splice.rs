@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message;
 
+use super::content::Content;
 use super::error::{WireError, WireResult};
 use super::fields::{graph, model};
 use super::model::{GraphLayout, Model};
@@ -36,7 +37,7 @@ pub enum Piece {
     /// A range of the original file.
     Original(Range<usize>),
     /// New bytes.
-    New(Bytes),
+    New(Content),
 }
 
 impl Rope {
@@ -56,7 +57,7 @@ impl Rope {
         for piece in &self.pieces {
             match piece {
                 Piece::Original(range) => out.extend_from_slice(&original[range.clone()]),
-                Piece::New(bytes) => out.extend_from_slice(bytes),
+                Piece::New(content) => content.append_to(&mut out),
             }
         }
         out
@@ -64,10 +65,10 @@ impl Rope {
 }
 
 impl Piece {
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         match self {
             Piece::Original(range) => range.len(),
-            Piece::New(bytes) => bytes.len(),
+            Piece::New(content) => content.len(),
         }
     }
 }
@@ -99,7 +100,7 @@ pub fn narrowed(model: &Model, patch: &Patch) -> WireResult<Vec<Width>> {
             edits.rename(&layout, &rename.place, &rename.from, &rename.to)?;
         }
         for replacement in &change.replacements {
-            edits.replace(&layout, replacement.part, Bytes::new())?;
+            edits.replace(&layout, replacement.part, Content::default())?;
         }
     }
     let bytes = &model.file.bytes;
@@ -114,7 +115,7 @@ pub fn narrowed(model: &Model, patch: &Patch) -> WireResult<Vec<Width>> {
 
 struct Edit {
     range: Range<usize>,
-    bytes: Bytes,
+    bytes: Content,
     /// Position of the length prefix of the innermost message around it; `None` in the model itself.
     owner: Option<usize>,
     /// Field number of what is inserted: at the same place, lower numbers come first.
@@ -181,7 +182,7 @@ impl<'m> Edits<'m> {
             self.rename(&layout, &rename.place, &rename.from, &rename.to)?;
         }
         for part in &change.removals {
-            self.replace(&layout, *part, Bytes::new())?;
+            self.replace(&layout, *part, Content::default())?;
         }
         for replacement in &change.replacements {
             self.replace(&layout, replacement.part, replacement.with.records())?;
@@ -209,7 +210,7 @@ impl<'m> Edits<'m> {
     /// Puts records behind the last one whose field number is not greater: canonical files stay canonical.
     ///
     /// Everything goes into the last message of the graph; nearly every file has just one.
-    fn insert_in_graph(&mut self, layout: &GraphLayout, field: u32, records: &Bytes) {
+    fn insert_in_graph(&mut self, layout: &GraphLayout, field: u32, records: &Content) {
         if records.is_empty() {
             return;
         }
@@ -220,7 +221,7 @@ impl<'m> Edits<'m> {
     }
 
     /// The same in the model itself.
-    fn insert_in_model(&mut self, field: u32, records: &Bytes) {
+    fn insert_in_model(&mut self, field: u32, records: &Content) {
         if records.is_empty() {
             return;
         }
@@ -252,12 +253,12 @@ impl<'m> Edits<'m> {
             return Err(missing());
         }
         let owner = Some(self.frame(record.payload.clone(), record.length_at, owner));
-        self.list.push(Edit { range: record.payload, bytes: Bytes::copy_from_slice(to.as_bytes()), owner, field: 0 });
+        self.list.push(Edit { range: record.payload, bytes: to.as_bytes().to_vec().into(), owner, field: 0 });
         Ok(())
     }
 
     /// Puts records in the place of a part; none takes it out.
-    fn replace(&mut self, layout: &GraphLayout, part: Part, records: Bytes) -> WireResult<()> {
+    fn replace(&mut self, layout: &GraphLayout, part: Part, records: Content) -> WireResult<()> {
         let span = record_of(self.model, layout, part)?.span();
         let owner = match part {
             Part::OpsetImport(_) | Part::Metadata(_) | Part::IrVersion => None,
@@ -363,7 +364,7 @@ fn part_of<'l>(layout: &'l GraphLayout, list: &[u32], index: usize, part: &str) 
 }
 
 /// Messages as records of a field.
-fn encoded<M: Message>(field: u32, messages: &[M]) -> Bytes {
+fn encoded<M: Message>(field: u32, messages: &[M]) -> Content {
     let mut records = Vec::new();
     messages.iter().for_each(|m| prost::encoding::message::encode(field, m, &mut records));
     records.into()

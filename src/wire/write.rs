@@ -116,7 +116,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     fn rope(text: &str) -> Rope {
-        Rope { pieces: vec![Piece::New(Bytes::copy_from_slice(text.as_bytes())), Piece::Original(0..3)] }
+        Rope { pieces: vec![Piece::New(text.as_bytes().to_vec().into()), Piece::Original(0..3)] }
     }
 
     fn abc() -> ModelFile {
@@ -142,7 +142,7 @@ mod tests {
         let old: Vec<u8> = (0..200_000u32).map(|i| i as u8).collect();
         fs::write(&target, &old).unwrap();
         let source = ModelFile::open(&target).unwrap();
-        let rope = Rope { pieces: vec![Piece::New(Bytes::from_static(b"head")), Piece::Original(0..old.len())] };
+        let rope = Rope { pieces: vec![Piece::New(Bytes::from_static(b"head").into()), Piece::Original(0..old.len())] };
         write(&rope, &source, &target, Sync::Always).unwrap();
         assert!(fs::read(&target).unwrap() == rope.to_vec(&old));
         assert!(source.bytes == old, "the mapping still shows the old file");

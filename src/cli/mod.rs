@@ -2,6 +2,7 @@
 
 mod args;
 mod deliver;
+mod diff;
 mod failure;
 mod inject;
 mod inspect;
@@ -57,6 +58,7 @@ pub fn run() -> ExitCode {
     let result = match cli.command {
         None => inject::run(&cli.inject),
         Some(Command::Inspect(args)) => inspect::run(&args).map_err(|f| f.of_file(&args.model)),
+        Some(Command::Diff(args)) => return diff::run(&args),
         Some(Command::Strip(args)) => strip::run(&args).map_err(|f| f.of_file(&args.model)),
         Some(Command::Completions { shell }) => {
             // Into memory first: clap panics where nobody reads on.

@@ -222,15 +222,6 @@ pub enum Change {
         /// Its name in `b`; `None` where it is left out.
         to: Option<String>,
     },
-    /// A body reads a value of the graph around it that does not correspond to the one it read.
-    Capture {
-        /// Where the body stands: `If:cond_branch/then_branch`.
-        path: String,
-        /// The value's name in `a`.
-        from: Option<String>,
-        /// The value's name in `b`.
-        to: Option<String>,
-    },
     /// The doc string.
     Doc {
         /// Before.
@@ -322,7 +313,7 @@ pub struct ValuesDiff {
     pub removed: Vec<ValueRef>,
     /// In both, with another type, another doc string, or made by something else.
     pub changed: Vec<ValueChange>,
-    /// In both, under another name.
+    /// In both, under another name. Always empty for value_info: see [`GraphDiff::values_renamed`].
     pub renamed: Vec<Renamed>,
     /// In both, and the order among the others is another one. Always empty for value_info, whose order means nothing.
     pub moved: Vec<Moved>,

@@ -13,8 +13,22 @@
 //! # }
 //! ```
 
+mod align;
 mod change;
+mod colour;
+mod compare;
+mod declared;
+mod elements;
+mod label;
 mod matching;
+mod model;
+mod nodes;
+mod pairing;
+mod side;
+mod stages;
+mod view;
+mod weights;
+mod words;
 
 pub use change::{
     AttributeText, Change, Counts, Diff, DocChange, Fold, FoldKind, FoldSide, FunctionChange, FunctionsDiff, GraphDiff,
@@ -26,7 +40,6 @@ pub use matching::Matching;
 
 use thiserror::Error;
 
-use crate::inject::report::ModelSummary;
 use crate::wire::{Model, WireError};
 
 /// What to compare.
@@ -77,20 +90,5 @@ pub enum DiffError {
 ///
 /// What cannot be decoded. A graph that ONNX would refuse (a name that nothing defines, a cycle) is compared all the same.
 pub fn diff(a: &Model, b: &Model, options: &Options) -> Result<Diff, DiffError> {
-    let graph = GraphDiff::default();
-    Ok(Diff {
-        schema: SCHEMA,
-        a: ModelSummary::from(a),
-        b: ModelSummary::from(b),
-        ignored: options.ignore.names(),
-        equal: graph.is_empty(),
-        summary: Summary::default(),
-        model: Vec::new(),
-        graph,
-        functions: FunctionsDiff::default(),
-        training_info: Vec::new(),
-        folds: Vec::new(),
-        warnings: Vec::new(),
-        matching: Matching::new(Vec::new(), Vec::new(), std::collections::HashMap::new()),
-    })
+    model::models(a, b, options)
 }

@@ -1,10 +1,24 @@
 //! Colours: hashes of what lies around a vertex.
 //!
 //! A vertex that has its counterpart already is coloured by the pair and lets nothing through, so that a difference is felt only as far as
-//! the next pair.
+//! the next pair. Only vertices that are still free cost anything but the copying of an array.
 
 use super::label::mix;
 use super::side::Side;
+
+/// What colours are made from.
+pub struct Palette<'x> {
+    /// By vertex: what it is by itself.
+    pub labels: &'x [u64],
+    /// By vertex: the pair that it belongs to, or 0.
+    pub fixed: &'x [u64],
+    /// By graph output: which output of the other side it corresponds to.
+    pub outputs: &'x [u64],
+    /// Nodes without a counterpart, producers before consumers.
+    pub nodes: &'x [u32],
+    /// Sources without a counterpart.
+    pub sources: &'x [u32],
+}
 
 /// Colours of every vertex.
 pub struct Colours {
@@ -18,97 +32,84 @@ pub struct Colours {
     pub down_grounded: Vec<bool>,
 }
 
-/// By vertex: the pair that it belongs to, or 0.
-pub type Fixed = Vec<u64>;
-
 const LEFT_OUT: u64 = 0x51;
 
-/// One sweep in each direction, each linear in the size of the graph. `outputs` are colours of graph outputs.
-pub fn sweep(side: &Side, labels: &[u64], fixed: &Fixed, outputs: &[u64]) -> Colours {
-    let count = side.vertices();
-    let mut up = vec![0; count];
-    let mut up_grounded = vec![false; count];
-    for vertex in side.nodes()..count {
-        (up[vertex], up_grounded[vertex]) =
-            if fixed[vertex] == 0 { (labels[vertex], false) } else { (fixed[vertex], true) };
+/// One sweep in each direction, each linear in the size of the graph.
+pub fn sweep(side: &Side, palette: &Palette) -> Colours {
+    let grounded: Vec<bool> = palette.fixed.iter().map(|f| *f != 0).collect();
+    let (mut up, mut up_grounded) = (palette.fixed.to_vec(), grounded.clone());
+    for vertex in palette.sources {
+        up[*vertex as usize] = palette.labels[*vertex as usize];
     }
-    for node in side.order.iter().map(|n| *n as usize) {
-        if fixed[node] != 0 {
-            (up[node], up_grounded[node]) = (fixed[node], true);
-            continue;
-        }
-        let mut h = labels[node];
-        let mut grounded = false;
-        for value in side.ins.get(node) {
-            h = match value {
-                None => mix(h, LEFT_OUT),
-                Some(v) => {
-                    grounded |= up_grounded[v.vertex as usize];
-                    mix(h, up[v.vertex as usize].wrapping_add(u64::from(v.out)))
-                }
-            };
-        }
-        (up[node], up_grounded[node]) = (h, grounded);
+    for node in palette.nodes.iter().map(|n| *n as usize) {
+        up_grounded[node] = side.ins.get(node).iter().flatten().any(|v| up_grounded[v.vertex as usize]);
+        up[node] = from_inputs(side, node, palette.labels[node], &up);
     }
-    let mut down = vec![0; count];
-    let mut down_grounded = vec![false; count];
-    let mut from_outputs = vec![0u64; count];
-    for (value, colour) in side.outputs.iter().zip(outputs) {
-        if let Some(v) = value {
-            let sum = &mut from_outputs[v.vertex as usize];
-            *sum = sum.wrapping_add(mix(*colour, u64::from(v.out)));
-            down_grounded[v.vertex as usize] = true;
-        }
-    }
-    let backwards = side.order.iter().rev().map(|n| *n as usize);
-    for vertex in backwards.chain(side.nodes()..count) {
-        if fixed[vertex] != 0 {
-            (down[vertex], down_grounded[vertex]) = (fixed[vertex], true);
-            continue;
-        }
-        let mut sum = from_outputs[vertex];
-        let mut grounded = down_grounded[vertex];
-        for used in side.uses.get(vertex) {
-            grounded |= down_grounded[used.node as usize];
-            let place = (u64::from(used.slot) << 32) | u64::from(used.out);
-            sum = sum.wrapping_add(mix(down[used.node as usize], place));
-        }
-        (down[vertex], down_grounded[vertex]) = (mix(labels[vertex], sum), grounded);
+    let (mut down, mut down_grounded) = (palette.fixed.to_vec(), grounded);
+    let from_outputs = output_colours(side, palette.outputs);
+    for vertex in palette.nodes.iter().rev().chain(palette.sources).map(|v| *v as usize) {
+        down_grounded[vertex] =
+            from_outputs[vertex] != 0 || side.uses.get(vertex).iter().any(|u| down_grounded[u.node as usize]);
+        down[vertex] = from_readers(side, vertex, palette.labels[vertex], &down, &from_outputs);
     }
     Colours { up, up_grounded, down, down_grounded }
 }
 
-/// Colours of what lies at most `rounds` edges away, in both directions.
-pub fn around(side: &Side, labels: &[u64], fixed: &Fixed, outputs: &[u64], rounds: usize) -> Vec<u64> {
-    let count = side.vertices();
-    let mut now: Vec<u64> = (0..count).map(|v| if fixed[v] == 0 { labels[v] } else { fixed[v] }).collect();
-    let mut from_outputs = vec![0u64; count];
+/// Which way a local colour looks.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Way {
+    Up,
+    Down,
+    Both,
+}
+
+/// Colours of what lies at most `rounds` edges away.
+pub fn around(side: &Side, palette: &Palette, way: Way, rounds: usize) -> Vec<u64> {
+    let free = || palette.nodes.iter().chain(palette.sources).map(|v| *v as usize);
+    let mut now = palette.fixed.to_vec();
+    free().for_each(|v| now[v] = palette.labels[v]);
+    let from_outputs = output_colours(side, palette.outputs);
+    for _ in 0..rounds {
+        let mut next = now.clone();
+        for vertex in free() {
+            let mut h = now[vertex];
+            if way != Way::Down && vertex < side.nodes() {
+                h = from_inputs(side, vertex, h, &now);
+            }
+            if way != Way::Up {
+                h = from_readers(side, vertex, h, &now, &from_outputs);
+            }
+            next[vertex] = h;
+        }
+        now = next;
+    }
+    now
+}
+
+/// A node's label with the colours of its inputs.
+fn from_inputs(side: &Side, node: usize, label: u64, colours: &[u64]) -> u64 {
+    side.ins.get(node).iter().fold(label, |h, value| match value {
+        None => mix(h, LEFT_OUT),
+        Some(v) => mix(h, colours[v.vertex as usize].wrapping_add(u64::from(v.out))),
+    })
+}
+
+/// A vertex's label with the colours of its readers, whose order means nothing.
+fn from_readers(side: &Side, vertex: usize, label: u64, colours: &[u64], from_outputs: &[u64]) -> u64 {
+    let place = |u: &super::side::Use| (u64::from(u.slot) << 32) | u64::from(u.out);
+    let readers = side.uses.get(vertex).iter();
+    let sum = readers.fold(from_outputs[vertex], |sum, u| sum.wrapping_add(mix(colours[u.node as usize], place(u))));
+    mix(label, sum)
+}
+
+/// By vertex: colours of the graph outputs that it makes.
+fn output_colours(side: &Side, outputs: &[u64]) -> Vec<u64> {
+    let mut colours = vec![0u64; side.vertices()];
     for (value, colour) in side.outputs.iter().zip(outputs) {
         if let Some(v) = value {
-            let sum = &mut from_outputs[v.vertex as usize];
+            let sum = &mut colours[v.vertex as usize];
             *sum = sum.wrapping_add(mix(*colour, u64::from(v.out)));
         }
     }
-    for _ in 0..rounds {
-        let next = (0..count).map(|vertex| {
-            if fixed[vertex] != 0 {
-                return fixed[vertex];
-            }
-            let mut h = now[vertex];
-            if vertex < side.nodes() {
-                for value in side.ins.get(vertex) {
-                    let colour = value.map_or(LEFT_OUT, |v| now[v.vertex as usize].wrapping_add(u64::from(v.out)));
-                    h = mix(h, colour);
-                }
-            }
-            let mut sum = from_outputs[vertex];
-            for used in side.uses.get(vertex) {
-                let place = (u64::from(used.slot) << 32) | u64::from(used.out);
-                sum = sum.wrapping_add(mix(now[used.node as usize], place));
-            }
-            mix(h, sum)
-        });
-        now = next.collect();
-    }
-    now
+    colours
 }

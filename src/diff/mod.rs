@@ -24,6 +24,7 @@ mod matching;
 mod model;
 mod nodes;
 mod pairing;
+mod polish;
 mod side;
 mod stages;
 mod view;

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use foldhash::fast::FixedState;
 
-use super::colour::Fixed;
 use super::label::mix;
 use super::side::{Side, Use};
 
@@ -43,6 +42,12 @@ impl<'s, 'm> Pairs<'s, 'm> {
         }
     }
 
+    /// The same pairs the other way round.
+    pub fn flipped(self) -> Self {
+        let [left_a, left_b] = self.left;
+        Pairs { a: self.b, b: self.a, to_b: self.to_a, to_a: self.to_b, left: [left_b, left_a], queue: Vec::new() }
+    }
+
     /// The counterpart in `b`.
     pub fn in_b(&self, vertex: u32) -> Option<u32> {
         self.to_b.get(vertex as usize).copied().filter(|v| *v != NONE)
@@ -77,23 +82,44 @@ impl<'s, 'm> Pairs<'s, 'm> {
         true
     }
 
+    /// The partner of `from` becomes that of `to`, which has none; nothing follows from it.
+    pub fn hand_over(&mut self, from: u32, to: u32) {
+        let partner = std::mem::replace(&mut self.to_b[from as usize], NONE);
+        self.to_b[to as usize] = partner;
+        if let Some(back) = self.to_a.get_mut(partner as usize) {
+            *back = to;
+        }
+    }
+
     /// Colours of the pairs, for both sides.
-    pub fn fixed(&self) -> (Fixed, Fixed) {
+    pub fn fixed(&self) -> (Vec<u64>, Vec<u64>) {
         let colour = |a: u32| mix(0x9a, u64::from(a)) | 1;
         let of_a = self.to_b.iter().zip(0..).map(|(b, a)| if *b == NONE { 0 } else { colour(a) }).collect();
         let of_b = self.to_a.iter().map(|a| if *a == NONE { 0 } else { colour(*a) }).collect();
         (of_a, of_b)
     }
 
-    /// Joins vertices whose colour nothing else on their side has; how many.
-    pub fn join_unique(&mut self, of_a: &[u64], of_b: &[u64], may: impl Fn(&Self, u32, u32) -> bool) -> usize {
+    /// Joins free vertices whose colour no other free one on their side has; how many.
+    pub fn join_unique(
+        &mut self,
+        of_a: &[u64],
+        of_b: &[u64],
+        free: &[(Vec<u32>, Vec<u32>); 2],
+        may: impl Fn(&Self, u32, u32) -> bool,
+    ) -> usize {
+        let [free_a, free_b] = free;
+        let count = free_a.0.len() + free_a.1.len();
+        if count == 0 || free_b.0.len() + free_b.1.len() == 0 {
+            return 0;
+        }
         let mut seen: HashMap<u64, (u32, u32, u32), FixedState> =
-            HashMap::with_capacity_and_hasher(of_a.len(), FixedState::with_seed(7));
-        for vertex in (0..of_a.len() as u32).filter(|v| self.to_b[*v as usize] == NONE) {
+            HashMap::with_capacity_and_hasher(count, FixedState::with_seed(7));
+        let all = |(nodes, sources): &'_ (Vec<u32>, Vec<u32>)| nodes.iter().chain(sources).copied().collect::<Vec<_>>();
+        for vertex in all(free_a).into_iter().filter(|v| self.to_b[*v as usize] == NONE) {
             let entry = seen.entry(of_a[vertex as usize]).or_insert((vertex, NONE, 0));
             entry.2 += 1;
         }
-        for vertex in (0..of_b.len() as u32).filter(|v| self.to_a[*v as usize] == NONE) {
+        for vertex in all(free_b).into_iter().filter(|v| self.to_a[*v as usize] == NONE) {
             if let Some(entry) = seen.get_mut(&of_b[vertex as usize]) {
                 // Two of one colour on this side are told from one by a count that no pair has.
                 entry.2 += if entry.1 == NONE { 0 } else { 2 };

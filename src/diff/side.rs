@@ -80,6 +80,18 @@ impl<'m> Side<'m> {
         self.view.nodes.len()
     }
 
+    /// What two graphs are put in order by: equal only where nothing tells them apart but declarations.
+    pub fn key(&self) -> (usize, usize, u64) {
+        let labels = self.labels.content.iter().fold(0, |h, l| mix(h, *l));
+        let edges = self
+            .ins
+            .items
+            .iter()
+            .fold(labels, |h, v| mix(h, v.map_or(u64::MAX, |v| (u64::from(v.vertex) << 32) | u64::from(v.out))));
+        let vertices = 0..self.vertices() as u32;
+        (self.nodes(), self.vertices(), vertices.fold(edges, |h, v| mix(h, hash(self.name(v)))))
+    }
+
     /// Number of vertices.
     pub fn vertices(&self) -> usize {
         self.nodes() + self.sources.len()

@@ -18,6 +18,8 @@
 //!    another pair or fill its gap.
 //! 7. Spreading with ever less in common: the same attributes, then the same operator. These pairs are the changed nodes.
 //!
+//! 8. A last look at what is left: a pair that would rather be with a neighbour that is alike changes its partner.
+//!
 //! What is left then is added or removed. All nodes alike, long chains of one operator and models with nothing in common pass each stage
 //! once or twice and stay near-linear: nothing ever compares all with all.
 
@@ -26,9 +28,10 @@ use std::collections::HashMap;
 use foldhash::fast::FixedState;
 
 use super::align::{common, increasing};
-use super::colour::{Colours, around, sweep};
+use super::colour::{Palette, Way, around, sweep};
 use super::label::mix;
 use super::pairing::{Pairs, Ties};
+use super::polish::polish;
 use super::side::{Side, Source};
 
 /// Sweeps of one strictness.
@@ -55,17 +58,58 @@ pub struct Outputs {
     of_b: Vec<u64>,
 }
 
-/// Finds all pairs.
+impl Outputs {
+    /// What makes corresponding outputs with one operator corresponds, where nothing else has been found for it.
+    fn spread(&self, pairs: &mut Pairs) {
+        let (a, b) = (pairs.a, pairs.b);
+        let other: HashMap<u64, usize> =
+            self.of_b.iter().enumerate().filter(|(_, c)| **c != UNKNOWN).map(|(j, c)| (*c, j)).collect();
+        for (i, colour) in self.of_a.iter().enumerate() {
+            let Some(j) = other.get(colour) else { continue };
+            let (Some(x), Some(y)) = (a.outputs[i], b.outputs[*j]) else { continue };
+            if x.out == y.out && a.labels.operator[x.vertex as usize] == b.labels.operator[y.vertex as usize] {
+                pairs.join(x.vertex, y.vertex);
+            }
+        }
+        pairs.spread(&a.labels.operator, &b.labels.operator, Ties::Break);
+    }
+}
+
+/// The colour of an output without a counterpart.
+const UNKNOWN: u64 = 0x0a;
+
+/// Finds all pairs. Which side is called the first makes no difference: ties are broken in the order of the one that has the lesser key.
 pub fn pair<'s, 'm>(a: &'s Side<'m>, b: &'s Side<'m>, surroundings: &Surroundings) -> Pairs<'s, 'm> {
+    let outer = outer_pairs(a, b, surroundings);
+    if a.key() <= b.key() {
+        return pair_in_order(a, b, outer);
+    }
+    pair_in_order(b, a, outer.into_iter().map(|(x, y)| (y, x)).collect()).flipped()
+}
+
+/// Values of the graphs around that correspond.
+fn outer_pairs(a: &Side, b: &Side, surroundings: &Surroundings) -> Vec<(u32, u32)> {
+    let is_outer = |(_, (source, _)): &(usize, &(Source, &str))| *source == Source::Outer;
+    let outer = a.sources.iter().enumerate().filter(is_outer).filter_map(|(i, (_, name))| {
+        let other = (surroundings.outer)(name).and_then(|other| b.names.get(other.as_str()).copied())?;
+        Some(((a.nodes() + i) as u32, other.vertex))
+    });
+    outer.collect()
+}
+
+fn pair_in_order<'s, 'm>(a: &'s Side<'m>, b: &'s Side<'m>, outer: Vec<(u32, u32)>) -> Pairs<'s, 'm> {
     let mut pairs = Pairs::new(a, b);
-    let outputs = interface(&mut pairs, surroundings);
+    outer.into_iter().for_each(|(x, y)| _ = pairs.join(x, y));
+    let outputs = interface(&mut pairs);
     let (la, lb) = (&a.labels, &b.labels);
     settle(&mut pairs, &outputs, &la.content, &lb.content);
     named_initializers(&mut pairs, &la.content, &lb.content);
     settle(&mut pairs, &outputs, &la.full, &lb.full);
     if !pairs.is_done() {
         for radius in [2, 1] {
-            let (of_a, of_b) = local(&pairs, &outputs, &la.full, &lb.full, radius);
+            let table = Table::of(&pairs);
+            let (of_a, of_b) =
+                table.on_both(&pairs, &outputs, &la.full, &lb.full, |s, p| around(s, p, Way::Both, radius));
             pairs.spread_from_all(&of_a, &of_b, Ties::Leave);
         }
         align(&mut pairs);
@@ -76,21 +120,16 @@ pub fn pair<'s, 'm>(a: &'s Side<'m>, b: &'s Side<'m>, surroundings: &Surrounding
         pairs.spread_from_all(&la.full, &lb.full, Ties::Break);
         pairs.spread_from_all(&la.operator, &lb.operator, Ties::Leave);
         pairs.spread_from_all(&la.operator, &lb.operator, Ties::Break);
+        outputs.spread(&mut pairs);
     }
+    polish(&mut pairs);
     left_sources(&mut pairs);
     pairs
 }
 
-/// Pairs inputs, and values around bodies; says which outputs correspond.
-fn interface(pairs: &mut Pairs, surroundings: &Surroundings) -> Outputs {
+/// Pairs inputs; says which outputs correspond.
+fn interface(pairs: &mut Pairs) -> Outputs {
     let (a, b) = (pairs.a, pairs.b);
-    for (i, (source, name)) in a.sources.iter().enumerate().filter(|(_, (s, _))| *s == Source::Outer) {
-        let _ = source;
-        let other = (surroundings.outer)(name).and_then(|other| b.names.get(other.as_str()).copied());
-        if let Some(other) = other {
-            pairs.join((a.nodes() + i) as u32, other.vertex);
-        }
-    }
     // Initializers that are inputs too, as old files want it, are found by what reads them.
     let plain = |side: &Side| -> Vec<u32> {
         let is_input = |v: &&u32| matches!(side.source(**v), Some(Source::Input(_)));
@@ -123,7 +162,7 @@ fn interface(pairs: &mut Pairs, surroundings: &Surroundings) -> Outputs {
         }
     }
     let found = outputs_by_interface(a, b);
-    let mut outputs = Outputs { of_a: vec![0x0a; a.outputs.len()], of_b: vec![0x0a; b.outputs.len()] };
+    let mut outputs = Outputs { of_a: vec![UNKNOWN; a.outputs.len()], of_b: vec![UNKNOWN; b.outputs.len()] };
     for (i, j) in found {
         let colour = mix(0x07, i as u64);
         (outputs.of_a[i], outputs.of_b[j]) = (colour, colour);
@@ -151,34 +190,39 @@ fn settle(pairs: &mut Pairs, outputs: &Outputs, la: &[u64], lb: &[u64]) {
         if pairs.is_complete() || (pairs.is_done() && turn > 1) {
             return;
         }
-        let (fa, fb) = pairs.fixed();
-        let (a, b) = (pairs.a, pairs.b);
-        let (mut ca, mut cb) = rayon::join(|| sweep(a, la, &fa, &outputs.of_a), || sweep(b, lb, &fb, &outputs.of_b));
-        let (mut both_a, mut both_b) = (both(&ca), both(&cb));
-        let mut found = pairs.join_unique(&both_a, &both_b, |_, _, _| true);
-        found += pairs.join_unique(&ca.up, &cb.up, |p, x, y| {
-            p.a.is_node(x) && ca.up_grounded[x as usize] && cb.up_grounded[y as usize]
-        });
-        found += pairs
-            .join_unique(&ca.down, &cb.down, |_, x, y| ca.down_grounded[x as usize] && cb.down_grounded[y as usize]);
-        if found > 0 && !pairs.is_complete() {
-            found += pairs.spread(&both_a, &both_b, Ties::Leave);
+        let table = Table::of(pairs);
+        let (ca, cb) = table.on_both(pairs, outputs, la, lb, sweep);
+        let (both_a, both_b) = (both(&ca.up, &ca.down), both(&cb.up, &cb.down));
+        let mut found = pairs.join_unique(&both_a, &both_b, &table.free, |_, _, _| true);
+        // One colour and a like surrounding on the other side: near an edit of a chain of twins, one colour alone is that of a neighbour.
+        for radius in [2, 1] {
+            if found == 0 || radius == 2 {
+                let (ua, ub) = table.on_both(pairs, outputs, la, lb, |s, p| around(s, p, Way::Up, radius));
+                let (da, db) = table.on_both(pairs, outputs, la, lb, |s, p| around(s, p, Way::Down, radius));
+                found += pairs.join_unique(&both(&ca.up, &da), &both(&cb.up, &db), &table.free, |_, _, _| true);
+                found += pairs.join_unique(&both(&ca.down, &ua), &both(&cb.down, &ub), &table.free, |_, _, _| true);
+            }
+        }
+        if found == 0 {
+            found += pairs.join_unique(&ca.up, &cb.up, &table.free, |p, x, y| {
+                p.a.is_node(x) && ca.up_grounded[x as usize] && cb.up_grounded[y as usize]
+            });
+            found += pairs.join_unique(&ca.down, &cb.down, &table.free, |_, x, y| {
+                ca.down_grounded[x as usize] && cb.down_grounded[y as usize]
+            });
+        }
+        if found > 0 {
+            pairs.spread(&both_a, &both_b, Ties::Leave);
             continue;
         }
-        if pairs.is_complete() {
-            return;
-        }
         // Once more around with both colours as labels: this sees whether two nodes share an initializer.
-        let (fa, fb) = pairs.fixed();
-        (ca, cb) = rayon::join(|| sweep(a, &both_a, &fa, &outputs.of_a), || sweep(b, &both_b, &fb, &outputs.of_b));
-        (both_a, both_b) = (both(&ca), both(&cb));
-        found += pairs.join_unique(&both_a, &both_b, |_, _, _| true);
+        let (sa, sb) = table.on_both(pairs, outputs, &both_a, &both_b, sweep);
+        let (both_a, both_b) = (both(&sa.up, &sa.down), both(&sb.up, &sb.down));
+        found += pairs.join_unique(&both_a, &both_b, &table.free, |_, _, _| true);
         if found == 0 {
-            let (of_a, of_b) = local(pairs, outputs, la, lb, RADIUS);
-            found += pairs.join_unique(&of_a, &of_b, |p, x, y| {
-                p.a.is_node(x) || (p.in_a(y).is_none() && la[x as usize] == lb[y as usize])
-            });
-            found += pairs.spread(&of_a, &of_b, Ties::Leave);
+            let (of_a, of_b) = table.on_both(pairs, outputs, la, lb, |s, p| around(s, p, Way::Both, RADIUS));
+            found += pairs.join_unique(&of_a, &of_b, &table.free, |_, _, _| true);
+            pairs.spread(&of_a, &of_b, Ties::Leave);
         }
         if found == 0 {
             found += ties(pairs, &both_a, &both_b, |_, _, _| true, true);
@@ -203,14 +247,44 @@ fn settle(pairs: &mut Pairs, outputs: &Outputs, la: &[u64], lb: &[u64]) {
     }
 }
 
-fn both(colours: &Colours) -> Vec<u64> {
-    colours.up.iter().zip(&colours.down).map(|(up, down)| mix(*up, *down)).collect()
+fn both(x: &[u64], y: &[u64]) -> Vec<u64> {
+    x.iter().zip(y).map(|(x, y)| mix(*x, *y)).collect()
 }
 
-fn local(pairs: &Pairs, outputs: &Outputs, la: &[u64], lb: &[u64], radius: usize) -> (Vec<u64>, Vec<u64>) {
-    let (fa, fb) = pairs.fixed();
-    let (a, b) = (pairs.a, pairs.b);
-    rayon::join(|| around(a, la, &fa, &outputs.of_a, radius), || around(b, lb, &fb, &outputs.of_b, radius))
+/// What is free at one time, and the colours of what is not.
+struct Table {
+    fixed: [Vec<u64>; 2],
+    /// By side: free nodes in topological order, and free sources.
+    free: [(Vec<u32>, Vec<u32>); 2],
+}
+
+impl Table {
+    fn of(pairs: &Pairs) -> Self {
+        let (fixed_a, fixed_b) = pairs.fixed();
+        let free = |side: &Side, fixed: &[u64]| {
+            let is_free = |v: &u32| fixed[*v as usize] == 0;
+            let nodes = side.order.iter().copied().filter(is_free).collect();
+            (nodes, (side.nodes() as u32..side.vertices() as u32).filter(is_free).collect())
+        };
+        Table { free: [free(pairs.a, &fixed_a), free(pairs.b, &fixed_b)], fixed: [fixed_a, fixed_b] }
+    }
+
+    /// The same on both sides, side by side.
+    fn on_both<T: Send>(
+        &self,
+        pairs: &Pairs,
+        outputs: &Outputs,
+        la: &[u64],
+        lb: &[u64],
+        colour: impl Fn(&Side, &Palette) -> T + Sync,
+    ) -> (T, T) {
+        let palette = |i: usize, labels, outputs| {
+            let (nodes, sources) = &self.free[i];
+            Palette { labels, fixed: &self.fixed[i], outputs, nodes, sources }
+        };
+        let (a, b) = (pairs.a, pairs.b);
+        rayon::join(|| colour(a, &palette(0, la, &outputs.of_a)), || colour(b, &palette(1, lb, &outputs.of_b)))
+    }
 }
 
 /// Stage 3: classes of one colour. `uneven` takes classes that are larger on one side too.

@@ -10,6 +10,7 @@ use per_inject::diff::{Diff, Ignore, Options, diff};
 use per_inject::wire::{Model, WireError};
 
 use super::args::{ColorArg, DiffArgs, FormatArg, IgnoreArg};
+use super::difference;
 use super::failure::Failure;
 use super::render;
 use super::text::escaped;
@@ -47,7 +48,7 @@ fn compare(args: &DiffArgs) -> Result<bool, Failure> {
 }
 
 fn show(args: &DiffArgs, _a: &Model, _b: &Model, found: &Diff) -> Result<String, Failure> {
-    let _is_coloured = match args.color {
+    let is_coloured = match args.color {
         ColorArg::Always => true,
         ColorArg::Never => false,
         ColorArg::Auto => {
@@ -58,7 +59,8 @@ fn show(args: &DiffArgs, _a: &Model, _b: &Model, found: &Diff) -> Result<String,
     };
     match args.format {
         FormatArg::Json => Ok(escaped(&serde_json::to_string_pretty(found)?) + "\n"),
-        FormatArg::Text | FormatArg::Dot | FormatArg::Html => {
+        FormatArg::Text => Ok(difference::text(found, args.expand, is_coloured)),
+        FormatArg::Dot | FormatArg::Html => {
             Err(Failure::usage(ErrorKind::InvalidValue, "this format is not there yet; --format json is"))
         }
     }

@@ -3,7 +3,9 @@
 mod args;
 mod deliver;
 mod diff;
+mod difference;
 mod failure;
+mod hunks;
 mod inject;
 mod inspect;
 mod render;

@@ -375,6 +375,8 @@ pub struct Renamed {
     pub from: String,
     /// Its name in `b`.
     pub to: String,
+    /// The group of [`Diff::folds`] that it belongs to.
+    pub fold: Option<usize>,
 }
 
 /// Another place for the same thing.

@@ -121,7 +121,12 @@ fn compare_nodes(context: &Context, pairs: &Pairs, outer: Outer, path: &str) -> 
         for (x, y) in &joined {
             let (from, to) = (a.view.nodes[*x as usize].name(), b.view.nodes[*y as usize].name());
             if from != to {
-                found.renamed.push(Renamed { position: *y as usize, from: from.to_owned(), to: to.to_owned() });
+                found.renamed.push(Renamed {
+                    position: *y as usize,
+                    from: from.to_owned(),
+                    to: to.to_owned(),
+                    fold: None,
+                });
             }
         }
     }
@@ -234,7 +239,12 @@ fn initializers(context: &Context, pairs: &Pairs) -> InitializersDiff {
         for (i, j) in &joined {
             let (from, to) = (a.view.tensors[*i as usize].name, b.view.tensors[*j as usize].name);
             if from != to {
-                found.renamed.push(Renamed { position: *j as usize, from: from.to_owned(), to: to.to_owned() });
+                found.renamed.push(Renamed {
+                    position: *j as usize,
+                    from: from.to_owned(),
+                    to: to.to_owned(),
+                    fold: None,
+                });
             }
         }
     }
@@ -281,7 +291,7 @@ fn values_renamed(pairs: &Pairs) -> Vec<Renamed> {
         let (x, node) = (&a.view.nodes[x as usize], &b.view.nodes[y as usize]);
         for (from, to) in x.output.iter().zip(&node.output) {
             if from != to && !from.is_empty() && !to.is_empty() {
-                found.push(Renamed { position: y as usize, from: from.clone(), to: to.clone() });
+                found.push(Renamed { position: y as usize, from: from.clone(), to: to.clone(), fold: None });
             }
         }
     }

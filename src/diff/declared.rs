@@ -140,7 +140,12 @@ fn lists(
         pairs.push((i as u32, j as u32));
         let (before, now) = (&of_a[i], &of_b[j]);
         if !options.ignore.names && before.name != now.name {
-            found.renamed.push(Renamed { position: j, from: before.name.to_owned(), to: now.name.to_owned() });
+            found.renamed.push(Renamed {
+                position: j,
+                from: before.name.to_owned(),
+                to: now.name.to_owned(),
+                fold: None,
+            });
         }
         let has_other_type = !options.ignore.shapes && before.value.map(|v| &v.r#type) != now.value.map(|v| &v.r#type);
         let docs = |d: &Declared| d.value.map_or("", |v| v.doc_string()).to_owned();

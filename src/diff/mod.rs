@@ -19,6 +19,7 @@ mod colour;
 mod compare;
 mod declared;
 mod elements;
+mod fold;
 mod label;
 mod matching;
 mod model;

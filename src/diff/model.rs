@@ -49,6 +49,7 @@ pub fn models(a: &Model, b: &Model, options: &Options) -> Result<Diff, DiffError
         matching,
     };
     diff.warnings = warnings.take();
+    super::fold::fold(&mut diff, a, b);
     let functions = &diff.functions;
     diff.equal = diff.model.is_empty()
         && diff.graph.is_empty()

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use per_inject::diff::{Diff, Ignore, Options, diff};
+use per_inject::diff::{Diff, DotOptions, Ignore, Options, diff, dot};
 use per_inject::wire::{Model, WireError};
 
 use super::args::{ColorArg, DiffArgs, FormatArg, IgnoreArg};
@@ -47,7 +47,7 @@ fn compare(args: &DiffArgs) -> Result<bool, Failure> {
     Ok(is_equal)
 }
 
-fn show(args: &DiffArgs, _a: &Model, _b: &Model, found: &Diff) -> Result<String, Failure> {
+fn show(args: &DiffArgs, a: &Model, b: &Model, found: &Diff) -> Result<String, Failure> {
     let is_coloured = match args.color {
         ColorArg::Always => true,
         ColorArg::Never => false,
@@ -60,8 +60,9 @@ fn show(args: &DiffArgs, _a: &Model, _b: &Model, found: &Diff) -> Result<String,
     match args.format {
         FormatArg::Json => Ok(escaped(&serde_json::to_string_pretty(found)?) + "\n"),
         FormatArg::Text => Ok(difference::text(found, args.expand, is_coloured)),
-        FormatArg::Dot | FormatArg::Html => {
-            Err(Failure::usage(ErrorKind::InvalidValue, "this format is not there yet; --format json is"))
+        FormatArg::Dot => Ok(dot(found, a, b, DotOptions { full: args.full, expand: args.expand })),
+        FormatArg::Html => {
+            Err(Failure::usage(ErrorKind::InvalidValue, "there is no page yet; --format text, json and dot are there"))
         }
     }
 }

@@ -18,6 +18,7 @@ mod change;
 mod colour;
 mod compare;
 mod declared;
+mod dot;
 mod elements;
 mod fold;
 mod label;
@@ -38,6 +39,7 @@ pub use change::{
     NodesDiff, Property, Renamed, SCHEMA, SourceChange, Summary, TrainingDiff, ValueChange, ValueRef, ValuesChange,
     ValuesDiff,
 };
+pub use dot::{DotOptions, dot};
 pub use matching::Matching;
 
 use thiserror::Error;

@@ -186,8 +186,8 @@ impl<'d> Drawing<'d> {
         let gone = nodes.removed.iter().chain(nodes.changed.iter().map(|c| &c.a)).map(|n| n.position);
         let mut seen = BTreeSet::new();
         let is_gone = |node: usize| self.diff.matching.a_to_b.get(node).is_none_or(Option::is_none);
-        let readers =
-            |node: usize| nodes.removed.iter().find(|n| n.position == node).into_iter().flat_map(|n| &n.consumers);
+        let removed: BTreeMap<usize, &NodeRef> = nodes.removed.iter().map(|n| (n.position, n)).collect();
+        let readers = |node: usize| removed.get(&node).into_iter().flat_map(|n| &n.consumers);
         let mut found = Vec::new();
         for node in gone {
             let own = inputs(&self.a[node]).filter_map(|name| Some((*made_a.get(name.as_str())?, node, name.clone())));

@@ -92,14 +92,14 @@ fn outer_pairs(a: &Side, b: &Side, surroundings: &Surroundings) -> Vec<(u32, u32
     let is_outer = |(_, (source, _)): &(usize, &(Source, &str))| *source == Source::Outer;
     let outer = a.sources.iter().enumerate().filter(is_outer).filter_map(|(i, (_, name))| {
         let other = (surroundings.outer)(name).and_then(|other| b.names.get(other.as_str()).copied())?;
-        Some(((a.nodes() + i) as u32, other.vertex))
+        (b.source(other.vertex) == Some(Source::Outer)).then_some(((a.nodes() + i) as u32, other.vertex))
     });
     outer.collect()
 }
 
 fn pair_in_order<'s, 'm>(a: &'s Side<'m>, b: &'s Side<'m>, outer: Vec<(u32, u32)>) -> Pairs<'s, 'm> {
     let mut pairs = Pairs::new(a, b);
-    outer.into_iter().for_each(|(x, y)| _ = pairs.join(x, y));
+    outer.into_iter().for_each(|(x, y)| _ = pairs.join_any(x, y));
     let outputs = interface(&mut pairs);
     let (la, lb) = (&a.labels, &b.labels);
     settle(&mut pairs, &outputs, &la.content, &lb.content);
@@ -121,6 +121,13 @@ fn pair_in_order<'s, 'm>(a: &'s Side<'m>, b: &'s Side<'m>, outer: Vec<(u32, u32)
         pairs.spread_from_all(&la.operator, &lb.operator, Ties::Leave);
         pairs.spread_from_all(&la.operator, &lb.operator, Ties::Break);
         outputs.spread(&mut pairs);
+        // Constants that nothing else led to are known by their values.
+        let table = Table::of(&pairs);
+        let has_value = |side: &Side, v: u32| {
+            side.is_node(v) && side.ins.get(v as usize).is_empty() && !side.view.nodes[v as usize].attribute.is_empty()
+        };
+        pairs.join_unique(&la.full, &lb.full, &table.free, |p, x, y| has_value(p.a, x) && has_value(p.b, y));
+        pairs.spread(&la.operator, &lb.operator, Ties::Break);
     }
     polish(&mut pairs);
     left_sources(&mut pairs);

@@ -1,0 +1,246 @@
+//! The page of one model: what can be tapped, and where PER would sit.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::data::{Group, Note, Page, Row, Source};
+use super::network::{Kind, Mark, Network};
+use super::scenes::{Entry, Item};
+use super::text;
+use crate::analysis::Analysis;
+use crate::inspect::{Inspection, TapReport};
+
+/// Positions of the groups in the list.
+const TAPS: usize = 0;
+const ENDS: usize = 3;
+const LEFT: usize = 4;
+
+/// The page of a model.
+pub fn page(analysis: &Analysis, found: &Inspection) -> Page {
+    let graph = &analysis.graph;
+    let (mut network, positions) = Network::of(graph, &analysis.types);
+    let mut page = Page {
+        command: "inspect",
+        title: file_name(&found.model.path),
+        facts: facts(found),
+        notes: notes(found),
+        groups: groups(),
+        roles: Vec::new(),
+        ..Page::default()
+    };
+    // Activations: the node that makes one is marked, and those that it consists of.
+    let mut ghosts: HashMap<u32, u32> = HashMap::new();
+    for tap in &found.taps {
+        let value = graph.find(&tap.tensor);
+        let activation = value.and_then(|v| analysis.catalog.at(v));
+        let node = value.and_then(|v| graph.producer(v)).map(|(n, _)| positions[n.index()]);
+        for member in activation.iter().flat_map(|a| &a.members) {
+            network.nodes[positions[member.index()] as usize].mark = Mark::Part;
+        }
+        if let Some(node) = node {
+            network.nodes[node as usize].mark = Mark::Tap;
+        }
+        if let (Some(value), None) = (value, &tap.problem) {
+            ghosts.insert(value.0, u32::try_from(page.rows.len()).unwrap_or_default());
+        }
+        page.rows.push(tap_row(tap, node, value.map(|v| v.0)));
+    }
+    for loss in &found.losses {
+        if let Some(value) = graph.find(&loss.name) {
+            network.values[value.index()].mark = Mark::Loss;
+        }
+    }
+    ends(&mut page, &network, found);
+    for skipped in &found.hidden {
+        page.rows.push(left_row("hidden", &skipped.what, &skipped.reason));
+    }
+    for skipped in &found.near_misses {
+        page.rows.push(left_row("no activation", &skipped.what, &skipped.reason));
+    }
+    for (role, report) in analysis.roles.iter().zip(&found.initializers) {
+        let trained = if report.trained { "trained" } else { "not trained" };
+        page.roles.push((role.value.0, text::value(&format!("{}, {trained}: {}", report.role, report.because))));
+    }
+    page.entries = entries(&network, &ghosts);
+    page.network = network;
+    page
+}
+
+fn groups() -> Vec<Group> {
+    let group = |label: &str, about: &str, source, mark: Mark| Group {
+        label: label.into(),
+        about: about.into(),
+        source,
+        mark: mark as u8,
+    };
+    vec![
+        group("Activations", "what --layers can select", Source::Rows, Mark::Tap),
+        group("Nodes", "in execution order", Source::Nodes, Mark::None),
+        group("Initializers", "with what they are for", Source::Initializers, Mark::None),
+        group("Inputs and outputs", "of the graph", Source::Rows, Mark::Loss),
+        group("Left out", "activations out of reach, and what comes close to one", Source::Rows, Mark::None),
+    ]
+}
+
+fn facts(found: &Inspection) -> Vec<(String, String)> {
+    let model = &found.model;
+    let trained = found.initializers.iter().filter(|i| i.trained).count();
+    let kind = if found.kind_detail.is_empty() { found.kind.into() } else { format!("{} ({})", found.kind, found.kind_detail) };
+    let losses: Vec<String> = found.losses.iter().map(|l| format!("{}, {}", l.name, l.shape)).collect();
+    let work = if found.per_sample { "multiply-adds per sample" } else { "multiply-adds" };
+    [
+        ("kind", kind),
+        ("loss", losses.join("; ")),
+        ("activations", found.taps.len().to_string()),
+        ("nodes", model.nodes.to_string()),
+        ("initializers", format!("{}, {trained} trained", found.initializers.len())),
+        (work, scaled(found.multiply_adds)),
+        ("opset", format!("{} (IR {})", model.opset, model.ir_version)),
+        ("size", format!("{}B", scaled(model.bytes as f64))),
+        ("producer", model.producer.clone()),
+    ]
+    .into_iter()
+    .filter(|(_, value)| !value.is_empty())
+    .map(|(label, value)| (label.to_owned(), text::value(&value)))
+    .collect()
+}
+
+fn notes(found: &Inspection) -> Vec<Note> {
+    let injected = found.injections.iter().map(|r| Note {
+        is_warning: false,
+        text: text::value(&format!(
+            "PER is in this model already: {} layer(s), {} nodes, by {}",
+            r.layers.len(),
+            r.added.nodes,
+            r.arguments.join(" ")
+        )),
+    });
+    let warnings = found.warnings.iter().map(|w| Note { is_warning: true, text: text::value(w) });
+    injected.chain(warnings).collect()
+}
+
+fn tap_row(tap: &TapReport, node: Option<u32>, value: Option<u32>) -> Row {
+    let percent = |share: Option<f64>| share.map(percent).unwrap_or_default();
+    let d = tap.d.map(|d| format!("d = {}", grouped(d)));
+    let facts = [
+        ("selected by", format!("#{} of all, or {}", tap.position, tap.activation)),
+        ("tensor", text::name(&tap.tensor)),
+        ("shape", tap.shape.clone()),
+        ("nodes", tap.nodes.to_string()),
+        ("view", tap.view.to_owned()),
+        ("d, values in a row", tap.d.map(grouped).unwrap_or_default()),
+        ("cost, sampled, 256 slices", percent(tap.sampled_share)),
+        ("cost, exact", percent(tap.exact_share)),
+        ("out of reach", tap.problem.clone().unwrap_or_default()),
+    ];
+    Row {
+        group: TAPS,
+        mark: if tap.problem.is_some() { Mark::None } else { Mark::Tap } as u8,
+        title: text::name(if tap.activation.is_empty() { &tap.op } else { &tap.activation }),
+        sub: text::name(&tap.tensor),
+        side: if tap.problem.is_some() { "out of reach".into() } else { d.unwrap_or_else(|| text::name(&tap.shape)) },
+        node,
+        value,
+        facts: facts
+            .into_iter()
+            .filter(|(_, v)| !v.is_empty())
+            .map(|(k, v)| (k.to_owned(), text::value(&v)))
+            .collect(),
+    }
+}
+
+/// Rows for the graph's inputs and outputs.
+fn ends(page: &mut Page, network: &Network, found: &Inspection) {
+    let is_loss = |name: &str| found.losses.iter().any(|l| text::name(&l.name) == name);
+    for (i, value) in (0..).zip(&network.values) {
+        let row = |title: &str, mark: Mark| Row {
+            group: ENDS,
+            mark: mark as u8,
+            title: value.name.clone(),
+            sub: title.into(),
+            side: value.shape.clone(),
+            value: Some(i),
+            ..Row::default()
+        };
+        if value.kind == Kind::Input {
+            page.rows.push(row("input", Mark::None));
+        }
+        if value.is_output && is_loss(&value.name) {
+            page.rows.push(row("output that can be the loss: λ·ΣPER is added here", Mark::Loss));
+        } else if value.is_output {
+            page.rows.push(row("output", Mark::None));
+        }
+    }
+}
+
+fn left_row(sub: &str, what: &str, reason: &str) -> Row {
+    Row {
+        group: LEFT,
+        title: text::name(what),
+        sub: text::value(reason),
+        side: sub.into(),
+        facts: vec![("why".into(), text::value(reason))],
+        ..Row::default()
+    }
+}
+
+/// Everything is drawn: inputs before their first reader, outputs and what PER would add behind their makers.
+fn entries(network: &Network, ghosts: &HashMap<u32, u32>) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    let mut is_drawn = vec![false; network.values.len()];
+    for (n, node) in (0..).zip(&network.nodes) {
+        for (value, _) in node.reads() {
+            let is_new = !std::mem::replace(&mut is_drawn[value as usize], true);
+            if is_new && network.values[value as usize].kind == Kind::Input {
+                entries.push(Entry::Item(Item::Input(value)));
+            }
+        }
+        if network.is_folded_constant(n as usize) {
+            continue;
+        }
+        entries.push(Entry::Item(Item::Node(n)));
+        for value in node.outputs.iter().flatten() {
+            if let Some(row) = ghosts.get(value) {
+                entries.push(Entry::Item(Item::Ghost { value: *value, row: *row }));
+            }
+            if network.values[*value as usize].is_output {
+                entries.push(Entry::Item(Item::Output(*value)));
+            }
+        }
+    }
+    entries
+}
+
+/// What stands behind the last separator of a path.
+fn file_name(path: &str) -> String {
+    let name = Path::new(path).file_name().map_or(path.into(), |n| n.to_string_lossy());
+    text::name(&name)
+}
+
+/// 1234567 as 1,234,567.
+fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+fn percent(share: f64) -> String {
+    match 100.0 * share {
+        p if p > 0.0 && p < 0.01 => "less than 0.01 % of the forward pass".into(),
+        p => format!("{p:.2} % of the forward pass"),
+    }
+}
+
+/// 1234567 as 1.23 M.
+fn scaled(n: f64) -> String {
+    let units = [("", 1.0), ("k", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12)];
+    let (unit, scale) = units.iter().rfind(|(_, s)| n >= *s).copied().unwrap_or(("", 1.0));
+    let digits = if scale == 1.0 { 0 } else { 2 };
+    format!("{:.digits$} {unit}", n / scale)
+}

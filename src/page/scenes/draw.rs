@@ -1,0 +1,152 @@
+//! Pictures with coordinates, in the compact form that a page reads: whole pixels, and numbers for kinds.
+
+use std::collections::HashMap;
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::edges::{Joined, join};
+use super::sizes::{STUB, size};
+use super::{Item, Part, Scenes};
+use crate::page::layout::{Edge, Placed, Size, lay_out};
+use crate::page::network::{Mark, Network};
+
+/// What a box stands for, and for which one: `(kind, number, x, y, width, height)`, where x and y are its centre.
+pub type Shape = (u8, i64, i32, i32, i32, i32);
+
+/// An edge: `(from, to, values, how many more, mark, points)`, the points as x, y, x, y and so on.
+pub type Line = (usize, usize, Vec<u32>, usize, u8, Vec<i32>);
+
+/// Kinds of boxes, as pages number them. The number beside each: a node; a picture; a count of nodes; a value; a value; a row of
+/// the list; a node outside, or −1 for several.
+mod kind {
+    pub const NODE: u8 = 0;
+    pub const SCENE: u8 = 1;
+    pub const QUIET: u8 = 2;
+    pub const INPUT: u8 = 3;
+    pub const OUTPUT: u8 = 4;
+    pub const GHOST: u8 = 5;
+    pub const EARLIER: u8 = 6;
+    pub const LATER: u8 = 7;
+}
+
+/// A picture.
+#[derive(Debug, Clone, Serialize)]
+pub struct Drawing {
+    /// The picture that shows this one as a box.
+    pub parent: Option<usize>,
+    pub title: String,
+    pub mark: u8,
+    /// Width and height.
+    pub size: (i32, i32),
+    pub boxes: Vec<Shape>,
+    pub lines: Vec<Line>,
+    /// How many nodes it stands for.
+    pub count: usize,
+    /// The most frequent operators among them, with their numbers.
+    pub ops: Vec<(String, usize)>,
+    /// How many of them have each mark.
+    pub marks: Vec<(u8, usize)>,
+}
+
+/// Draws all pictures.
+pub fn draw(network: &Network, all: &Scenes) -> Vec<Drawing> {
+    join(network, all).par_iter().enumerate().map(|(i, joined)| one(network, all, i, joined)).collect()
+}
+
+fn one(network: &Network, all: &Scenes, scene: usize, joined: &Joined) -> Drawing {
+    let this = &all.scenes[scene];
+    let parts = this.parts.iter().map(|p| size(network, all, *p));
+    let sizes: Vec<Size> = parts.chain(joined.stubs.iter().map(|_| STUB)).collect();
+    // What leaves a node by different outputs leaves it at different places; other boxes have one exit.
+    let is_node = |from: usize| matches!(this.parts.get(from), Some(Part::Item(i)) if matches!(all.items[*i], Item::Node(_)));
+    let bundle = |from: usize, values: &[u32]| {
+        values.first().copied().filter(|_| is_node(from)).unwrap_or_default()
+    };
+    let edge = |l: &super::edges::Link| Edge { from: l.from, to: l.to, bundle: bundle(l.from, &l.values) };
+    let edges: Vec<Edge> = joined.links.iter().map(edge).collect();
+    let placed = lay_out(&sizes, &edges);
+    let summary = Summary::of(network, all, scene);
+    Drawing {
+        parent: this.parent,
+        title: this.title.clone(),
+        mark: this.mark as u8,
+        size: (pixels(placed.width), pixels(placed.height)),
+        boxes: shapes(all, scene, joined, &sizes, &placed),
+        lines: joined
+            .links
+            .iter()
+            .zip(&placed.routes)
+            .map(|(l, route)| {
+                let points = route.iter().flat_map(|(x, y)| [pixels(*x), pixels(*y)]).collect();
+                (l.from, l.to, l.values.clone(), l.more, l.mark as u8, points)
+            })
+            .collect(),
+        count: summary.count,
+        ops: summary.ops,
+        marks: summary.marks,
+    }
+}
+
+fn shapes(all: &Scenes, scene: usize, joined: &Joined, sizes: &[Size], placed: &Placed) -> Vec<Shape> {
+    let what = all.scenes[scene].parts.iter().map(|part| match *part {
+        Part::Scene(s) => (kind::SCENE, s as i64),
+        Part::Item(i) => match &all.items[i] {
+            Item::Node(n) => (kind::NODE, i64::from(*n)),
+            Item::Input(v) => (kind::INPUT, i64::from(*v)),
+            Item::Output(v) => (kind::OUTPUT, i64::from(*v)),
+            Item::Ghost { row, .. } => (kind::GHOST, i64::from(*row)),
+            Item::Quiet(nodes) => (kind::QUIET, nodes.len() as i64),
+        },
+    });
+    let stubs = joined.stubs.iter().map(|stub| {
+        let node = stub.item.map_or(-1, |i| match &all.items[i] {
+            Item::Node(n) => i64::from(*n),
+            Item::Quiet(nodes) => nodes.first().map_or(-1, |n| i64::from(*n)),
+            _ => -1,
+        });
+        (if stub.is_later { kind::LATER } else { kind::EARLIER }, node)
+    });
+    let shape = |(((kind, number), size), (x, y)): (((u8, i64), &Size), &(f64, f64))| {
+        (kind, number, pixels(*x), pixels(*y), pixels(size.width), pixels(size.height))
+    };
+    what.chain(stubs).zip(sizes).zip(&placed.centres).map(shape).collect()
+}
+
+/// What a closed box tells about its contents.
+struct Summary {
+    count: usize,
+    ops: Vec<(String, usize)>,
+    marks: Vec<(u8, usize)>,
+}
+
+impl Summary {
+    fn of(network: &Network, all: &Scenes, scene: usize) -> Self {
+        let (mut count, mut ops, mut marks) = (0, HashMap::new(), HashMap::new());
+        for item in &all.items[all.scenes[scene].items.clone()] {
+            match item {
+                Item::Node(n) => {
+                    let node = &network.nodes[*n as usize];
+                    count += 1;
+                    *ops.entry(node.op.as_str()).or_insert(0) += 1;
+                    if node.mark != Mark::None {
+                        *marks.entry(node.mark as u8).or_insert(0) += 1;
+                    }
+                }
+                Item::Quiet(nodes) => count += nodes.len(),
+                _ => {}
+            }
+        }
+        let mut ops: Vec<(String, usize)> = ops.into_iter().map(|(op, n)| (op.to_owned(), n)).collect();
+        ops.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        ops.truncate(4);
+        let mut marks: Vec<(u8, usize)> = marks.into_iter().collect();
+        marks.sort_unstable();
+        Summary { count, ops, marks }
+    }
+}
+
+/// Whole pixels; casts saturate.
+fn pixels(x: f64) -> i32 {
+    x.round() as i32
+}

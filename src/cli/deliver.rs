@@ -7,7 +7,8 @@ use std::path::Path;
 use clap::error::ErrorKind;
 use per_inject::patch::Patch;
 use per_inject::wire::{
-    ExternalPolicy, How, Model, Piece, Rope, Sync, WireResult, carry, external_files, refuse_data_as_target, splice, write,
+    ExternalPolicy, How, Model, Piece, Rope, Sync, WireResult, carry, external_files, refuse_data_as_target, splice,
+    write,
 };
 
 use super::failure::Failure;

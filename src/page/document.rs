@@ -46,7 +46,9 @@ pub fn document(title: &str, json: &str) -> String {
     out.push_str("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
     out.push_str(&format!("<meta http-equiv=\"Content-Security-Policy\" content=\"{policy}\">\n"));
     out.push_str("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n");
-    out.push_str("<meta name=\"color-scheme\" content=\"light dark\">\n<meta name=\"referrer\" content=\"no-referrer\">\n");
+    out.push_str(
+        "<meta name=\"color-scheme\" content=\"light dark\">\n<meta name=\"referrer\" content=\"no-referrer\">\n",
+    );
     out.push_str(&format!("<title>{}</title>\n<style>{STYLE}</style>\n</head>\n", in_text(title)));
     out.push_str(FRAME);
     out.push_str("<script type=\"application/json\" id=\"data\">");
@@ -94,7 +96,9 @@ mod tests {
 
     #[test]
     fn the_script_can_neither_load_nor_interpret() {
-        for forbidden in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "fetch(", "http:", "import("] {
+        for forbidden in
+            ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "fetch(", "http:", "import("]
+        {
             let allowed = SCRIPT.replace("http://www.w3.org/2000/svg", "");
             assert!(!allowed.contains(forbidden), "{forbidden}");
         }

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::data::{Group, Note, Page, Row, Source};
+use super::data::{Group, Note, Page, READER, Role, Row, Source};
 use super::network::{Kind, Mark, Network};
 use super::scenes::{Entry, Item};
 use super::text;
 use crate::analysis::Analysis;
-use crate::inspect::{Inspection, TapReport};
+use crate::graph::NodeId;
+use crate::graph::role::Because;
+use crate::inspect::{InitializerReport, Inspection, TapReport};
 
 /// Positions of the groups in the list.
 const TAPS: usize = 0;
@@ -25,7 +27,6 @@ pub fn page(analysis: &Analysis, found: &Inspection) -> Page {
         facts: facts(found),
         notes: notes(found),
         groups: groups(),
-        roles: Vec::new(),
         ..Page::default()
     };
     // Activations: the node that makes one is marked, and those that it consists of.
@@ -57,13 +58,30 @@ pub fn page(analysis: &Analysis, found: &Inspection) -> Page {
     for skipped in &found.near_misses {
         page.rows.push(left_row("no activation", &skipped.what, &skipped.reason));
     }
-    for (role, report) in analysis.roles.iter().zip(&found.initializers) {
-        let trained = if report.trained { "trained" } else { "not trained" };
-        page.roles.push((role.value.0, text::value(&format!("{}, {trained}: {}", report.role, report.because))));
-    }
+    page.roles = roles(analysis, found, &positions);
     page.entries = entries(&network, &ghosts);
     page.network = network;
     page
+}
+
+/// What initializers are for. Most of their reasons differ by the name of a node alone, which is left to the page.
+fn roles(analysis: &Analysis, found: &Inspection, positions: &[u32]) -> Vec<Role> {
+    let graph = &analysis.graph;
+    let role = |(role, report): (&crate::graph::role::InitializerRole, &InitializerReport)| {
+        let trained = if report.trained { "trained" } else { "not trained" };
+        let Because::Reading(reading) = role.because else {
+            let text = text::value(&format!("{}, {trained}: {}", report.role, report.because));
+            return Role { value: role.value.0, text, reader: None };
+        };
+        let position = |node: NodeId| positions.get(node.index()).copied();
+        let first = graph.uses(role.value).iter().filter_map(|u| position(u.node)).min();
+        let node = graph.describe(reading.node);
+        let (before, after) = report.because.split_once(&node).unwrap_or((&report.because, ""));
+        let text = format!("{}, {trained}: {}{READER}{}", report.role, text::value(before), text::value(after));
+        let reader = position(reading.node).filter(|node| Some(*node) != first);
+        Role { value: role.value.0, text, reader }
+    };
+    analysis.roles.iter().zip(&found.initializers).map(role).collect()
 }
 
 fn groups() -> Vec<Group> {
@@ -85,15 +103,19 @@ fn groups() -> Vec<Group> {
 fn facts(found: &Inspection) -> Vec<(String, String)> {
     let model = &found.model;
     let trained = found.initializers.iter().filter(|i| i.trained).count();
-    let kind = if found.kind_detail.is_empty() { found.kind.into() } else { format!("{} ({})", found.kind, found.kind_detail) };
+    let kind = if found.kind_detail.is_empty() {
+        found.kind.into()
+    } else {
+        format!("{} ({})", found.kind, found.kind_detail)
+    };
     let losses: Vec<String> = found.losses.iter().map(|l| format!("{}, {}", l.name, l.shape)).collect();
     let work = if found.per_sample { "multiply-adds per sample" } else { "multiply-adds" };
     [
         ("kind", kind),
         ("loss", losses.join("; ")),
-        ("activations", found.taps.len().to_string()),
-        ("nodes", model.nodes.to_string()),
-        ("initializers", format!("{}, {trained} trained", found.initializers.len())),
+        ("activations", count(found.taps.len())),
+        ("nodes", count(model.nodes)),
+        ("initializers", format!("{}, {} trained", count(found.initializers.len()), count(trained))),
         (work, scaled(found.multiply_adds)),
         ("opset", format!("{} (IR {})", model.opset, model.ir_version)),
         ("size", format!("{}B", scaled(model.bytes as f64))),
@@ -123,9 +145,6 @@ fn tap_row(tap: &TapReport, node: Option<u32>, value: Option<u32>) -> Row {
     let percent = |share: Option<f64>| share.map(percent).unwrap_or_default();
     let d = tap.d.map(|d| format!("d = {}", grouped(d)));
     let facts = [
-        ("selected by", format!("#{} of all, or {}", tap.position, tap.activation)),
-        ("tensor", text::name(&tap.tensor)),
-        ("shape", tap.shape.clone()),
         ("nodes", tap.nodes.to_string()),
         ("view", tap.view.to_owned()),
         ("d, values in a row", tap.d.map(grouped).unwrap_or_default()),
@@ -137,15 +156,12 @@ fn tap_row(tap: &TapReport, node: Option<u32>, value: Option<u32>) -> Row {
         group: TAPS,
         mark: if tap.problem.is_some() { Mark::None } else { Mark::Tap } as u8,
         title: text::name(if tap.activation.is_empty() { &tap.op } else { &tap.activation }),
-        sub: text::name(&tap.tensor),
+        sub: if value.is_some() { String::new() } else { text::name(&tap.tensor) },
+        position: tap.position,
         side: if tap.problem.is_some() { "out of reach".into() } else { d.unwrap_or_else(|| text::name(&tap.shape)) },
         node,
         value,
-        facts: facts
-            .into_iter()
-            .filter(|(_, v)| !v.is_empty())
-            .map(|(k, v)| (k.to_owned(), text::value(&v)))
-            .collect(),
+        facts: facts.into_iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| (k.to_owned(), text::value(&v))).collect(),
     }
 }
 
@@ -215,6 +231,11 @@ fn entries(network: &Network, ghosts: &HashMap<u32, u32>) -> Vec<Entry> {
 fn file_name(path: &str) -> String {
     let name = Path::new(path).file_name().map_or(path.into(), |n| n.to_string_lossy());
     text::name(&name)
+}
+
+/// A number of things.
+fn count(n: usize) -> String {
+    grouped(n as u64)
 }
 
 /// 1234567 as 1,234,567.

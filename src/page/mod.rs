@@ -9,6 +9,7 @@ mod inspection;
 mod layout;
 mod network;
 mod operators;
+mod packed;
 mod scenes;
 mod text;
 

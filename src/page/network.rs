@@ -127,10 +127,12 @@ impl Node {
     /// Every value that an edge leads from, with what is remarkable about the edge.
     pub fn reads(&self) -> impl Iterator<Item = (u32, Mark)> + '_ {
         let whole = if matches!(self.mark, Mark::Added | Mark::Removed) { self.mark } else { Mark::None };
-        let now = self.inputs.iter().zip(0..).filter_map(move |(v, slot)| {
-            Some(((*v)?, if self.fresh.contains(&slot) { Mark::Added } else { whole }))
-        });
-        now.chain(self.captured.iter().map(move |v| (*v, whole))).chain(self.former.iter().map(|(_, v)| (*v, Mark::Removed)))
+        let now =
+            self.inputs.iter().zip(0..).filter_map(move |(v, slot)| {
+                Some(((*v)?, if self.fresh.contains(&slot) { Mark::Added } else { whole }))
+            });
+        now.chain(self.captured.iter().map(move |v| (*v, whole)))
+            .chain(self.former.iter().map(|(_, v)| (*v, Mark::Removed)))
     }
 }
 

@@ -71,7 +71,10 @@ mod tests {
     #[test]
     fn long_names_keep_both_ends_and_say_how_long_they_are() {
         let shown = name(&format!("begin{}end", "é".repeat(1 << 20)));
-        assert!(shown.starts_with("beginé") && shown.ends_with("éend") && shown.contains("(1048584 characters)"), "{shown}");
+        assert!(
+            shown.starts_with("beginé") && shown.ends_with("éend") && shown.contains("(1048584 characters)"),
+            "{shown}"
+        );
         assert!(shown.chars().count() < LONGEST_NAME + 30);
         assert_eq!(name(&"é".repeat(LONGEST_NAME)).chars().count(), LONGEST_NAME);
     }

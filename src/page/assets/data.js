@@ -1,7 +1,37 @@
 // What the page holds, and questions about it.
 
 const data = JSON.parse(document.getElementById("data").textContent);
-const { nodes, values, rows, scenes, groups } = data;
+const { nodes, values, scenes, groups } = data;
+
+// Names are stored as how much they share with the one before, and the number of the rest.
+function names(coded) {
+  const whole = [];
+  for (let i = 0; i < coded.length; i += 2) whole.push((i ? whole[whole.length - 1].slice(0, coded[i]) : "") + data.rests[coded[i + 1]]);
+  return whole;
+}
+nodes.name = names(nodes.name);
+values.name = names(values.name);
+
+const orNull = (n) => (n < 0 ? null : n);
+const rows = data.rows.map(([group, mark, title, sub, side, node, value, position, facts]) => ({
+  group,
+  mark,
+  title,
+  sub: sub || (value < 0 ? "" : values.name[value]),
+  side,
+  node: orNull(node),
+  value: orNull(value),
+  facts: [...(position ? [["selected by", `#${position} of all, or ${title}`]] : []), ...data.row_facts[facts]],
+}));
+
+// The edges of a picture; points are stored as steps.
+function linesOf(scene) {
+  return scene.lines.map(([from, to, first, ...points], at) => {
+    for (let i = 2; i < points.length; i++) points[i] += points[i - 2];
+    const [others, more, mark] = scene.more[at] || [[], 0, 0];
+    return { from, to, named: [first + scene.base, ...others], more, mark: marks[mark], points, at };
+  });
+}
 
 // By number, as the page's data has them. The signs say without colour what the colours say.
 const marks = [
@@ -28,7 +58,15 @@ const originOf = (value) => values.kind[value] >> 1;
 const isOutput = (value) => (values.kind[value] & 1) === 1;
 const isWeight = (value) => originOf(value) > 1;
 const markOfValue = (value) => values.mark[value] || 0;
-const roleOf = (value) => (values.role[value] === undefined ? "" : data.roles[values.role[value]]);
+
+// What an initializer is for; the node that decided it is stored apart, and is the first reader where none is stored.
+function roleOf(value) {
+  if (values.role[value] < 0) return "";
+  const role = data.roles[values.role[value]];
+  if (!role.includes("\u0001")) return role;
+  const node = values.reader[value] ?? readersOf(value)[0];
+  return role.replace("\u0001", () => (node === undefined ? "a node" : `${titleOf(node)} (${opOf(node)})`));
+}
 
 // How a node is called: by its name, else by what it makes.
 const titleOf = (node) => nodes.name[node] || `${opOf(node)} ${number(node + 1)}`;

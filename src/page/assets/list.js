@@ -82,7 +82,9 @@ const list = (() => {
     byId("groups").replaceChildren(
       ...all.map(([g, i]) => {
         const sign = (marks[g.mark] || marks[0]).sign;
-        const count = number(matching(i, "").length);
+        const size = matching(i, "").length;
+        if (!size) return "";
+        const count = number(size);
         return button(
           { class: `chip mark-${marks[g.mark].style}`, title: g.about, "aria-pressed": i === group ? "true" : "false" },
           element("span", {}, sign ? element("span", { class: "sign" }, sign) : null, `${g.label} `, element("b", {}, count)),

@@ -43,12 +43,12 @@ const panel = (() => {
     const captured = (nodes.captured[node] || []).map((value) => valueLine("in its body", value, 0));
     const attributes = data.attributes[nodes.attributes[node]];
     return [
-      pairs([
+      section("Node", pairs([
         ...(nodes.name[node] ? [["name", nodes.name[node]]] : []),
         ["operator", domainOf(node) ? `${domainOf(node)} · ${opOf(node)}` : opOf(node)],
         ["position", number(node + 1)],
         ...(mark.name ? [["", `${mark.sign} ${mark.name}`]] : []),
-      ]),
+      ])),
       attributes.length ? section("Attributes", pairs(attributes)) : null,
       inputs.length || captured.length ? section("Inputs", element("ul", { class: "values" }, ...inputs, ...captured)) : null,
       section("Outputs", element("ul", { class: "values" }, ...nodes.outputs[node].map((v, slot) => valueLine(slot, v, 0, true)))),
@@ -63,7 +63,7 @@ const panel = (() => {
     if (roleOf(value)) about.push(["role", roleOf(value)]);
     const read = readersOf(value);
     return [
-      pairs([["name", values.name[value]], ...about]),
+      section("Value", pairs([["name", values.name[value]], ...about])),
       makers[value] >= 0 ? section("Made by", nodeButton(makers[value])) : null,
       read.length ? section("Read by", element("ul", { class: "values" }, ...read.slice(0, 20).map((n) => element("li", {}, nodeButton(n))))) : null,
       read.length > 20 ? element("p", {}, `and ${plural(read.length - 20, "more node")}`) : null,

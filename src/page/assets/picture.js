@@ -19,18 +19,16 @@ const picture = (() => {
     return d;
   }
 
-  function lineOf(line, at) {
-    const [from, to, named, more, mark, points] = line;
+  function lineOf({ from, to, named, more, mark, points, at }) {
     if (points.length < 4) return null;
     const d = pathOf(points);
-    const style = `edge mark-${marks[mark].style}`;
+    const style = `edge mark-${mark.style}`;
     const made = drawn("g", { class: style, "data-from": from, "data-to": to, "data-at": at }, drawn("path", { class: "reach", d }), drawn("path", { class: "stroke", d }));
     const [x, y] = points.slice(-2);
     const up = points[points.length - 3] > y ? 1 : -1;
     made.append(drawn("path", { class: "arrow", d: `M${x} ${y}l-4 ${7 * up}h8z` }));
-    const sign = marks[mark].sign;
     const tell = () => [
-      ...named.map((v) => `${sign} ${values.name[v]}  ${shapeOf(v)}`.trim()),
+      ...named.map((v) => `${mark.sign} ${values.name[v]}  ${shapeOf(v)}`.trim()),
       ...(more ? [`and ${plural(more, "other value")}`] : []),
     ];
     made.addEventListener("pointerenter", (event) => tip.show(tell(), event));
@@ -40,17 +38,26 @@ const picture = (() => {
   }
 
   // The shape of what leaves a box, once for each value.
-  function labels(scene) {
+  function labels(scene, lines) {
+    // Where lines turn right the label stands at the left, unless others turn left.
+    const sides = new Map();
+    for (const { from, named, points } of lines) {
+      const key = `${from} ${named[0]}`;
+      const side = sides.get(key) || { right: false, left: false };
+      const turn = (points.find((x, i) => i % 2 === 0 && Math.abs(x - points[0]) > 8) || points[0]) - points[0];
+      sides.set(key, { right: side.right || turn > 0, left: side.left || turn < 0 });
+    }
     const told = new Set();
     const made = [];
-    for (const [from, , named, more, , points] of scene.lines) {
+    for (const { from, named, more, points } of lines) {
       const [kind] = scene.boxes[from];
-      const value = named[0];
+      const key = `${from} ${named[0]}`;
       const isOne = named.length === 1 && !more && (kind === kinds.node || kind === kinds.earlier);
-      if (!isOne || told.has(`${from} ${value}`) || points.length < 4) continue;
-      told.add(`${from} ${value}`);
-      const text = dimsOf(value);
-      if (text) made.push(drawnText(shortened(text, 110, fonts.line), points[0] + 6, points[1] + 13, "shape"));
+      if (!isOne || told.has(key) || points.length < 4) continue;
+      told.add(key);
+      const text = dimsOf(named[0]);
+      const isLeft = sides.get(key).right && !sides.get(key).left;
+      if (text) made.push(drawnText(shortened(text, 110, fonts.line), points[0] + (isLeft ? -6 : 6), points[1] + 13, "shape", isLeft ? "end" : null));
     }
     return made;
   }
@@ -65,7 +72,8 @@ const picture = (() => {
       made.addEventListener("focus", () => lit(at));
       return made;
     });
-    const layer = drawn("g", { class: "layer" }, ...scene.lines.map(lineOf), ...labels(scene), ...drawnBoxes);
+    const lines = linesOf(scene);
+    const layer = drawn("g", { class: "layer" }, ...lines.map(lineOf).filter(Boolean), ...labels(scene, lines), ...drawnBoxes);
     byId("picture").replaceChildren(layer);
     view.setSize(...scene.size);
     trail(index);

@@ -21,6 +21,8 @@ pub struct Vertex {
     /// Neighbours in the layer above, and in the one below.
     pub above: Vec<usize>,
     pub below: Vec<usize>,
+    /// Whether it stands beside the graph.
+    pub is_aside: bool,
 }
 
 /// A graph in which every edge leads from one layer to the next.
@@ -48,6 +50,8 @@ impl Layered {
             })
             .collect();
         let layer_of = layer_of(sizes.len(), &down);
+        let mut aside = vec![false; sizes.len()];
+        edges.iter().filter(|e| e.is_aside && e.to < sizes.len()).for_each(|e| aside[e.to] = true);
         let vertex = |(i, size): (usize, &Size)| Vertex {
             width: size.width,
             layer: layer_of[i],
@@ -55,17 +59,18 @@ impl Layered {
             is_point: false,
             above: Vec::new(),
             below: Vec::new(),
+            is_aside: aside[i],
         };
         let vertices = sizes.iter().enumerate().map(vertex).collect();
-        let mut layered = Layered { vertices, layers: Vec::new(), paths: Vec::with_capacity(edges.len()), turned };
+        let mut layered = Layered { vertices, layers: Vec::new(), paths: vec![Vec::new(); edges.len()], turned };
         // By box, bundle and layer: the point there. Turned edges share nothing with the others.
         let mut points = HashMap::new();
         let mut linked = std::collections::HashSet::new();
-        for (i, ends) in down.iter().enumerate() {
-            let Some((top, bottom)) = *ends else {
-                layered.paths.push(Vec::new());
-                continue;
-            };
+        // What stands aside comes last, which is at the right.
+        let mut sequence: Vec<usize> = (0..edges.len()).collect();
+        sequence.sort_by_key(|i| edges[*i].is_aside);
+        for i in sequence {
+            let Some((top, bottom)) = down[i] else { continue };
             let mut path = vec![top];
             for layer in layered.vertices[top].layer + 1..layered.vertices[bottom].layer {
                 let key = (top, edges[i].bundle, layered.turned[i].then_some(i), layer);
@@ -79,7 +84,7 @@ impl Layered {
                     layered.vertices[pair[1]].above.push(pair[0]);
                 }
             }
-            layered.paths.push(path);
+            layered.paths[i] = path;
         }
         let count = layered.vertices.iter().map(|v| v.layer + 1).max().unwrap_or(0);
         layered.layers = vec![Vec::new(); count];
@@ -101,7 +106,8 @@ impl Layered {
 
     fn add_point(&mut self, layer: usize) -> usize {
         let (above, below) = (Vec::new(), Vec::new());
-        self.vertices.push(Vertex { width: POINT_WIDTH, layer, position: 0, is_point: true, above, below });
+        let point = Vertex { width: POINT_WIDTH, layer, position: 0, is_point: true, above, below, is_aside: false };
+        self.vertices.push(point);
         self.vertices.len() - 1
     }
 }

@@ -31,6 +31,8 @@ pub struct Edge {
     pub to: usize,
     /// Edges from one box with the same number here are branches of one line.
     pub bundle: u32,
+    /// It leads to something beside the graph: the graph's own lines are straight first, and it ends at the right of them.
+    pub is_aside: bool,
 }
 
 /// Where everything goes. The origin is at the upper left.
@@ -63,7 +65,7 @@ mod tests {
     }
 
     fn edges(pairs: &[(usize, usize)]) -> Vec<Edge> {
-        pairs.iter().map(|(from, to)| Edge { from: *from, to: *to, bundle: 0 }).collect()
+        pairs.iter().map(|(from, to)| Edge { from: *from, to: *to, bundle: 0, is_aside: false }).collect()
     }
 
     /// A reproducible stream of numbers below a bound.
@@ -83,7 +85,10 @@ mod tests {
         };
         for i in 0..sizes.len() {
             let (left, right, top, bottom) = area(i);
-            assert!(left >= 0.0 && top >= 0.0 && right <= placed.width && bottom <= placed.height, "box {i} is outside");
+            assert!(
+                left >= 0.0 && top >= 0.0 && right <= placed.width && bottom <= placed.height,
+                "box {i} is outside"
+            );
             for j in 0..i {
                 let (l, r, t, b) = area(j);
                 assert!(left >= r || l >= right || top >= b || t >= bottom, "boxes {i} and {j} overlap");
@@ -151,6 +156,18 @@ mod tests {
         let placed = check(&boxes(8), &edges(&pairs));
         let left = |i: usize| placed.centres[i].0 < placed.centres[0].0;
         assert!([1, 2, 3].iter().all(|i| left(*i) == left(1)) && [4, 5, 6].iter().all(|i| left(*i) != left(1)));
+    }
+
+    #[test]
+    fn what_stands_aside_bends_no_line() {
+        // A chain of which every box has something beside it.
+        let n = 10;
+        let mut all = edges(&(1..n).map(|i| (i - 1, i)).collect::<Vec<_>>());
+        all.extend((0..n).map(|i| Edge { from: i, to: n + i, bundle: 0, is_aside: true }));
+        let placed = check(&boxes(2 * n), &all);
+        let x = placed.centres[0].0;
+        assert!(placed.centres[..n].iter().all(|c| (c.0 - x).abs() < 1e-6));
+        assert!(placed.centres[n..].iter().all(|c| c.0 > x && c.0 < x + 400.0));
     }
 
     #[test]

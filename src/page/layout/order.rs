@@ -67,7 +67,9 @@ fn sort_by_median(graph: &mut Layered, layer: usize, from_above: bool) {
     movable.sort_by(|a, b| a.0.total_cmp(&b.0));
     let mut next = movable.into_iter();
     for (slot, median) in graph.layers[layer].iter_mut().zip(&medians) {
-        if median.is_some() && let Some((_, v)) = next.next() {
+        if median.is_some()
+            && let Some((_, v)) = next.next()
+        {
             *slot = v;
         }
     }

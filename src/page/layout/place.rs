@@ -28,9 +28,27 @@ pub fn coordinates(graph: &Layered) -> Vec<f64> {
         f64::midpoint(at[1], at[2])
     };
     let mut xs: Vec<f64> = (0..graph.vertices.len()).map(middle).collect();
+    draw_near(graph, &mut xs);
     let left = extent(graph, &xs).0;
     xs.iter_mut().for_each(|x| *x -= left);
     xs
+}
+
+/// Moves what stands aside as near to its box as its neighbours let it.
+fn draw_near(graph: &Layered, xs: &mut [f64]) {
+    for layer in &graph.layers {
+        for (i, v) in layer.iter().enumerate() {
+            let vertex = &graph.vertices[*v];
+            let Some(parent) = vertex.above.first().filter(|_| vertex.is_aside) else { continue };
+            let distance = |other: usize| {
+                let other = &graph.vertices[other];
+                (vertex.width + other.width) / 2.0 + if other.is_point { POINT_GAP } else { BOX_GAP }
+            };
+            let left = i.checked_sub(1).and_then(|i| layer.get(i)).map_or(f64::NEG_INFINITY, |u| xs[*u] + distance(*u));
+            let right = layer.get(i + 1).map_or(f64::INFINITY, |u| xs[*u] - distance(*u));
+            xs[*v] = (xs[*parent] + distance(*parent)).min(right).max(left);
+        }
+    }
 }
 
 /// Edges that cross a segment between two points: long edges shall be straight, so these give way.
@@ -64,12 +82,7 @@ fn conflicts(graph: &Layered) -> HashSet<(usize, usize)> {
 
 /// One placement: vertices are aligned with the median of their neighbours above (or below), leftmost first (or rightmost), and
 /// the blocks of aligned vertices pushed together.
-fn extreme(
-    graph: &Layered,
-    conflicts: &HashSet<(usize, usize)>,
-    from_below: bool,
-    from_right: bool,
-) -> Vec<f64> {
+fn extreme(graph: &Layered, conflicts: &HashSet<(usize, usize)>, from_below: bool, from_right: bool) -> Vec<f64> {
     let sided = |layer: &[usize]| -> Vec<usize> {
         if from_right { layer.iter().rev().copied().collect() } else { layer.to_vec() }
     };
@@ -88,7 +101,11 @@ fn extreme(
         let mut taken = 0;
         for v in layer {
             let vertex = &graph.vertices[*v];
+            if vertex.is_aside {
+                continue;
+            }
             let mut neighbours = if from_below { vertex.below.clone() } else { vertex.above.clone() };
+            neighbours.retain(|n| !graph.vertices[*n].is_aside);
             neighbours.sort_by_key(|n| position(*n));
             let Some(last) = neighbours.len().checked_sub(1) else { continue };
             for m in [last / 2, last.div_ceil(2)] {

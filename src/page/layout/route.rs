@@ -15,6 +15,9 @@ const MARGIN: f64 = 24.0;
 /// Between the ends of edges at a box.
 const PORT_GAP: f64 = 12.0;
 
+/// From the end of a side to the first place where an edge may end.
+const CORNER: f64 = 8.0;
+
 /// Reach of the loop that an edge from a box to itself is drawn as.
 const LOOP: f64 = 18.0;
 
@@ -96,7 +99,8 @@ impl Ports {
         let mut ports = Ports { lower: HashMap::new(), upper: HashMap::new() };
         for (i, size) in sizes.iter().enumerate() {
             // One value leaves from the middle.
-            let wanted = if leaving[i].len() == 1 { vec![(leaving[i][0].0, x(i))] } else { std::mem::take(&mut leaving[i]) };
+            let wanted =
+                if leaving[i].len() == 1 { vec![(leaving[i][0].0, x(i))] } else { std::mem::take(&mut leaving[i]) };
             ports.lower.extend(spread(wanted, x(i), size.width));
             ports.upper.extend(spread(std::mem::take(&mut entering[i]), x(i), size.width));
         }
@@ -106,7 +110,7 @@ impl Ports {
 
 /// Ends of edges along a side of a box: where they want to be if that is there, in order, and apart as far as there is room.
 fn spread<K>(mut wanted: Vec<(K, f64)>, centre: f64, width: f64) -> impl Iterator<Item = (K, f64)> {
-    let reach = (width / 2.0 - 14.0).max(0.0);
+    let reach = (width / 2.0 - CORNER).max(0.0);
     wanted.sort_by(|a, b| a.1.total_cmp(&b.1));
     let gaps = wanted.len().saturating_sub(1).max(1) as f64;
     let gap = PORT_GAP.min(2.0 * reach / gaps);
@@ -129,5 +133,10 @@ fn self_loop(edge: &Edge, centres: &[(f64, f64)], sizes: &[Size]) -> Vec<(f64, f
         return Vec::new();
     };
     let (right, half) = (x + size.width / 2.0, size.height / 2.0);
-    vec![(right, y + half / 2.0), (right + LOOP, y + half / 2.0), (right + LOOP, y - half / 2.0), (right, y - half / 2.0)]
+    vec![
+        (right, y + half / 2.0),
+        (right + LOOP, y + half / 2.0),
+        (right + LOOP, y - half / 2.0),
+        (right, y - half / 2.0),
+    ]
 }

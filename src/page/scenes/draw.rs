@@ -1,21 +1,25 @@
 //! Pictures with coordinates, in the compact form that a page reads: whole pixels, and numbers for kinds.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::edges::{Joined, join};
+use super::edges::{Joined, Link, join};
 use super::sizes::{STUB, size};
 use super::{Item, Part, Scenes};
 use crate::page::layout::{Edge, Placed, Size, lay_out};
 use crate::page::network::{Mark, Network};
+use crate::page::packed;
 
 /// What a box stands for, and for which one: `(kind, number, x, y, width, height)`, where x and y are its centre.
 pub type Shape = (u8, i64, i32, i32, i32, i32);
 
-/// An edge: `(from, to, values, how many more, mark, points)`, the points as x, y, x, y and so on.
-pub type Line = (usize, usize, Vec<u32>, usize, u8, Vec<i32>);
+/// An edge: from, to, its first value less the picture's least one, then the points as [`packed::push_line`] has them.
+pub type Line = Vec<i64>;
+
+/// What more there is about an edge: its other values, how many more there are, and its mark.
+pub type More = (Vec<u32>, usize, u8);
 
 /// Kinds of boxes, as pages number them. The number beside each: a node; a picture; a count of nodes; a value; a value; a row of
 /// the list; a node outside, or −1 for several.
@@ -41,6 +45,10 @@ pub struct Drawing {
     pub size: (i32, i32),
     pub boxes: Vec<Shape>,
     pub lines: Vec<Line>,
+    /// By edge, where there is more about it.
+    pub more: BTreeMap<usize, More>,
+    /// The least number of a value.
+    pub base: u32,
     /// How many nodes it stands for.
     pub count: usize,
     /// The most frequent operators among them, with their numbers.
@@ -59,33 +67,43 @@ fn one(network: &Network, all: &Scenes, scene: usize, joined: &Joined) -> Drawin
     let parts = this.parts.iter().map(|p| size(network, all, *p));
     let sizes: Vec<Size> = parts.chain(joined.stubs.iter().map(|_| STUB)).collect();
     // What leaves a node by different outputs leaves it at different places; other boxes have one exit.
-    let is_node = |from: usize| matches!(this.parts.get(from), Some(Part::Item(i)) if matches!(all.items[*i], Item::Node(_)));
-    let bundle = |from: usize, values: &[u32]| {
-        values.first().copied().filter(|_| is_node(from)).unwrap_or_default()
-    };
-    let edge = |l: &super::edges::Link| Edge { from: l.from, to: l.to, bundle: bundle(l.from, &l.values) };
+    let is_node =
+        |from: usize| matches!(this.parts.get(from), Some(Part::Item(i)) if matches!(all.items[*i], Item::Node(_)));
+    let bundle = |from: usize, values: &[u32]| values.first().copied().filter(|_| is_node(from)).unwrap_or_default();
+    let is_aside =
+        |to: usize| matches!(this.parts.get(to), Some(Part::Item(i)) if matches!(all.items[*i], Item::Ghost { .. }));
+    let edge = |l: &Link| Edge { from: l.from, to: l.to, bundle: bundle(l.from, &l.values), is_aside: is_aside(l.to) };
     let edges: Vec<Edge> = joined.links.iter().map(edge).collect();
     let placed = lay_out(&sizes, &edges);
     let summary = Summary::of(network, all, scene);
+    let base = joined.links.iter().filter_map(|l| l.values.first().copied()).min().unwrap_or_default();
     Drawing {
         parent: this.parent,
         title: this.title.clone(),
         mark: this.mark as u8,
         size: (pixels(placed.width), pixels(placed.height)),
         boxes: shapes(all, scene, joined, &sizes, &placed),
-        lines: joined
-            .links
-            .iter()
-            .zip(&placed.routes)
-            .map(|(l, route)| {
-                let points = route.iter().flat_map(|(x, y)| [pixels(*x), pixels(*y)]).collect();
-                (l.from, l.to, l.values.clone(), l.more, l.mark as u8, points)
-            })
-            .collect(),
+        lines: joined.links.iter().zip(&placed.routes).map(|(l, route)| line(l, base, route)).collect(),
+        more: joined.links.iter().enumerate().filter_map(|(i, l)| Some((i, more(l)?))).collect(),
+        base,
         count: summary.count,
         ops: summary.ops,
         marks: summary.marks,
     }
+}
+
+fn line(link: &Link, base: u32, route: &[(f64, f64)]) -> Line {
+    let first = link.values.first().copied().unwrap_or(base);
+    let mut line = vec![link.from as i64, link.to as i64, i64::from(first) - i64::from(base)];
+    let points: Vec<(i32, i32)> = route.iter().map(|(x, y)| (pixels(*x), pixels(*y))).collect();
+    packed::push_line(&points, &mut line);
+    line
+}
+
+fn more(link: &Link) -> Option<More> {
+    let others = link.values.get(1..).unwrap_or_default();
+    let is_plain = others.is_empty() && link.more == 0 && link.mark == Mark::None;
+    (!is_plain).then(|| (others.to_vec(), link.more, link.mark as u8))
 }
 
 fn shapes(all: &Scenes, scene: usize, joined: &Joined, sizes: &[Size], placed: &Placed) -> Vec<Shape> {

@@ -37,7 +37,11 @@ pub enum Item {
 pub enum Entry {
     Item(Item),
     /// Items that are one box until it is opened.
-    Group { title: String, mark: Mark, items: Vec<Item> },
+    Group {
+        title: String,
+        mark: Mark,
+        items: Vec<Item>,
+    },
 }
 
 /// A picture before it is drawn.
@@ -127,7 +131,8 @@ impl Scenes {
     fn cut(&mut self, mut parts: Vec<Part>, live: &[u32]) -> Vec<Part> {
         while parts.len() > MOST_AT_THE_TOP {
             let mut outer = Vec::new();
-            for run in cut::runs(&parts, |part| live.get(self.items_of(part).end.wrapping_sub(1)).copied().unwrap_or(0)) {
+            for run in cut::runs(&parts, |part| live.get(self.items_of(part).end.wrapping_sub(1)).copied().unwrap_or(0))
+            {
                 self.scenes.push(Scene::default());
                 let scene = self.scenes.len() - 1;
                 self.fill(scene, parts[run].to_vec());
@@ -172,12 +177,20 @@ impl Scenes {
     fn title(&self, network: &Network, scene: usize) -> String {
         let range = self.scenes[scene].items.clone();
         let name = |item: &Item| match item {
-            Item::Node(n) => network.nodes.get(*n as usize).map(|n| if n.name.is_empty() { n.op.as_str() } else { &n.name }),
+            Item::Node(n) => {
+                network.nodes.get(*n as usize).map(|n| if n.name.is_empty() { n.op.as_str() } else { &n.name })
+            }
             _ => None,
         };
         let first = self.items[range.clone()].iter().find_map(name).unwrap_or("nodes");
         let last = self.items[range].iter().rev().find_map(name).unwrap_or("nodes");
-        if first == last { first.to_owned() } else { format!("{first} to {last}") }
+        if first == last {
+            return first.to_owned();
+        }
+        // Up to the part in which they differ.
+        let alike = first.split('/').zip(last.split('/')).take_while(|(a, b)| a == b).count();
+        let start = |name: &str| name.split('/').take(alike + 1).collect::<Vec<_>>().join("/");
+        format!("{} to {}", start(first), start(last))
     }
 
     /// The item that makes a value.
@@ -212,7 +225,9 @@ impl Makers {
             }
         }
         for (i, item) in items.iter().enumerate() {
-            if let Item::Input(v) = item && let Some(slot) = makers.inputs.get_mut(*v as usize) {
+            if let Item::Input(v) = item
+                && let Some(slot) = makers.inputs.get_mut(*v as usize)
+            {
                 *slot = Some(i);
             }
         }

@@ -26,7 +26,7 @@ pub const STUB: Size = Size { width: 150.0, height: 24.0 };
 pub fn size(network: &Network, all: &Scenes, part: Part) -> Size {
     match part {
         Part::Item(i) => item(network, &all.items[i]),
-        Part::Scene(_) => Size { width: 216.0, height: HEAD + 3.0 * LINE + FOOT },
+        Part::Scene(_) => Size { width: 244.0, height: HEAD + 3.0 * LINE + FOOT },
     }
 }
 
@@ -52,7 +52,9 @@ fn node(network: &Network, n: u32) -> Size {
     let shown = weights.iter().take(MOST_WEIGHTS).map(|v| &network.values[**v as usize]);
     let texts: Vec<String> = shown.map(|v| format!("{}  {}", last_word(&v.name), dims(&v.shape))).collect();
     let lines: Vec<&str> = std::iter::once(tail(&node.name)).chain(texts.iter().map(String::as_str)).collect();
-    let count = usize::from(!node.name.is_empty()) + weights.len().min(MOST_WEIGHTS) + usize::from(weights.len() > MOST_WEIGHTS);
+    let count = usize::from(!node.name.is_empty())
+        + weights.len().min(MOST_WEIGHTS)
+        + usize::from(weights.len() > MOST_WEIGHTS);
     let height = if count == 0 { HEAD } else { HEAD + count as f64 * LINE + FOOT };
     Size { width: width(&node.op, &lines), height }
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use per_inject::diff::{Diff, Ignore, Options, diff};
+use per_inject::page;
 use per_inject::wire::{Model, WireError};
 
 use super::args::{ColorArg, DiffArgs, FormatArg, IgnoreArg};
@@ -47,7 +48,7 @@ fn compare(args: &DiffArgs) -> Result<bool, Failure> {
     Ok(is_equal)
 }
 
-fn show(args: &DiffArgs, _a: &Model, _b: &Model, found: &Diff) -> Result<String, Failure> {
+fn show(args: &DiffArgs, a: &Model, b: &Model, found: &Diff) -> Result<String, Failure> {
     let is_coloured = match args.color {
         ColorArg::Always => true,
         ColorArg::Never => false,
@@ -60,7 +61,8 @@ fn show(args: &DiffArgs, _a: &Model, _b: &Model, found: &Diff) -> Result<String,
     match args.format {
         FormatArg::Json => Ok(escaped(&serde_json::to_string_pretty(found)?) + "\n"),
         FormatArg::Text => Ok(difference::text(found, args.expand, is_coloured)),
-        FormatArg::Dot | FormatArg::Html => {
+        FormatArg::Html => Ok(page::of_diff(a, b, found, args.expand)?),
+        FormatArg::Dot => {
             Err(Failure::usage(ErrorKind::InvalidValue, "this format is not there yet; --format json is"))
         }
     }

@@ -142,6 +142,8 @@ struct Nodes<'p> {
     captured: BTreeMap<usize, &'p [u32]>,
     fresh: BTreeMap<usize, &'p [u32]>,
     former: BTreeMap<usize, &'p [(u32, u32)]>,
+    /// For nodes that stand for others: how many.
+    stands_for: BTreeMap<usize, u32>,
 }
 
 #[derive(Default, Serialize)]
@@ -177,6 +179,7 @@ impl Page {
             nodes.docs.extend(is_there(!node.doc.is_empty()).map(|i| (i, node.doc.as_str())));
             nodes.captured.extend(is_there(!node.captured.is_empty()).map(|i| (i, node.captured.as_slice())));
             nodes.fresh.extend(is_there(!node.fresh.is_empty()).map(|i| (i, node.fresh.as_slice())));
+            nodes.stands_for.extend(is_there(node.stands_for > 0).map(|i| (i, node.stands_for)));
             nodes.former.extend(is_there(!node.former.is_empty()).map(|i| (i, node.former.as_slice())));
         }
         nodes.name = front_coded(network.nodes.iter().map(|n| n.name.as_str()), &mut rests);

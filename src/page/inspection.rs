@@ -1,12 +1,12 @@
 //! The page of one model: what can be tapped, and where PER would sit.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use super::data::{Group, Note, Page, READER, Role, Row, Source};
+use super::entries::entries;
 use super::network::{Kind, Mark, Network};
-use super::scenes::{Entry, Item};
 use super::text;
+use super::words::{count, file_name, grouped, scaled};
 use crate::analysis::Analysis;
 use crate::graph::NodeId;
 use crate::graph::role::Because;
@@ -59,7 +59,7 @@ pub fn page(analysis: &Analysis, found: &Inspection) -> Page {
         page.rows.push(left_row("no activation", &skipped.what, &skipped.reason));
     }
     page.roles = roles(analysis, found, &positions);
-    page.entries = entries(&network, &ghosts);
+    page.entries = entries(&network, &ghosts, &[], &[]);
     page.network = network;
     page
 }
@@ -200,68 +200,9 @@ fn left_row(sub: &str, what: &str, reason: &str) -> Row {
     }
 }
 
-/// Everything is drawn: inputs before their first reader, outputs and what PER would add behind their makers.
-fn entries(network: &Network, ghosts: &HashMap<u32, u32>) -> Vec<Entry> {
-    let mut entries = Vec::new();
-    let mut is_drawn = vec![false; network.values.len()];
-    for (n, node) in (0..).zip(&network.nodes) {
-        for (value, _) in node.reads() {
-            let is_new = !std::mem::replace(&mut is_drawn[value as usize], true);
-            if is_new && network.values[value as usize].kind == Kind::Input {
-                entries.push(Entry::Item(Item::Input(value)));
-            }
-        }
-        if network.is_folded_constant(n as usize) {
-            continue;
-        }
-        entries.push(Entry::Item(Item::Node(n)));
-        for value in node.outputs.iter().flatten() {
-            if let Some(row) = ghosts.get(value) {
-                entries.push(Entry::Item(Item::Ghost { value: *value, row: *row }));
-            }
-            if network.values[*value as usize].is_output {
-                entries.push(Entry::Item(Item::Output(*value)));
-            }
-        }
-    }
-    entries
-}
-
-/// What stands behind the last separator of a path.
-fn file_name(path: &str) -> String {
-    let name = Path::new(path).file_name().map_or(path.into(), |n| n.to_string_lossy());
-    text::name(&name)
-}
-
-/// A number of things.
-fn count(n: usize) -> String {
-    grouped(n as u64)
-}
-
-/// 1234567 as 1,234,567.
-fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(c);
-    }
-    out
-}
-
 fn percent(share: f64) -> String {
     match 100.0 * share {
         p if p > 0.0 && p < 0.01 => "less than 0.01 % of the forward pass".into(),
         p => format!("{p:.2} % of the forward pass"),
     }
-}
-
-/// 1234567 as 1.23 M.
-fn scaled(n: f64) -> String {
-    let units = [("", 1.0), ("k", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12)];
-    let (unit, scale) = units.iter().rfind(|(_, s)| n >= *s).copied().unwrap_or(("", 1.0));
-    let digits = if scale == 1.0 { 0 } else { 2 };
-    format!("{:.digits$} {unit}", n / scale)
 }

@@ -4,8 +4,8 @@ use super::text;
 use crate::graph::infer::Types;
 use crate::graph::types::elem_name;
 use crate::graph::{Graph, NodeId, ValueId};
-use crate::onnx::AttributeProto;
 use crate::onnx::attribute_proto::AttributeType;
+use crate::onnx::{AttributeProto, NodeProto};
 
 /// What is remarkable about a part. Pages know these by number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -65,6 +65,8 @@ pub struct Node {
     pub captured: Vec<u32>,
     pub outputs: Vec<Option<u32>>,
     pub mark: Mark,
+    /// For how many nodes it stands; 0 for one that is itself. See [`super::reduce`].
+    pub stands_for: u32,
 }
 
 /// A value.
@@ -109,17 +111,23 @@ impl Network {
 impl Node {
     /// A node of a graph; values by their numbers there.
     pub fn of(graph: &Graph, id: NodeId) -> Self {
-        let node = graph.node(id);
         let number = |v: &Option<ValueId>| v.map(|v| v.0);
+        Node {
+            inputs: graph.inputs_of(id).iter().map(number).collect(),
+            captured: graph.captures_of(id).iter().map(|c| c.value.0).collect(),
+            outputs: graph.outputs_of(id).iter().map(number).collect(),
+            ..Node::alone(graph.node(id))
+        }
+    }
+
+    /// A node without its values.
+    pub fn alone(node: &NodeProto) -> Self {
         Node {
             op: text::name(node.op_type()),
             domain: text::name(node.domain()),
             name: text::name(node.name()),
             doc: text::doc(node.doc_string()),
             attributes: node.attribute.iter().map(|a| (text::name(a.name()), attribute(a))).collect(),
-            inputs: graph.inputs_of(id).iter().map(number).collect(),
-            captured: graph.captures_of(id).iter().map(|c| c.value.0).collect(),
-            outputs: graph.outputs_of(id).iter().map(number).collect(),
             ..Node::default()
         }
     }

@@ -38,7 +38,10 @@ function nodeBox(node, width, height) {
   };
   if (nodes.name[node]) line(nodes.name[node], "name", true);
   const weights = nodes.inputs[node].filter((v) => v >= 0 && isWeight(v));
-  weights.slice(0, 4).forEach((v) => line(lastWord(values.name[v]), "weight", true, dimsOf(v)));
+  weights.slice(0, 4).forEach((v) => {
+    const { sign, style } = marks[markOfValue(v)];
+    line(`${sign} ${lastWord(values.name[v])}`.trim(), `weight mark-${style}`, true, dimsOf(v));
+  });
   if (weights.length > 4) line(`and ${weights.length - 4} more`, "weight");
   parts.push(outline(width, height));
   return { parts, style: `node family-${familyOf(node)} mark-${mark.style}`, label: `${opOf(node)} ${nodes.name[node]}${mark.name ? ", " + mark.name : ""}` };
@@ -51,11 +54,12 @@ function sceneBox(scene, width, height) {
   const parts = [
     drawn("rect", { class: "behind", x: -w + 5, y: -h + 5, width, height, rx: 6 }),
     ...framed(width, height),
-    drawnText(`▸ ${mark.sign} ${plural(inner.count, "node")}`, -w + 10, -h + 17.5, "op"),
+    drawnText(shortened(inner.is_group ? `▸ ${mark.sign} ${inner.title}` : `▸ ${plural(inner.count, "node")}`, width - 20, fonts.head), -w + 10, -h + 17.5, "op"),
   ];
   const ops = inner.ops.map(([op, n]) => (n > 1 ? `${op} ×${number(n)}` : op)).join(", ");
   const counts = inner.marks.map(([m, n]) => `${marks[m].sign} ${number(n)} ${n === 1 ? marks[m].name : marks[m].many}`);
-  [[inner.title, "name", true], [ops, "weight", false], [counts.join("   "), "counts", false]].forEach(([text, style, keepEnd], i) => {
+  const first = inner.is_group ? [plural(inner.count, "node"), "name", false] : [inner.title, "name", true];
+  [first, [ops, "weight", false], [counts.join("   "), "counts", false]].forEach(([text, style, keepEnd], i) => {
     if (text) parts.push(drawnText(shortened(text, width - 20, fonts.line, keepEnd && !text.includes(" ")), -w + 10, -h + headHeight + 13 + i * lineHeight, style));
   });
   parts.push(outline(width, height));
@@ -92,8 +96,11 @@ function boxOf([kind, id, , , width, height]) {
       return value("output", "graph output");
     case kinds.ghost:
       return pillBox("PER", rows[id].side, width, height, "ghost", `PER would be added here, ${rows[id].side}`);
-    case kinds.quiet:
-      return pillBox(`… ${plural(id, "node")} …`, "", width, height, "quiet", `${plural(id, "node")}, unchanged`);
+    case kinds.quiet: {
+      const mark = marks[nodes.mark[id]];
+      const text = nodes.name[id] ? `${mark.sign} ${nodes.name[id]}` : `… ${plural(standsFor(id), "node")} …`;
+      return pillBox(text, "", width, height, `quiet mark-${mark.style}`, titleOf(id));
+    }
     default: {
       const arrow = kind === kinds.earlier ? "↑ from" : "↓ to";
       const where = id < 0 ? "several places" : titleOf(id);

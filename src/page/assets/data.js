@@ -68,8 +68,14 @@ function roleOf(value) {
   return role.replace("\u0001", () => (node === undefined ? "a node" : `${titleOf(node)} (${opOf(node)})`));
 }
 
-// How a node is called: by its name, else by what it makes.
-const titleOf = (node) => nodes.name[node] || `${opOf(node)} ${number(node + 1)}`;
+// A node may stand for many that are not told apart here.
+const standsFor = (node) => nodes.stands_for[node] || 0;
+
+// How a node is called: by its name, else by its position.
+function titleOf(node) {
+  if (standsFor(node)) return nodes.name[node] || `${plural(standsFor(node), "node")}, unchanged`;
+  return nodes.name[node] || `${opOf(node)} ${number(node + 1)}`;
+}
 
 // float[N, 4, 16] as N×4×16, which fits beside an edge.
 function dimsOf(value) {

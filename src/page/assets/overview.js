@@ -1,6 +1,7 @@
 // What there is to say about the whole.
 
 function overview() {
+  document.documentElement.setAttribute("data-command", data.command);
   byId("title").textContent = data.title;
   byId("command").textContent = `per-inject ${data.command} ${data.version}`;
   byId("facts").replaceChildren(

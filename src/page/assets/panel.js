@@ -6,7 +6,7 @@ const panel = (() => {
 
   const section = (title, ...children) => element("section", {}, element("h3", {}, title), ...children);
   const pairs = (list) => element("dl", {}, ...list.flatMap(([key, value]) => [element("dt", {}, key), element("dd", {}, value)]));
-  const nodeButton = (node) => button({ class: "to" }, `${opOf(node)}  ${titleOf(node)}`, () => openNode(node));
+  const nodeButton = (node) => button({ class: "to" }, `${opOf(node)}  ${titleOf(node)}`.trim(), () => openNode(node));
 
   // A value with its shape, and where it comes from or goes to.
   function valueLine(slot, value, sign, isOutput) {
@@ -42,6 +42,8 @@ const panel = (() => {
     former.forEach((value, slot) => slot >= nodes.inputs[node].length && inputs.push(valueLine(slot, value, 2)));
     const captured = (nodes.captured[node] || []).map((value) => valueLine("in its body", value, 0));
     const attributes = data.attributes[nodes.attributes[node]];
+    const many = standsFor(node);
+    if (many) return [section("Nodes", pairs([["", titleOf(node)]]))];
     return [
       section("Node", pairs([
         ...(nodes.name[node] ? [["name", nodes.name[node]]] : []),
@@ -95,8 +97,8 @@ const panel = (() => {
     // `row` tells more about a node or a value, or stands for itself.
     show(target, hash) {
       const row = target.row;
-      const facts = row && row.facts.length ? [section(row.title, pairs(row.facts))] : [];
-      if (target.node !== null) show(opOf(target.node), hash, [...facts, ...ofNode(target.node)]);
+      const facts = row && row.facts.length ? [section(data.command === "diff" ? groups[row.group].label : row.title, pairs(row.facts))] : [];
+      if (target.node !== null) show(opOf(target.node) || titleOf(target.node), hash, [...facts, ...ofNode(target.node)]);
       else if (target.value !== null) show(lastWord(values.name[target.value]), hash, [...facts, ...ofValue(target.value)]);
       else show(row.title, hash, [row.sub ? element("p", {}, row.sub) : null, pairs(row.facts)]);
     },

@@ -87,7 +87,7 @@ const picture = (() => {
     else if (kind === kinds.scene) open(id);
     else if (kind === kinds.ghost) openRow(id);
     else if (kind === kinds.input || kind === kinds.output) openValue(id);
-    else if (kind !== kinds.quiet && id >= 0) openNode(id);
+    else if (id >= 0) openNode(id);
     lit(at);
   }
 
@@ -125,6 +125,13 @@ const picture = (() => {
     return true;
   }
 
+  // The same for what is one box until it is opened, by one of its nodes.
+  function findGroup(node) {
+    let scene = nodes.scene[node];
+    while (scene > 0 && !scenes[scene].is_group) scene = scenes[scene].parent;
+    return scene > 0 && find(scenes[scene].parent, ([kind, id]) => kind === kinds.scene && id === scene);
+  }
+
   function trail(index) {
     const way = [];
     for (let i = index; i !== null; i = scenes[i].parent) way.unshift(i);
@@ -140,7 +147,8 @@ const picture = (() => {
   }
 
   function legend(scene) {
-    const used = new Set(scene.boxes.filter(([kind]) => kind === kinds.node).map(([, id]) => nodes.mark[id]));
+    const used = new Set(scene.boxes.filter(([kind]) => kind === kinds.node || kind === kinds.quiet).map(([, id]) => nodes.mark[id]));
+    linesOf(scene).forEach(({ mark }) => used.add(marks.indexOf(mark)));
     scene.boxes.filter(([kind]) => kind === kinds.scene).forEach(([, id]) => scenes[id].marks.forEach(([m]) => used.add(m)));
     const items = marks.filter((mark, i) => i && used.has(i)).map((mark) => element("li", { class: `mark-${mark.style}` }, element("span", { class: "sign" }, mark.sign), ` ${mark.name}`));
     if (scene.boxes.some(([kind]) => kind === kinds.ghost)) items.push(element("li", { class: "mark-tap" }, element("span", { class: "dash" }), " where PER would sit"));
@@ -176,6 +184,7 @@ const picture = (() => {
     key,
     open,
     find,
+    findGroup,
     get shown() {
       return shown;
     },

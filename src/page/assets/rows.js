@@ -6,7 +6,6 @@ if (groups.some((g) => g.source === "initializers")) {
 }
 const rowCount = rows.length + nodes.op.length + initializers.length;
 const groupFrom = (source) => groups.findIndex((g) => g.source === source);
-const rowOfNode = (node) => rows.length + node;
 
 function rowAt(id) {
   if (id < rows.length) return rows[id];

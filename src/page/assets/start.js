@@ -5,15 +5,17 @@ function open(target) {
   const row = target.rowId === undefined ? null : rowAt(target.rowId);
   const node = row ? row.node : target.node ?? null;
   const value = row ? row.value : target.value ?? null;
-  const about = target.rowId !== undefined && target.rowId < rows.length ? row : rowAbout(node, value);
-  const full = { ...target, node, value, row: about };
-  panel.show(full, link.of(full));
-  const isDrawn =
-    (node !== null && picture.find(sceneOfNode(node), ([kind, id]) => kind === kinds.node && id === (nodes.scene[node] >= 0 ? node : firstDrawnReader(node)))) ||
-    (value !== null && showValue(value));
-  byId("panel").classList.toggle("undrawn", !isDrawn);
+  const isListed = target.rowId !== undefined && target.rowId < rows.length;
+  const full = { ...target, node, value, row: isListed ? row : rowAbout(node, value) };
+  // What belongs together is one box, and its row is not about one of the nodes.
+  const isGroup = isListed && node !== null && row.group === 0 && data.command === "diff";
+  panel.show(isGroup ? { ...full, node: null, value: null } : full, link.of(full));
+  if (!(isGroup && picture.findGroup(node)) && !(node !== null && showNode(node)) && value !== null) showValue(value);
   link.note(full);
 }
+
+const isBoxOf = (node) => ([kind, id]) => (kind === kinds.node || kind === kinds.quiet) && id === node;
+const showNode = (node) => picture.find(sceneOfNode(node), isBoxOf(nodes.scene[node] >= 0 ? node : firstDrawnReader(node)));
 
 // What the list says about a node or a value beside its own row.
 function rowAbout(node, value) {
@@ -31,7 +33,7 @@ function firstDrawnReader(node) {
 function showValue(value) {
   const isOwn = ([kind, id]) => (kind === kinds.input || kind === kinds.output) && id === value;
   const around = [makers[value], ...readersOf(value)].filter((n) => n >= 0 && nodes.scene[n] >= 0);
-  return around.some((node) => picture.find(nodes.scene[node], isOwn)) || around.some((node) => picture.find(nodes.scene[node], ([kind, id]) => kind === kinds.node && id === node));
+  return around.some((node) => picture.find(nodes.scene[node], isOwn)) || around.some((node) => picture.find(nodes.scene[node], isBoxOf(node)));
 }
 
 function follow() {

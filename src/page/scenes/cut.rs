@@ -21,9 +21,6 @@ pub fn live_values(network: &Network, all: &Scenes) -> Vec<u32> {
         };
         match item {
             Item::Node(n) => network.nodes[*n as usize].reads().for_each(|(v, _)| read(v)),
-            Item::Quiet(nodes) => {
-                nodes.iter().flat_map(|n| network.nodes[*n as usize].reads()).for_each(|(v, _)| read(v))
-            }
             Item::Output(v) | Item::Ghost { value: v, .. } => read(*v),
             Item::Input(_) => {}
         }

@@ -21,7 +21,7 @@ pub type Line = Vec<i64>;
 /// What more there is about an edge: its other values, how many more there are, and its mark.
 pub type More = (Vec<u32>, usize, u8);
 
-/// Kinds of boxes, as pages number them. The number beside each: a node; a picture; a count of nodes; a value; a value; a row of
+/// Kinds of boxes, as pages number them. The number beside each: a node; a picture; a node that stands for others; a value; a value; a row of
 /// the list; a node outside, or −1 for several.
 mod kind {
     pub const NODE: u8 = 0;
@@ -41,6 +41,8 @@ pub struct Drawing {
     pub parent: Option<usize>,
     pub title: String,
     pub mark: u8,
+    /// Whether it shows what belongs together, and not just neighbours.
+    pub is_group: bool,
     /// Width and height.
     pub size: (i32, i32),
     pub boxes: Vec<Shape>,
@@ -81,8 +83,9 @@ fn one(network: &Network, all: &Scenes, scene: usize, joined: &Joined) -> Drawin
         parent: this.parent,
         title: this.title.clone(),
         mark: this.mark as u8,
+        is_group: this.is_group,
         size: (pixels(placed.width), pixels(placed.height)),
-        boxes: shapes(all, scene, joined, &sizes, &placed),
+        boxes: shapes(network, all, scene, joined, &sizes, &placed),
         lines: joined.links.iter().zip(&placed.routes).map(|(l, route)| line(l, base, route)).collect(),
         more: joined.links.iter().enumerate().filter_map(|(i, l)| Some((i, more(l)?))).collect(),
         base,
@@ -106,29 +109,38 @@ fn more(link: &Link) -> Option<More> {
     (!is_plain).then(|| (others.to_vec(), link.more, link.mark as u8))
 }
 
-fn shapes(all: &Scenes, scene: usize, joined: &Joined, sizes: &[Size], placed: &Placed) -> Vec<Shape> {
+fn shapes(
+    network: &Network,
+    all: &Scenes,
+    scene: usize,
+    joined: &Joined,
+    sizes: &[Size],
+    placed: &Placed,
+) -> Vec<Shape> {
+    let is_quiet = |n: u32| network.nodes.get(n as usize).is_some_and(|n| n.stands_for > 0);
     let what = all.scenes[scene].parts.iter().map(|part| match *part {
         Part::Scene(s) => (kind::SCENE, s as i64),
         Part::Item(i) => match &all.items[i] {
+            Item::Node(n) if is_quiet(*n) => (kind::QUIET, i64::from(*n)),
             Item::Node(n) => (kind::NODE, i64::from(*n)),
             Item::Input(v) => (kind::INPUT, i64::from(*v)),
             Item::Output(v) => (kind::OUTPUT, i64::from(*v)),
             Item::Ghost { row, .. } => (kind::GHOST, i64::from(*row)),
-            Item::Quiet(nodes) => (kind::QUIET, nodes.len() as i64),
         },
     });
     let stubs = joined.stubs.iter().map(|stub| {
         let node = stub.item.map_or(-1, |i| match &all.items[i] {
             Item::Node(n) => i64::from(*n),
-            Item::Quiet(nodes) => nodes.first().map_or(-1, |n| i64::from(*n)),
             _ => -1,
         });
         (if stub.is_later { kind::LATER } else { kind::EARLIER }, node)
     });
-    let shape = |(((kind, number), size), (x, y)): (((u8, i64), &Size), &(f64, f64))| {
-        (kind, number, pixels(*x), pixels(*y), pixels(size.width), pixels(size.height))
-    };
-    what.chain(stubs).zip(sizes).zip(&placed.centres).map(shape).collect()
+    let boxes = what.chain(stubs).zip(sizes).zip(&placed.centres);
+    boxes
+        .map(|(((kind, number), size), (x, y))| {
+            (kind, number, pixels(*x), pixels(*y), pixels(size.width), pixels(size.height))
+        })
+        .collect()
 }
 
 /// What a closed box tells about its contents.
@@ -145,13 +157,14 @@ impl Summary {
             match item {
                 Item::Node(n) => {
                     let node = &network.nodes[*n as usize];
-                    count += 1;
-                    *ops.entry(node.op.as_str()).or_insert(0) += 1;
+                    count += (node.stands_for as usize).max(1);
+                    if node.stands_for == 0 {
+                        *ops.entry(node.op.as_str()).or_insert(0) += 1;
+                    }
                     if node.mark != Mark::None {
                         *marks.entry(node.mark as u8).or_insert(0) += 1;
                     }
                 }
-                Item::Quiet(nodes) => count += nodes.len(),
                 _ => {}
             }
         }

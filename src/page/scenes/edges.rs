@@ -59,11 +59,6 @@ pub fn join(network: &Network, all: &Scenes) -> Vec<Joined> {
     for (i, item) in all.items.iter().enumerate() {
         match item {
             Item::Node(n) => network.nodes[*n as usize].reads().for_each(|(v, mark)| join(v, i, mark)),
-            Item::Quiet(nodes) => {
-                for n in nodes {
-                    network.nodes[*n as usize].reads().for_each(|(v, mark)| join(v, i, mark));
-                }
-            }
             Item::Output(v) | Item::Ghost { value: v, .. } => join(*v, i, Mark::None),
             Item::Input(_) => {}
         }

@@ -28,8 +28,6 @@ pub enum Item {
     Output(u32),
     /// What would be added to a value; the row of the list that tells more.
     Ghost { value: u32, row: u32 },
-    /// Nodes that are of no interest here.
-    Quiet(Vec<u32>),
 }
 
 /// What a picture is made of, in topological order.
@@ -54,6 +52,8 @@ pub struct Scene {
     pub title: String,
     pub mark: Mark,
     pub parts: Vec<Part>,
+    /// Whether it is an [`Entry::Group`].
+    pub is_group: bool,
     /// The items in it, from the first to behind the last.
     pub items: std::ops::Range<usize>,
 }
@@ -94,15 +94,10 @@ impl Scenes {
         }
         all.item_of_node = vec![None; network.nodes.len()];
         for (i, item) in all.items.iter().enumerate() {
-            let nodes = match item {
-                Item::Node(n) => std::slice::from_ref(n),
-                Item::Quiet(nodes) => nodes,
-                _ => &[],
-            };
-            for n in nodes {
-                if let Some(slot) = all.item_of_node.get_mut(*n as usize) {
-                    *slot = Some(i);
-                }
+            if let Item::Node(n) = item
+                && let Some(slot) = all.item_of_node.get_mut(*n as usize)
+            {
+                *slot = Some(i);
             }
         }
         let live = cut::live_values(network, &all);
@@ -115,7 +110,7 @@ impl Scenes {
                 continue;
             }
             let inner = all.cut(range.clone().map(Part::Item).collect(), &live);
-            all.scenes.push(Scene { title, mark, ..Scene::default() });
+            all.scenes.push(Scene { title, mark, is_group: true, ..Scene::default() });
             let scene = all.scenes.len() - 1;
             all.fill(scene, inner);
             parts.push(Part::Scene(scene));

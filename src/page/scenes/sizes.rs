@@ -39,12 +39,14 @@ fn item(network: &Network, item: &Item) -> Size {
             Size { width: width(name, &[shape]), height: 40.0 }
         }
         Item::Ghost { .. } => Size { width: 118.0, height: 38.0 },
-        Item::Quiet(_) => Size { width: 168.0, height: 32.0 },
     }
 }
 
 fn node(network: &Network, n: u32) -> Size {
     let Some(node) = network.nodes.get(n as usize) else { return STUB };
+    if node.stands_for > 0 {
+        return Size { width: width(&node.name, &[]).max(168.0), height: 32.0 };
+    }
     let is_weight = |v: &&u32| {
         network.values.get(**v as usize).is_some_and(|v| matches!(v.kind, Kind::Initializer | Kind::Constant))
     };

@@ -3,58 +3,75 @@
     benches/setup && cargo build --release
     .venv-benches/bin/python benches/command.py [--rounds N] [--quick] > benches/results/command.md
 
-Commands take turns, A B C A B C …, so that a drift of the machine hits all of them; medians and ratios are what counts. Peak memory is that
-of anonymous pages, sampled; pages of the mapped file can be dropped by the system at any time and are not counted.
+Commands take turns, each round in an order of its own, so that a drift of the machine hits all of them; medians and ratios are what counts.
+Peak memory is that of anonymous pages, sampled; pages of the mapped file can be dropped by the system at any time and are not counted. User
+time is the processors' in the command itself: it leaves out what the system takes to find free memory, which varies most.
 """
 
 import argparse
 import os
 import pathlib
 import platform
+import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import typing
 
 HERE = pathlib.Path(__file__).parent
 OURS = HERE.parent / "target/release/per-inject"
 
 
-def run(command: list[str]) -> tuple[float, float]:
-    """Wall seconds and peak anonymous memory in MB."""
+class Cost(typing.NamedTuple):
+    """What one run of a command took."""
+
+    wall: float
+    user: float
+    megabytes: float
+
+
+def run(command: list[str]) -> Cost:
+    """Seconds, and the peak of anonymous memory."""
     start = time.perf_counter()
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     peak = 0.0
-    while child.poll() is None:
+    while True:
         try:
             status = pathlib.Path(f"/proc/{child.pid}/status").read_text()
             peak = max([peak, *(float(l.split()[1]) / 1e3 for l in status.splitlines() if l.startswith("RssAnon"))])
         except OSError:
             pass
+        pid, status, usage = os.wait4(child.pid, os.WNOHANG)
+        if pid:
+            break
         time.sleep(0.002)
     seconds = time.perf_counter() - start
+    child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         sys.exit(f"{' '.join(map(str, command))}: {child.stderr.read().decode()}")
-    return seconds, peak
+    return Cost(seconds, usage.ru_utime, peak)
 
 
 def compare(title: str, commands: dict[str, list[str]], rounds: int, unit: str) -> None:
     """A table of medians, with ratios to the command called `unit`."""
-    seconds = {name: [] for name in commands}
-    memory = dict.fromkeys(commands, 0.0)
+    costs = {name: [] for name in commands}
     for turn in range(rounds + 1):
-        for name, command in commands.items():
-            taken, peak = run([str(part) for part in command])
+        # Another order in each round: what a command finds of free memory depends on the one before it.
+        for name in random.Random(turn).sample(list(commands), len(commands)):
+            cost = run([str(part) for part in commands[name]])
             if turn:  # the first one warms the page cache
-                seconds[name].append(taken)
-            memory[name] = max(memory[name], peak)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    print(f"\n## {title}\n\n| command | median | fastest | slowest | / {unit} | anonymous memory |\n|---|---|---|---|---|---|")
-    for name, values in seconds.items():
-        ratio = medians[name] / medians[unit]
+                costs[name].append(cost)
+    wall = {name: statistics.median(cost.wall for cost in taken) for name, taken in costs.items()}
+    print(f"\n## {title}\n\n| command | median | fastest | slowest | / {unit} | user time | anonymous memory |\n|---|---|---|---|---|---|---|")
+    for name, taken in costs.items():
+        seconds = [cost.wall for cost in taken]
+        user = statistics.median(cost.user for cost in taken)
+        memory = max(cost.megabytes for cost in taken)
         print(
-            f"| {name} | {medians[name]:.3f} s | {min(values):.3f} | {max(values):.3f} | {ratio:.2f} | {memory[name]:.0f} MB |",
+            f"| {name} | {wall[name]:.3f} s | {min(seconds):.3f} | {max(seconds):.3f} | {wall[name] / wall[unit]:.2f} "
+            f"| {user:.3f} s | {memory:.0f} MB |",
             flush=True,
         )
 

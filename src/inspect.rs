@@ -107,9 +107,14 @@ pub struct InitializerReport {
 
 /// Inspects a model. `wrt` and `freeze` are selectors over initializers, as for an injection.
 pub fn inspect(model: &Model, wrt: Option<&str>, freeze: Option<&str>) -> Result<Inspection, AnalysisError> {
-    let analysis = Analysis::with_overrides(model, wrt, freeze)?;
+    Ok(report(&Analysis::with_overrides(model, wrt, freeze)?))
+}
+
+/// As [`inspect`], of a model that is analysed already.
+pub fn report(analysis: &Analysis) -> Inspection {
+    let model = analysis.model;
     let work = Work::of(&analysis.graph, &analysis.types, &analysis.backward);
-    let (kind, kind_detail) = (analysis.kind.name(), kind_detail(&analysis));
+    let (kind, kind_detail) = (analysis.kind.name(), kind_detail(analysis));
     let candidates = analysis.loss_candidates();
     let initializer = |(r, trained): (&crate::graph::role::InitializerRole, &bool)| InitializerReport {
         name: analysis.graph.name(r.value).into(),
@@ -122,7 +127,7 @@ pub fn inspect(model: &Model, wrt: Option<&str>, freeze: Option<&str>) -> Result
         Ok(records) => (records.into_iter().map(|(_, r)| r).collect(), None),
         Err(problem) => (Vec::new(), Some(problem)),
     };
-    Ok(Inspection {
+    Inspection {
         schema: SCHEMA,
         model: ModelSummary::from(model),
         kind,
@@ -131,7 +136,7 @@ pub fn inspect(model: &Model, wrt: Option<&str>, freeze: Option<&str>) -> Result
             .iter()
             .map(|v| NamedValue { name: analysis.graph.name(*v).into(), shape: analysis.types.get(*v).to_string() })
             .collect(),
-        taps: taps(&analysis, work.multiply_adds, &candidates),
+        taps: taps(analysis, work.multiply_adds, &candidates),
         hidden: analysis
             .catalog
             .hidden
@@ -156,7 +161,7 @@ pub fn inspect(model: &Model, wrt: Option<&str>, freeze: Option<&str>) -> Result
             .collect(),
         multiply_adds: work.multiply_adds,
         per_sample: work.open_dimensions,
-    })
+    }
 }
 
 fn kind_detail(analysis: &Analysis) -> String {

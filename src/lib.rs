@@ -28,6 +28,7 @@ pub mod inspect;
 pub mod lower;
 mod naming;
 pub mod onnx;
+pub mod page;
 pub mod patch;
 pub mod record;
 pub mod regularizer;

@@ -175,9 +175,15 @@ pub struct InjectArgs {
 pub struct InspectArgs {
     /// The model, an ONNX file; - reads standard input
     pub model: PathBuf,
-    /// Print JSON (schemas/inspect.schema.json)
+    /// A table, JSON (schemas/inspect.schema.json), or a page with a picture of the graph
+    #[arg(long, value_name = "FORMAT", value_enum, conflicts_with = "json")]
+    pub format: Option<InspectFormat>,
+    /// The same as --format json
     #[arg(long, env = "PER_INJECT_JSON", value_parser = yes_or_no())]
     pub json: bool,
+    /// Where to write it, instead of standard output
+    #[arg(short, long, value_name = "OUT")]
+    pub output: Option<PathBuf>,
     /// List every initializer with its role, however many there are
     #[arg(long, env = "PER_INJECT_INITIALIZERS", value_parser = yes_or_no())]
     pub initializers: bool,
@@ -267,6 +273,14 @@ pub struct StripArgs {
     /// Flush to disk before the rename, also above 64 MB
     #[arg(long, env = "PER_INJECT_SYNC", value_parser = yes_or_no())]
     pub sync: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum InspectFormat {
+    Text,
+    Json,
+    /// One file that a browser opens, without network
+    Html,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use per_inject::diff::{Diff, DotOptions, Ignore, Options, diff, dot};
+use per_inject::page;
 use per_inject::wire::{Model, WireError};
 
 use super::args::{ColorArg, DiffArgs, FormatArg, IgnoreArg};
@@ -61,9 +62,7 @@ fn show(args: &DiffArgs, a: &Model, b: &Model, found: &Diff) -> Result<String, F
         FormatArg::Json => Ok(escaped(&serde_json::to_string_pretty(found)?) + "\n"),
         FormatArg::Text => Ok(difference::text(found, args.expand, is_coloured)),
         FormatArg::Dot => Ok(dot(found, a, b, DotOptions { full: args.full, expand: args.expand })),
-        FormatArg::Html => {
-            Err(Failure::usage(ErrorKind::InvalidValue, "there is no page yet; --format text, json and dot are there"))
-        }
+        FormatArg::Html => Ok(page::of_diff(a, b, found, args.expand)?),
     }
 }
 

@@ -1,17 +1,27 @@
 //! `per-inject inspect MODEL`.
 
-use per_inject::inspect::inspect;
+use per_inject::analysis::Analysis;
+use per_inject::inspect::report;
+use per_inject::page;
 use per_inject::wire::Model;
 
-use super::args::InspectArgs;
+use super::args::{InspectArgs, InspectFormat};
 use super::failure::Failure;
-use super::render;
+use super::{deliver, render};
 
 pub fn run(args: &InspectArgs) -> Result<(), Failure> {
-    let model = Model::open(&args.model)?;
-    let found = inspect(&model, args.wrt.as_deref(), args.freeze.as_deref())?;
-    if args.json {
-        return render::json(&found);
+    let format = args.format.unwrap_or(if args.json { InspectFormat::Json } else { InspectFormat::Text });
+    let to = args.output.as_deref();
+    if format == InspectFormat::Html {
+        deliver::refuse_a_terminal(to)?;
     }
-    render::print(&render::inspection(&found, args.initializers))
+    let model = Model::open(&args.model)?;
+    let analysis = Analysis::with_overrides(&model, args.wrt.as_deref(), args.freeze.as_deref())?;
+    let found = report(&analysis);
+    let text = match format {
+        InspectFormat::Text => render::inspection(&found, args.initializers),
+        InspectFormat::Json => render::json_text(&found)?,
+        InspectFormat::Html => page::of_inspection(&analysis, &found)?,
+    };
+    deliver::report(text, to, &[&model])
 }

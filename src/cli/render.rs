@@ -28,8 +28,13 @@ pub fn print(text: &str) -> Result<(), Failure> {
 
 /// JSON, indented, on standard output.
 pub fn json(value: &impl Serialize) -> Result<(), Failure> {
+    print(&json_text(value)?)
+}
+
+/// JSON, indented.
+pub fn json_text(value: &impl Serialize) -> Result<String, Failure> {
     let text = serde_json::to_string_pretty(value)?;
-    print(&format!("{}\n", escaped(&text)))
+    Ok(format!("{}\n", escaped(&text)))
 }
 
 /// What an injection did (`output`), or would do.

@@ -22,6 +22,7 @@
 
 pub mod analysis;
 pub mod diff;
+pub mod engine;
 pub mod graph;
 pub mod inject;
 pub mod inspect;

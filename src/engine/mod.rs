@@ -1,0 +1,43 @@
+//! What runs a model: one small interface, and ONNX Runtime behind it.
+//!
+//! An [`Engine`] makes [`Program`]s of models; a program takes named tensors and gives named tensors. [`Runtime`] is ONNX Runtime from
+//! 1.17 on, loaded at run time from wherever [`find`] finds it, on the CPU or through CUDA, never silently on another device than the
+//! one that was asked for.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use per_inject::engine::{Device, Engine, Fill, LoadOptions, Runtime, Search, Source};
+//!
+//! let runtime = Runtime::open(&Search::of_process(None))?;
+//! eprintln!("{}", runtime.description());
+//! let model = per_inject::wire::Model::open("models/mlp_relu.ts17.onnx")?;
+//! let feeds = Fill::default().random(&model)?;
+//! let mut program = runtime.load(Source::of(&model), &LoadOptions::default())?;
+//! for (name, tensor) in program.run(&feeds.tensors(), None)? {
+//!     println!("{name}: {}", tensor.tensor_type());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod arrays;
+mod cuda;
+mod device;
+mod error;
+pub mod find;
+mod library;
+pub mod npy;
+mod onnx_runtime;
+mod program;
+pub mod random;
+mod ranges;
+mod tensor;
+
+pub use arrays::Arrays;
+pub use device::Device;
+pub use error::{EngineError, EngineResult};
+pub use find::{Found, FoundBy, Search};
+pub use onnx_runtime::Runtime;
+pub use program::{Engine, LoadOptions, Optimisation, Port, Program, Source};
+pub use random::{Feed, Feeds, Fill, Origin};
+pub use tensor::{Data, Element, Tensor, element_size};

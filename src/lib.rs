@@ -21,6 +21,7 @@
 #![warn(missing_docs)]
 
 pub mod analysis;
+pub mod autodiff;
 pub mod graph;
 pub mod inject;
 pub mod inspect;

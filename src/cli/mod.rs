@@ -2,6 +2,7 @@
 
 mod args;
 mod deliver;
+mod differentiate;
 mod failure;
 mod inject;
 mod inspect;
@@ -57,6 +58,7 @@ pub fn run() -> ExitCode {
     let result = match cli.command {
         None => inject::run(&cli.inject),
         Some(Command::Inspect(args)) => inspect::run(&args).map_err(|f| f.of_file(&args.model)),
+        Some(Command::Differentiate(args)) => differentiate::run(&args).map_err(|f| f.of_file(&args.model)),
         Some(Command::Strip(args)) => strip::run(&args).map_err(|f| f.of_file(&args.model)),
         Some(Command::Completions { shell }) => {
             // Into memory first: clap panics where nobody reads on.

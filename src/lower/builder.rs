@@ -317,10 +317,17 @@ impl Builder {
         self.one("Squeeze", &[x, &axes], Vec::new(), ty)
     }
 
-    /// Where, of operands one of which has the result's shape. What needs a gradient has it, too.
+    /// Where, of operands that broadcast to the result's shape without needing one another for it: along each axis, one has its extent.
     pub fn choose(&mut self, condition: &Tensor, yes: &Tensor, no: &Tensor) -> Tensor {
-        let whole = [condition, no, yes].into_iter().max_by_key(|t| t.ty.rank().unwrap_or(usize::MAX));
-        let dims = whole.and_then(|t| t.ty.dims.clone());
+        let operands = [condition, no, yes].map(|t| t.ty.dims.as_deref());
+        let rank = operands.iter().flatten().map(|d| d.len()).max();
+        let dims = rank.filter(|_| operands.iter().all(Option::is_some)).map(|rank| {
+            let along = |axis: usize| {
+                let each = operands.iter().flatten().filter_map(|d| d.get((axis + d.len()).checked_sub(rank)?));
+                each.filter(|d| **d != Dim::Known(1)).last().cloned().unwrap_or(Dim::Known(1))
+            };
+            (0..rank).map(along).collect()
+        });
         self.one("Where", &[condition, yes, no], Vec::new(), TensorType { elem: yes.ty.elem, dims })
     }
 

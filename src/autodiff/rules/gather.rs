@@ -1,0 +1,110 @@
+//! Gather and its kin: what was read goes back to where it was read from, and adds up where it was read more than once.
+
+use crate::autodiff::adjoint::Adjoint;
+use crate::autodiff::rule::Rule;
+use crate::autodiff::shape::{reshape_like, shape_of, zeros_like};
+use crate::graph::types::{Dim, TensorType};
+use crate::lower::builder::{Builder, Extent};
+use crate::lower::site::{Known, Refusal, axis, rank};
+use crate::regularizer::emit::{Elem, Tensor, int, string};
+
+/// Rules of this module.
+pub const RULES: &[Rule] =
+    &[Rule { ops: &["Gather"], adjoint: gather }, Rule { ops: &["GatherElements"], adjoint: gather_elements }];
+
+/// `zeros` with `updates` added at `indices` along an axis.
+fn scatter_add(b: &mut Builder, zeros: &Tensor, indices: &Tensor, updates: &Tensor, axis: usize) -> Known<Tensor> {
+    if b.opset() < 16 {
+        return Err(Refusal(
+            "adding up what was read more than once needs operator set 16 (ScatterElements with a reduction)".into(),
+        ));
+    }
+    let attributes = vec![int("axis", axis as i64), string("reduction", "add")];
+    Ok(b.one("ScatterElements", &[zeros, indices, updates], attributes, zeros.ty.clone()))
+}
+
+/// y = x[…, indices, …] along an axis.
+fn gather(a: &mut Adjoint<'_, '_>) -> Known<()> {
+    let (g, x, indices) = (a.g(0)?, a.x(0)?, a.x(1)?);
+    let (rank_x, rank_i) = (rank(&x)?, rank(&indices)?);
+    let at = axis(a.site.int("axis", 0), rank_x)?;
+    let length = x.ty.dims.as_ref().and_then(|d| d.get(at)).and_then(Dim::known);
+    // A constant position is read once: zeros around it.
+    let position = a.site.integers(1).and_then(|p| if let [p] = p[..] { Some(p) } else { None });
+    if let (Some(length), Some(position)) = (length, position)
+        && a.b.opset() >= 11
+    {
+        let length = i64::try_from(length).map_err(|_| Refusal("its axis is too long".into()))?;
+        let position = if position < 0 { position + length } else { position };
+        let g = if rank_i == 0 { a.b.unsqueeze(&g, &[at]) } else { g };
+        // Of an index of several axes, all have extent 1.
+        let g = if rank_i > 1 {
+            let kept: Vec<Extent> =
+                (0..rank_x).map(|i| if i == at { Extent::Fixed(1) } else { (&x, i).into() }).collect();
+            a.b.reshape(&g, &kept)
+        } else {
+            g
+        };
+        let mut pads = vec![0; 2 * rank_x];
+        (pads[at], pads[rank_x + at]) = (position, length - 1 - position);
+        let dx = a.b.pad(&g, &pads, None);
+        a.give(0, Tensor { ty: x.ty, ..dx });
+        return Ok(());
+    }
+    if let Some(length) = length.filter(|_| a.b.opset() < 16) {
+        return by_product(a, &g, &x, &indices, at, length);
+    }
+    // Indices in the shape of what was read, which is [before, index, after] with one index axis.
+    let flat: Vec<Extent> = (0..rank_x).map(|i| if i == at { Extent::Fixed(-1) } else { (&x, i).into() }).collect();
+    let rows = a.b.reshape(&g, &flat);
+    let mut column = vec![Extent::Fixed(1); rank_x];
+    column[at] = Extent::Fixed(-1);
+    let indices = a.b.reshape(&indices, &column);
+    let whole = shape_of(a.b, &rows);
+    let ty = TensorType { elem: indices.ty.elem, dims: rows.ty.dims.clone() };
+    let spread = a.b.one("Expand", &[&indices, &whole], Vec::new(), ty);
+    let zeros = zeros_like(a.b, &x);
+    let dx = scatter_add(a.b, &zeros, &spread, &rows, at)?;
+    a.give(0, dx);
+    Ok(())
+}
+
+/// The same before operator set 16: [positions = index]ᵀ·g, a product of matrices.
+fn by_product(a: &mut Adjoint<'_, '_>, g: &Tensor, x: &Tensor, indices: &Tensor, at: usize, length: u64) -> Known<()> {
+    if at != 0 {
+        return Err(Refusal(
+            "it reads along an axis that is not the first, and its gradient needs operator set 16".into(),
+        ));
+    }
+    let rest = x.ty.dims.iter().flatten().skip(1).map(|d| d.known().and_then(|n| i64::try_from(n).ok()));
+    let width = rest
+        .product::<Option<i64>>()
+        .ok_or("its rows are of a length that only the running graph knows, and its gradient needs operator set 16")?;
+    let positions: Vec<i64> = (0..i64::try_from(length).unwrap_or_default()).collect();
+    let all = a.b.integers(&positions);
+    let column = a.b.reshape(indices, &[Extent::Fixed(-1), Extent::Fixed(1)]);
+    let column = a.b.cast(&column, Elem::I64.onnx());
+    let zero = a.b.integers(&[0]);
+    let is_negative = a.b.compare("Less", &column, &zero);
+    let count = a.b.integers(&[positions.len() as i64]);
+    let wrapped = a.b.binary("Add", &column, &count);
+    let column = a.b.choose(&is_negative, &wrapped, &column);
+    let hits = a.b.compare("Equal", &column, &all);
+    let hits = a.b.indicator(&hits, g);
+    let turned = a.b.transpose(&hits, &[1, 0]);
+    let rows = a.b.reshape(g, &[Extent::Fixed(-1), Extent::Fixed(width)]);
+    let sums = a.b.matmul(&turned, &rows);
+    let dx = reshape_like(a.b, &sums, x);
+    a.give(0, dx);
+    Ok(())
+}
+
+/// yᵢ = x[…, indexᵢ, …]: the elements go back.
+fn gather_elements(a: &mut Adjoint<'_, '_>) -> Known<()> {
+    let (g, x, indices) = (a.g(0)?, a.x(0)?, a.x(1)?);
+    let at = axis(a.site.int("axis", 0), rank(&x)?)?;
+    let zeros = zeros_like(a.b, &x);
+    let dx = scatter_add(a.b, &zeros, &indices, &g, at)?;
+    a.give(0, dx);
+    Ok(())
+}

@@ -16,6 +16,7 @@
 mod adjoint;
 mod error;
 mod optimizer;
+mod prepare;
 mod reverse;
 mod rule;
 mod rules;
@@ -25,13 +26,13 @@ pub use error::{DifferentiateError, Undifferentiable};
 pub use optimizer::Optimizer;
 pub use rule::Rule;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Serialize;
 
 use crate::analysis::Analysis;
 use crate::graph::kind::Kind;
-use crate::graph::{Attributes, NodeId, ValueId};
+use crate::graph::{Attributes, ValueId};
 use crate::inject;
 use crate::lower::builder::Builder;
 use crate::lower::path::Path;
@@ -41,6 +42,8 @@ use crate::patch::{Change, Part, Patch, Replacement, Substitute};
 use crate::record::{self, Added, LOWERED, Original, Record, Replaced, Standin};
 use crate::regularizer::emit::Tensor;
 use crate::wire::{Model, narrowed, record_bytes, structure_digest};
+use adjoint::Saved;
+use prepare::Prepared;
 use reverse::{Reversed, reverse, with_saved};
 
 /// Version of the JSON layout.
@@ -132,18 +135,32 @@ pub fn differentiate(model: &Model, options: &Options) -> Result<Differentiation
     }
     let choice = inject::Options { loss: options.loss.clone(), ..inject::Options::default() };
     let loss = inject::loss::choose(&analysis, &choice)?.value;
-    let path = Path::following(&analysis, Some(loss), rule::stops);
     let (root, number) = naming::free_root(model, &analysis.graph);
-    let reversed =
-        reverse(&analysis, &path, loss, &root).map_err(|nodes| DifferentiateError::Undifferentiable { nodes })?;
+    let prepared = prepare::prepare(&analysis, loss, &root)?;
+    let inner = match &prepared {
+        None => None,
+        Some(prepared) => {
+            let mut inner = Analysis::of(&prepared.model)?;
+            inner.trained = prepare::trained(&analysis, &inner);
+            Some(inner)
+        }
+    };
+    let working = inner.as_ref().unwrap_or(&analysis);
+    let path = Path::following(working, Some(prepare::same_value(&analysis, loss, working)), rule::stops);
+    let loss = prepare::same_value(&analysis, loss, working);
+    let reversed = reverse(working, &path, loss, &root).map_err(|nodes| DifferentiateError::Undifferentiable { nodes })?;
     if reversed.gradients.is_empty() {
-        return Err(DifferentiateError::NothingTrained { loss: analysis.graph.name(loss).into() });
+        return Err(DifferentiateError::NothingTrained { loss: working.graph.name(loss).into() });
     }
-    Draft { analysis: &analysis, options, root: &root, number, loss }.finish(reversed)
+    Draft { model, analysis: working, prepared: prepared.as_ref(), options, root: &root, number, loss }.finish(reversed)
 }
 
 struct Draft<'a> {
+    /// The original.
+    model: &'a Model,
+    /// What is differentiated: the original, or what stands for it.
     analysis: &'a Analysis<'a>,
+    prepared: Option<&'a Prepared>,
     options: &'a Options,
     root: &'a str,
     number: usize,
@@ -153,7 +170,7 @@ struct Draft<'a> {
 impl Draft<'_> {
     fn finish(self, mut reversed: Reversed) -> Result<Differentiation, DifferentiateError> {
         let graph = &self.analysis.graph;
-        let model = self.analysis.model;
+        let model = self.model;
         let trained = self.analysis.roles.iter().zip(&self.analysis.trained).filter(|(_, t)| **t).map(|(r, _)| r.value);
         let (reached, unreached): (Vec<ValueId>, Vec<ValueId>) =
             trained.partition(|value| reversed.gradients.contains_key(value));
@@ -173,19 +190,23 @@ impl Draft<'_> {
 
         let mut changes = Vec::new();
         let mut replaced = Vec::new();
-        let mut layers = naming::LayerNames::default();
-        for (id, node) in with_saved(self.analysis, &reversed.saved) {
-            changes.push(self.again(id, node, &mut layers, &mut replaced)?);
-        }
+        self.stand_ins(&reversed.saved, &mut changes, &mut replaced)?;
         let inputs = self.inputs(&named, &statistics, &written.inputs, &mut replaced);
         let outputs: Vec<ValueInfoProto> =
             results.iter().map(|(name, tensor)| tensor.ty.declare(name).unwrap_or_else(|| bare(name))).collect();
-        let added = Added {
+        let mut added = Added {
             nodes: reversed.nodes.len() + changes.iter().map(Change::added_nodes).sum::<usize>(),
             initializers: reversed.constants.len(),
             inputs: 0,
             outputs: outputs.len(),
         };
+        if let Some(prepared) = self.prepared {
+            added.initializers += prepared.constants.iter().filter(|c| !reversed.constants.contains_key(c.name())).count();
+            for tensor in &prepared.constants {
+                reversed.constants.entry(tensor.name().to_owned()).or_insert_with(|| tensor.clone());
+            }
+            reversed.value_info.extend(prepared.value_info.iter().cloned());
+        }
         changes.push(Change {
             reason: format!("the gradient of {:?} and the step that it leads to", graph.name(self.loss)),
             nodes: reversed.nodes.into(),
@@ -202,7 +223,7 @@ impl Draft<'_> {
             parameters: written.parameters,
             statistics: statistics.into_iter().map(|(s, _)| s).collect(),
             unreached: unreached.into_iter().map(|v| graph.name(v).to_owned()).collect(),
-            forward_nodes: graph.nodes.len(),
+            forward_nodes: model.graph.nodes.len(),
             added_nodes: added.nodes,
         };
         let mut patch = Patch { changes, ..Patch::default() };
@@ -246,24 +267,47 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// A forward node that makes more outputs now.
-    fn again(
+    /// Forward nodes that others stand for, or that make more outputs now.
+    fn stand_ins(
         &self,
-        id: NodeId,
-        node: NodeProto,
-        names: &mut naming::LayerNames,
+        saved: &Saved,
+        changes: &mut Vec<Change>,
         replaced: &mut Vec<Replaced>,
-    ) -> Result<Change, DifferentiateError> {
-        let part = Part::Node(id.index());
-        let name = names.name(&self.analysis.graph, Some(id), "");
-        replaced.push(Replaced::new(Standin::Nodes(name.clone()), &record_bytes(self.analysis.model, part)?));
-        let called = format!("{}{LOWERED}{name}/{}", self.root, node.op_type().to_ascii_lowercase());
-        let node = NodeProto { name: Some(called), ..node };
-        Ok(Change {
-            reason: format!("{}: a gradient reads what it left out", self.analysis.graph.describe(id)),
-            replacements: vec![Replacement { part, with: Substitute::Nodes(vec![node].into()) }],
-            ..Change::default()
-        })
+    ) -> Result<(), DifferentiateError> {
+        let (graph, root) = (&self.analysis.graph, self.root);
+        let again = with_saved(self.analysis, saved);
+        let mut groups = BTreeMap::new();
+        let mut names = BTreeMap::new();
+        let is_itself = |i: usize| self.prepared.is_none_or(|p| !p.names.contains_key(&p.origin[i]));
+        let origin = |i: usize| self.prepared.map_or(i, |p| p.origin[i]);
+        if let Some(prepared) = self.prepared {
+            let mut nodes = graph.nodes.to_vec();
+            for (id, node) in &again {
+                nodes[id.index()].clone_from(node);
+            }
+            groups = prepare::stand_ins(prepared, root, &nodes);
+            names.clone_from(&prepared.names);
+        }
+        let mut layers = naming::LayerNames::default();
+        for (id, node) in again.into_iter().filter(|(id, _)| is_itself(id.index())) {
+            let mut name = layers.name(graph, Some(id), "");
+            while names.values().any(|taken| *taken == name) {
+                name.push('_');
+            }
+            let called = format!("{root}{LOWERED}{name}/{}", node.op_type().to_ascii_lowercase());
+            groups.insert(origin(id.index()), vec![NodeProto { name: Some(called), ..node }]);
+            names.insert(origin(id.index()), name);
+        }
+        for (old, nodes) in groups {
+            let part = Part::Node(old);
+            replaced.push(Replaced::new(Standin::Nodes(names[&old].clone()), &record_bytes(self.model, part)?));
+            changes.push(Change {
+                reason: format!("node {old}: spelt out, or with outputs that a gradient reads"),
+                replacements: vec![Replacement { part, with: Substitute::Nodes(nodes.into()) }],
+                ..Change::default()
+            });
+        }
+        Ok(())
     }
 
     /// The inputs to add; the record gets those that there were.
@@ -274,8 +318,7 @@ impl Draft<'_> {
         others: &[(String, Tensor)],
         replaced: &mut Vec<Replaced>,
     ) -> Vec<ValueInfoProto> {
-        let graph = &self.analysis.graph;
-        let model = self.analysis.model;
+        let (graph, model) = (&self.analysis.graph, self.model);
         let declare = |name: &str, tensor: &Tensor| tensor.ty.declare(name).unwrap_or_else(|| bare(name));
         let mut inputs: Vec<ValueInfoProto> = parameters
             .iter()
@@ -304,7 +347,7 @@ impl Draft<'_> {
         outputs: Vec<String>,
         report: &Report,
     ) -> Result<(), DifferentiateError> {
-        let model = self.analysis.model;
+        let model = self.model;
         let record = Record {
             record: record::VERSION,
             version: env!("CARGO_PKG_VERSION").into(),

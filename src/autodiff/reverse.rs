@@ -65,7 +65,7 @@ pub fn reverse(analysis: &Analysis, path: &Path, loss: ValueId, root: &str) -> R
             continue;
         }
         let site = Site::new(analysis, path, id);
-        let Some(rule) = rule::rule(site.node) else {
+        let Some(rule) = rule::rule(&site) else {
             unknown.push(refusal(&site));
             // What lies before it may be unknown as well: one message names all.
             let inputs = graph.inputs_of(id).iter().enumerate().filter(|(slot, _)| site.needs_gradient(*slot));

@@ -2,7 +2,8 @@
 
 use super::adjoint::Adjoint;
 use super::rules;
-use crate::lower::site::Known;
+use crate::graph::Attributes;
+use crate::lower::site::{Known, Site};
 use crate::onnx::NodeProto;
 
 /// How the gradient of one operator, or of a family, is taken.
@@ -39,12 +40,21 @@ pub fn all() -> impl Iterator<Item = &'static Rule> {
     RULES.iter().copied().flatten()
 }
 
-/// The rule of a node's operator.
-pub fn rule(node: &NodeProto) -> Option<&'static Rule> {
-    if !matches!(node.domain(), "" | "ai.onnx") {
+/// The rule of a node's operator, if it knows this form of it.
+pub fn rule(site: &Site) -> Option<&'static Rule> {
+    if !matches!(site.node.domain(), "" | "ai.onnx") || !is_known_form(site) {
         return None;
     }
-    all().find(|rule| rule.ops.contains(&node.op_type()))
+    all().find(|rule| rule.ops.contains(&site.node.op_type()))
+}
+
+/// Whether the rule of the operator, if it has one, is for this form of it too.
+fn is_known_form(site: &Site) -> bool {
+    match site.node.op_type() {
+        "Pad" => matches!(site.node.string("mode"), None | Some("constant")),
+        "SoftmaxCrossEntropyLoss" => !site.gives_gradient(1),
+        _ => true,
+    }
 }
 
 /// Whether no gradient passes from an operator's output to this input: it is an integer's or a condition's, or the function is piecewise

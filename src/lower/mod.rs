@@ -8,10 +8,10 @@
 
 pub(crate) mod builder;
 mod error;
-mod inline;
+pub(crate) mod inline;
 mod model;
 pub(crate) mod path;
-mod registry;
+pub(crate) mod registry;
 pub(crate) mod rules;
 pub(crate) mod site;
 

@@ -85,7 +85,7 @@ impl From<GraphError> for DifferentiateError {
 }
 
 /// The oldest operator set that gradients are written in.
-pub const OLDEST: i64 = 13;
+pub const OLDEST: i64 = 9;
 
 /// A node whose gradient is not known.
 #[derive(Debug, Clone, PartialEq, Eq)]

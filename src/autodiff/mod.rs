@@ -148,7 +148,8 @@ pub fn differentiate(model: &Model, options: &Options) -> Result<Differentiation
     let working = inner.as_ref().unwrap_or(&analysis);
     let path = Path::following(working, Some(prepare::same_value(&analysis, loss, working)), rule::stops);
     let loss = prepare::same_value(&analysis, loss, working);
-    let reversed = reverse(working, &path, loss, &root).map_err(|nodes| DifferentiateError::Undifferentiable { nodes })?;
+    let reversed =
+        reverse(working, &path, loss, &root).map_err(|nodes| DifferentiateError::Undifferentiable { nodes })?;
     if reversed.gradients.is_empty() {
         return Err(DifferentiateError::NothingTrained { loss: working.graph.name(loss).into() });
     }
@@ -201,7 +202,8 @@ impl Draft<'_> {
             outputs: outputs.len(),
         };
         if let Some(prepared) = self.prepared {
-            added.initializers += prepared.constants.iter().filter(|c| !reversed.constants.contains_key(c.name())).count();
+            added.initializers +=
+                prepared.constants.iter().filter(|c| !reversed.constants.contains_key(c.name())).count();
             for tensor in &prepared.constants {
                 reversed.constants.entry(tensor.name().to_owned()).or_insert_with(|| tensor.clone());
             }

@@ -105,7 +105,10 @@ pub fn prepare(original: &Analysis, loss: ValueId, root: &str) -> Result<Option<
                     constants.extend(fresh);
                     value_info.append(&mut emission.value_info);
                 }
-                Err(Refusal(reason)) => unknown.push(Undifferentiable { node: original.graph.describe(NodeId(u32::try_from(old).unwrap_or(u32::MAX))), reason }),
+                Err(Refusal(reason)) => unknown.push(Undifferentiable {
+                    node: original.graph.describe(NodeId(u32::try_from(old).unwrap_or(u32::MAX))),
+                    reason,
+                }),
             }
         }
         if !unknown.is_empty() {
@@ -120,7 +123,8 @@ pub fn prepare(original: &Analysis, loss: ValueId, root: &str) -> Result<Option<
         let bytes = splice(model, &patch)?.to_vec(&model.file.bytes);
         state = Some((Model::from_bytes(bytes)?, next_origin));
     }
-    let made = |(model, origin)| Prepared { model, origin, names, constants: constants.into_values().collect(), value_info };
+    let made =
+        |(model, origin)| Prepared { model, origin, names, constants: constants.into_values().collect(), value_info };
     Ok(state.map(made))
 }
 

@@ -369,6 +369,11 @@ impl Builder {
                 Dim::Known(u64::try_from(length).unwrap_or_default())
             });
         }
+        // Bounds became inputs, and steps possible, with operator set 10.
+        if self.opset() < 10 && step == 1 {
+            let attributes = vec![ints("axes", &[axis as i64]), ints("starts", &[start]), ints("ends", &[end])];
+            return self.one("Slice", &[x], attributes, TensorType { elem: x.ty.elem, dims });
+        }
         let [start, end, axis, step] = [start, end, axis as i64, step].map(|n| self.integers(&[n]));
         self.one("Slice", &[x, &start, &end, &axis, &step], Vec::new(), TensorType { elem: x.ty.elem, dims })
     }
@@ -429,6 +434,10 @@ impl Builder {
             };
             dims.iter().enumerate().map(grown).collect()
         });
+        // Pads became an input with operator set 11.
+        if self.opset() < 11 && value.is_none() {
+            return self.one("Pad", &[x], vec![ints("pads", pads)], TensorType { elem: x.ty.elem, dims });
+        }
         let pads = self.integers(pads);
         let mut inputs = vec![x, &pads];
         inputs.extend(value);

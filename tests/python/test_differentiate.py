@@ -8,7 +8,10 @@ import onnx
 import pytest
 
 import models
+import taps
 from command import per_inject
+from lowering import differences
+from lowering_cases import CASES
 from test_reference_values import ACTIVATION, LOSS_TOLERANCE, VIEWS
 
 # Over the largest entry of each parameter's gradient; single precision in sums of up to 16,000 terms, 20 layers deep.
@@ -51,3 +54,55 @@ def test_loss_and_gradients_are_those_of_pytorch(reference, inject, session, nam
     held = {n: g for n, g in found.items() if n in model.trainable}
     errors = model.errors(held, kind)
     assert max(errors.values()) <= TOLERANCE, errors
+
+
+# One operator at a time, each against central differences in float64, with the tolerance of test_lowering_operators.py.
+OPERATOR_TOLERANCE = 2e-4
+
+EACH = [pytest.param(case, is_open, id=f"{case.name}{'-open' if is_open else ''}") for case in CASES for is_open in (False, True)]
+
+# What is refused, with words of the reason.
+REFUSED = {
+    "Conv-9": "MaxPool): its windows overlap",
+    "Conv-10": "MaxPool): its windows overlap",
+    "Conv-11": "MaxPool): its windows overlap",
+    "ReduceProd-13-all-keep0-open": "the number of its factors is known only to the running graph",
+    "Resize-nearest-sizes-open": "dimension 0 of \"h\" is known only to the running graph",
+    "Resize-linear-corners-open": "dimension 0 of \"h\" is known only to the running graph",
+}
+
+
+def refusal(case, is_open) -> str | None:
+    name = f"{case.name}{'-open' if is_open else ''}"
+    if case.opset < 9:
+        return f"the model imports operator set {case.opset}"
+    if name in REFUSED:
+        return REFUSED[name]
+    # The shape of the operator's output is unknown there, and ReduceSum has axes known to the running graph from 13 on.
+    return "is broadcast is known only to the running graph" if is_open and case.opset < 13 and case.name not in KNOWN_SHAPE else None
+
+
+# Of these even an open model says what shape the output has.
+KNOWN_SHAPE = {"SoftmaxCrossEntropyLoss-12"}
+
+
+@pytest.mark.parametrize("case, is_open", EACH)
+def test_an_operators_gradient_is_that_of_float64_differences(tmp_path, session, case, is_open):
+    model, options = case.model(is_open), ["--loss", "loss", "--wrt", "re:^p"]
+    source = tmp_path / "source.onnx"
+    source.write_bytes(model.SerializeToString())
+    if reason := refusal(case, is_open):
+        result = per_inject("differentiate", source, "-o", tmp_path / "step.onnx", *options, check=False)
+        assert reason in taps.refusal(result)
+        return
+    _, found = gradients(session, differentiated(source, *options), case.all_feeds())
+    expected = differences(model, case.all_feeds())
+    assert expected, "the case trains nothing"
+    floor = 1e-3 * max(np.abs(gradient).max() for gradient in expected.values())
+    for name, gradient in expected.items():
+        if name not in found:
+            assert np.abs(gradient).max() == 0
+            continue
+        assert found[name].shape == gradient.shape
+        error = np.abs(found[name] - gradient).max() / max(np.abs(gradient).max(), floor)
+        assert error <= OPERATOR_TOLERANCE, f"{name}: {error:.1e}"

@@ -3,7 +3,10 @@
 use crate::autodiff::adjoint::{Adjoint, Cotangent};
 use crate::autodiff::rule::Rule;
 use crate::graph::Attributes;
+use crate::graph::types::TensorType;
 use crate::lower::site::Known;
+use crate::onnx::tensor_proto::DataType;
+use crate::regularizer::emit::Tensor;
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[
@@ -23,6 +26,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule { ops: &["Max", "Min"], adjoint: extremum },
     Rule { ops: &["Clip"], adjoint: clip },
+    Rule { ops: &["Dropout"], adjoint: dropout },
 ];
 
 /// ∂xᵢ = g/k where xᵢ is the extremum, k being how many operands are.
@@ -72,5 +76,25 @@ fn clip(a: &mut Adjoint<'_, '_>) -> Known<()> {
     if a.wants(0) {
         a.give(0, dx);
     }
+    Ok(())
+}
+
+/// In training, y = x·m/(1 − r) with the mask m, its second output, and the ratio r: ∂x = g·m/(1 − r). Else y = x.
+fn dropout(a: &mut Adjoint<'_, '_>) -> Known<()> {
+    let lazy = a.lazy(0)?;
+    let Some(mode) = a.site.input(2).filter(|_| a.site.opset() >= 12) else { return a.give_summed(0, lazy) };
+    let (g, x) = (a.g(0)?, a.x(0)?);
+    let mask = a.y_of_type(1, TensorType { elem: DataType::Bool as i32, dims: x.ty.dims.clone() });
+    let kept = a.b.indicator(&mask, &x);
+    let one = a.b.number(1.0, &x);
+    let ratio = match a.site.input(1) {
+        Some(ratio) => a.b.cast(&ratio, x.ty.elem),
+        None => a.b.number(0.5, &x),
+    };
+    let share = a.b.binary("Sub", &one, &ratio);
+    let divisor = a.b.choose(&mode, &share, &one);
+    let scaled = a.b.binary("Div", &g, &divisor);
+    let dx = a.b.binary("Mul", &scaled, &kept);
+    a.give(0, Tensor { ty: x.ty, ..dx });
     Ok(())
 }

@@ -3,14 +3,33 @@
 use crate::autodiff::adjoint::Adjoint;
 use crate::autodiff::rule::Rule;
 use crate::autodiff::shape::{reshape_like, shape_of, zeros_like};
+use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
 use crate::lower::builder::{Builder, Extent};
 use crate::lower::site::{Known, Refusal, axis, rank};
 use crate::regularizer::emit::{Elem, Tensor, int, string};
 
 /// Rules of this module.
-pub const RULES: &[Rule] =
-    &[Rule { ops: &["Gather"], adjoint: gather }, Rule { ops: &["GatherElements"], adjoint: gather_elements }];
+pub const RULES: &[Rule] = &[
+    Rule { ops: &["Gather"], adjoint: gather },
+    Rule { ops: &["GatherElements"], adjoint: gather_elements },
+    Rule { ops: &["GatherND"], adjoint: gather_nd },
+    Rule { ops: &["ScatterElements", "Scatter"], adjoint: |a| scatter(a, "ScatterElements", "GatherElements") },
+    Rule { ops: &["ScatterND"], adjoint: |a| scatter(a, "ScatterND", "GatherND") },
+    // The values go back to where they stood.
+    Rule {
+        ops: &["TopK"],
+        adjoint: |a| {
+            let (g, x) = (a.g(0)?, a.x(0)?);
+            let at = axis(a.site.int("axis", -1), rank(&x)?)?;
+            let (indices, zeros) = (a.y(1), zeros_like(a.b, &x));
+            let attributes = vec![int("axis", at as i64)];
+            let dx = a.b.one("ScatterElements", &[&zeros, &indices, &g], attributes, x.ty);
+            a.give(0, dx);
+            Ok(())
+        },
+    },
+];
 
 /// `zeros` with `updates` added at `indices` along an axis.
 fn scatter_add(b: &mut Builder, zeros: &Tensor, indices: &Tensor, updates: &Tensor, axis: usize) -> Known<Tensor> {
@@ -31,9 +50,7 @@ fn gather(a: &mut Adjoint<'_, '_>) -> Known<()> {
     let length = x.ty.dims.as_ref().and_then(|d| d.get(at)).and_then(Dim::known);
     // A constant position is read once: zeros around it.
     let position = a.site.integers(1).and_then(|p| if let [p] = p[..] { Some(p) } else { None });
-    if let (Some(length), Some(position)) = (length, position)
-        && a.b.opset() >= 11
-    {
+    if let (Some(length), Some(position)) = (length, position) {
         let length = i64::try_from(length).map_err(|_| Refusal("its axis is too long".into()))?;
         let position = if position < 0 { position + length } else { position };
         let g = if rank_i == 0 { a.b.unsqueeze(&g, &[at]) } else { g };
@@ -106,5 +123,47 @@ fn gather_elements(a: &mut Adjoint<'_, '_>) -> Known<()> {
     let zeros = zeros_like(a.b, &x);
     let dx = scatter_add(a.b, &zeros, &indices, &g, at)?;
     a.give(0, dx);
+    Ok(())
+}
+
+/// Slices of x by tuples of positions.
+fn gather_nd(a: &mut Adjoint<'_, '_>) -> Known<()> {
+    if a.site.int("batch_dims", 0) != 0 {
+        return Err(Refusal("it has batch axes (batch_dims), and the gradient of that is not known yet".into()));
+    }
+    if a.b.opset() < 16 {
+        return Err(Refusal(
+            "adding up what was read more than once needs operator set 16 (ScatterND with a reduction)".into(),
+        ));
+    }
+    let (g, x, indices) = (a.g(0)?, a.x(0)?, a.x(1)?);
+    let zeros = zeros_like(a.b, &x);
+    let dx = a.b.one("ScatterND", &[&zeros, &indices, &g], vec![string("reduction", "add")], x.ty);
+    a.give(0, dx);
+    Ok(())
+}
+
+/// y is x with updates written, or added, at positions: ∂updates is what stands there in g, and ∂x is g, with zeros there where they were
+/// written.
+fn scatter(a: &mut Adjoint<'_, '_>, write: &str, read: &str) -> Known<()> {
+    let reduction = a.site.node.string("reduction").unwrap_or("none").to_owned();
+    if !matches!(reduction.as_str(), "none" | "add") {
+        return Err(Refusal(format!("its reduction is {reduction:?}, and gradients are known for none and add")));
+    }
+    let (g, indices, updates) = (a.g(0)?, a.x(1)?, a.x(2)?);
+    let along = if write == "ScatterND" { Vec::new() } else { vec![int("axis", a.site.int("axis", 0))] };
+    if a.wants(0) {
+        let dx = if reduction == "add" {
+            g.clone()
+        } else {
+            let zeros = zeros_like(a.b, &updates);
+            a.b.one(write, &[&g, &indices, &zeros], along.clone(), g.ty.clone())
+        };
+        a.give(0, dx);
+    }
+    if a.wants(2) {
+        let du = a.b.one(read, &[&g, &indices], along, updates.ty);
+        a.give(2, du);
+    }
     Ok(())
 }

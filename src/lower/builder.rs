@@ -323,8 +323,8 @@ impl Builder {
         let rank = operands.iter().flatten().map(|d| d.len()).max();
         let dims = rank.filter(|_| operands.iter().all(Option::is_some)).map(|rank| {
             let along = |axis: usize| {
-                let each = operands.iter().flatten().filter_map(|d| d.get((axis + d.len()).checked_sub(rank)?));
-                each.filter(|d| **d != Dim::Known(1)).last().cloned().unwrap_or(Dim::Known(1))
+                let mut each = operands.iter().flatten().filter_map(|d| d.get((axis + d.len()).checked_sub(rank)?));
+                each.rfind(|d| **d != Dim::Known(1)).cloned().unwrap_or(Dim::Known(1))
             };
             (0..rank).map(along).collect()
         });

@@ -1,5 +1,7 @@
 """Step graphs of `differentiate` on stock ONNX Runtime, against PyTorch's float64 gradients."""
 
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -106,3 +108,75 @@ def test_an_operators_gradient_is_that_of_float64_differences(tmp_path, session,
         assert found[name].shape == gradient.shape
         error = np.abs(found[name] - gradient).max() / max(np.abs(gradient).max(), floor)
         assert error <= OPERATOR_TOLERANCE, f"{name}: {error:.1e}"
+
+
+# One step of each optimiser is written down here once more, in float64; formulas as PyTorch documents them.
+def _sgd(p, g, state, t, lr):
+    return p - lr * (g + 0.01 * p), state
+
+
+def _momentum(p, g, state, t, lr, nesterov=False):
+    g = g + 0.01 * p
+    m = 0.9 * state.get("momentum", 0) + g
+    return p - lr * (g + 0.9 * m if nesterov else m), {"momentum": m}
+
+
+def _adam(p, g, state, t, lr, decoupled=False):
+    g, p = (g, p * (1 - lr * 0.01)) if decoupled else (g + 0.01 * p, p)
+    m = 0.9 * state.get("mean", 0) + 0.1 * g
+    v = 0.999 * state.get("square", 0) + 0.001 * g**2
+    return p - lr * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8), {"mean": m, "square": v}
+
+
+def _rmsprop(p, g, state, t, lr):
+    g = g + 0.01 * p
+    v = 0.99 * state.get("square", 0) + 0.01 * g**2
+    return p - lr * g / (np.sqrt(v) + 1e-8), {"square": v}
+
+
+OPTIMIZERS = {
+    "sgd": _sgd,
+    "momentum": _momentum,
+    "nesterov": lambda *a: _momentum(*a, nesterov=True),
+    "adam": _adam,
+    "adamw": lambda *a: _adam(*a, decoupled=True),
+    "rmsprop": _rmsprop,
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_fifty_steps_are_those_of_the_formulas_in_float64(session, optimizer):
+    # Gradients do not depend on the parameters' history here: loss = Σ w·(p − a)² has them in closed form.
+    rng = np.random.default_rng(5)
+    p, a, w = rng.normal(size=(3, 4, 5))
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]> g (float[4,5] a, float[4,5] w) => (float loss) <float[4,5] p = {0}> {
+             d = Sub(p, a) s = Mul(d, d) m = Mul(s, w) loss = ReduceSum<keepdims = 0>(m) }""".replace("float[4,5] p = {0}", "float[4,5] p = {" + ",".join(["0"] * 20) + "}")
+    )
+    step = session(differentiated(model.SerializeToString(), "--wrt", "p", "--optimizer", optimizer, "--weight-decay", "0.01"))
+    names = [output.name for output in step.get_outputs()]
+    fed = {i.name for i in step.get_inputs()}
+    assert "p" in {i.name for i in step.get_overridable_initializers()}
+    values = {"p": p.astype(np.float32), **{n: np.zeros((4, 5), np.float32) for n in fed if n.startswith("p_")}}
+    expected, state = p.astype(np.float32).astype(np.float64), {}
+    a, w, lr = a.astype(np.float32), np.abs(w).astype(np.float32) + 0.1, 0.05
+    for t in range(1, 51):
+        feeds = {"a": a, "w": w, "learning_rate": np.array(lr, np.float32), **values}
+        if "step" in fed:
+            feeds["step"] = np.array(t - 1)
+        outputs = dict(zip(names, step.run(None, feeds)))
+        values = {name: outputs[f"{name}_next"] for name in values}
+        gradient = 2 * w.astype(np.float64) * (expected - a)
+        expected, state = OPTIMIZERS[optimizer](expected, gradient, state, t, lr)
+    # float32 against float64 over 50 steps, over the largest entry.
+    assert np.abs(values["p"] - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_the_example_drives_a_step_graph(tmp_path, reference):
+    model, step = reference("mlp_relu.ts17"), tmp_path / "step.onnx"
+    for optimizer in ("momentum", "adam"):
+        step.write_bytes(differentiated(model.path, "--optimizer", optimizer))
+        command = [sys.executable, models.ROOT / "examples/drive_step.py", step, models.MODELS / "mlp_relu.inputs.npz"]
+        lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+        losses = [float(line.split()[-1]) for line in lines]
+        assert len(losses) == 20 and losses[-1] < 0.5 * losses[0]

@@ -100,7 +100,7 @@ fn by_patches(b: &mut Builder, g: &Tensor, x: &Tensor, w: &Tensor, window: &Wind
     let front = exchanged(b, &padded, n + 2);
     let mut patches = vec![front];
     // One axis after another: the pieces of the first are cut again along the second.
-    for axis in 0..n {
+    for (axis, length) in out.iter().enumerate() {
         let (stride, dilation) = (window.strides[axis], window.dilations[axis]);
         let cells = extent(window.kernel[axis]);
         let mut cut = Vec::new();
@@ -108,7 +108,7 @@ fn by_patches(b: &mut Builder, g: &Tensor, x: &Tensor, w: &Tensor, window: &Wind
             for cell in 0..cells {
                 let start = cell * dilation;
                 let whole = patch.ty.dims.as_ref().and_then(|d| d.get(axis + 2)).and_then(Dim::known).map(extent);
-                let end = start + (out[axis] - 1) * stride + 1;
+                let end = start + (length - 1) * stride + 1;
                 let is_whole = start == 0 && stride == 1 && whole == Some(end);
                 cut.push(if is_whole { patch.clone() } else { b.slice(patch, axis + 2, start, end, stride) });
             }

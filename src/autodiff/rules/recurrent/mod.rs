@@ -245,7 +245,8 @@ fn give(a: &mut Adjoint<'_, '_>, x: &Tensor, found: &[Direction]) -> Known<()> {
         }
         a.give(0, Tensor { ty: x.ty.clone(), ..dx });
     }
-    let part: [(usize, fn(&Direction) -> Option<&Tensor>); 5] = [
+    type Part = fn(&Direction) -> Option<&Tensor>;
+    let part: [(usize, Part); 5] = [
         (1, |d| Some(&d.w)),
         (2, |d| Some(&d.r)),
         (3, |d| Some(&d.bias)),

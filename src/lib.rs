@@ -21,6 +21,7 @@
 #![warn(missing_docs)]
 
 pub mod analysis;
+pub mod autodiff;
 pub mod diff;
 pub mod engine;
 pub mod graph;

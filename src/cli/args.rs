@@ -55,6 +55,8 @@ pub enum Command {
     Diff(DiffArgs),
     /// Take an injected regulariser out again
     Strip(StripArgs),
+    /// Turn a forward + loss graph into a step graph: forward, backward and optimiser in standard operators
+    Differentiate(super::differentiate::DifferentiateArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -354,7 +356,7 @@ fn whole_number(text: &str) -> Result<u64, String> {
 }
 
 /// What an environment variable may hold for an option without a value: true, yes, on, 1, and their opposites.
-fn yes_or_no() -> BoolishValueParser {
+pub fn yes_or_no() -> BoolishValueParser {
     BoolishValueParser::new()
 }
 

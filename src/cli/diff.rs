@@ -1,6 +1,5 @@
 //! `per-inject diff A B`, and the same as git calls it.
 
-use std::fs;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,12 +7,12 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use per_inject::diff::{Diff, DotOptions, Ignore, Options, diff, dot};
 use per_inject::page;
-use per_inject::wire::{Model, WireError};
+use per_inject::wire::Model;
 
 use super::args::{ColorArg, DiffArgs, FormatArg, IgnoreArg};
+use super::deliver::{refuse_a_terminal, report};
 use super::difference;
 use super::failure::Failure;
-use super::render;
 use super::text::escaped;
 
 /// A model without anything: field 7, the graph, of no bytes. What git calls `/dev/null`.
@@ -33,15 +32,15 @@ pub fn run(args: &DiffArgs) -> ExitCode {
 
 /// Compares and shows; whether nothing differs.
 fn compare(args: &DiffArgs) -> Result<bool, Failure> {
+    if matches!(args.format, FormatArg::Html) {
+        refuse_a_terminal(args.output.as_deref())?;
+    }
     let [a, b] = &files(&args.models)?;
     let options = Options { ignore: ignored(&args.ignore) };
     let (a, b) = (open(a)?, open(b)?);
     let found = diff(&a, &b, &options)?;
     let shown = show(args, &a, &b, &found)?;
-    match args.output.as_deref().filter(|o| o.as_os_str() != "-") {
-        Some(path) => write(path, &shown)?,
-        None => render::print(&shown)?,
-    }
+    report(shown, args.output.as_deref(), &[&a, &b])?;
     let is_equal = found.equal;
     // The process ends here: freeing two large graphs piece by piece would only take time.
     std::mem::forget((a, b, found));
@@ -85,10 +84,6 @@ fn files(arguments: &[PathBuf]) -> Result<[PathBuf; 2], Failure> {
 fn open(path: &Path) -> Result<Model, Failure> {
     let model = if path == Path::new("/dev/null") { Model::from_bytes(NOTHING) } else { Model::open(path) };
     model.map_err(|error| Failure::from(error).of_file(path))
-}
-
-fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    fs::write(path, text).map_err(|source| WireError::WriteDirect { path: path.to_owned(), source }.into())
 }
 
 fn ignored(list: &[IgnoreArg]) -> Ignore {

@@ -4,6 +4,7 @@ mod args;
 mod deliver;
 mod diff;
 mod difference;
+mod differentiate;
 mod failure;
 mod hunks;
 mod inject;
@@ -61,6 +62,7 @@ pub fn run() -> ExitCode {
         None => inject::run(&cli.inject),
         Some(Command::Inspect(args)) => inspect::run(&args).map_err(|f| f.of_file(&args.model)),
         Some(Command::Diff(args)) => return diff::run(&args),
+        Some(Command::Differentiate(args)) => differentiate::run(&args).map_err(|f| f.of_file(&args.model)),
         Some(Command::Strip(args)) => strip::run(&args).map_err(|f| f.of_file(&args.model)),
         Some(Command::Completions { shell }) => {
             // Into memory first: clap panics where nobody reads on.

@@ -213,6 +213,31 @@ fn note(out: &mut String, label: &str, text: &str) {
 }
 
 /// What was taken out.
+/// What a differentiation did.
+pub fn differentiated(report: &per_inject::autodiff::Report, output: &Path, remarks: &[String]) -> String {
+    let mut out = String::new();
+    let (parameters, added) = (report.parameters.len(), report.added_nodes);
+    let what = if report.optimizer == "none" { "gradients as outputs" } else { report.optimizer };
+    sentence(
+        &mut out,
+        &format!(
+            "Differentiated {:?} for {parameters} parameter(s), {what}: {added} nodes behind {}.",
+            report.loss, report.forward_nodes
+        ),
+    );
+    if !report.statistics.is_empty() {
+        sentence(&mut out, &format!("{} running statistics have successors, too.", report.statistics.len()));
+    }
+    for name in &report.unreached {
+        note(&mut out, "note:", &format!("{name:?} is trained, but the loss does not depend on it"));
+    }
+    for remark in remarks {
+        note(&mut out, "note:", remark);
+    }
+    let _ = writeln!(out, "{}", written(output));
+    out
+}
+
 pub fn stripped(peeled: &[Record], output: &Path, verified: bool, remarks: &[String]) -> String {
     let mut out = String::new();
     for record in peeled {

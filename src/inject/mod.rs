@@ -6,7 +6,7 @@ mod destination;
 mod error;
 pub(crate) mod gradient;
 pub(crate) mod layers;
-mod loss;
+pub(crate) mod loss;
 mod options;
 pub mod report;
 mod seed;

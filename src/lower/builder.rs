@@ -317,10 +317,17 @@ impl Builder {
         self.one("Squeeze", &[x, &axes], Vec::new(), ty)
     }
 
-    /// Where, of operands one of which has the result's shape. What needs a gradient has it, too.
+    /// Where, of operands that broadcast to the result's shape without needing one another for it: along each axis, one has its extent.
     pub fn choose(&mut self, condition: &Tensor, yes: &Tensor, no: &Tensor) -> Tensor {
-        let whole = [condition, no, yes].into_iter().max_by_key(|t| t.ty.rank().unwrap_or(usize::MAX));
-        let dims = whole.and_then(|t| t.ty.dims.clone());
+        let operands = [condition, no, yes].map(|t| t.ty.dims.as_deref());
+        let rank = operands.iter().flatten().map(|d| d.len()).max();
+        let dims = rank.filter(|_| operands.iter().all(Option::is_some)).map(|rank| {
+            let along = |axis: usize| {
+                let mut each = operands.iter().flatten().filter_map(|d| d.get((axis + d.len()).checked_sub(rank)?));
+                each.rfind(|d| **d != Dim::Known(1)).cloned().unwrap_or(Dim::Known(1))
+            };
+            (0..rank).map(along).collect()
+        });
         self.one("Where", &[condition, yes, no], Vec::new(), TensorType { elem: yes.ty.elem, dims })
     }
 
@@ -361,6 +368,11 @@ impl Builder {
                 let length = (clamp(end) - clamp(start) + step - 1).max(0) / step;
                 Dim::Known(u64::try_from(length).unwrap_or_default())
             });
+        }
+        // Bounds became inputs, and steps possible, with operator set 10.
+        if self.opset() < 10 && step == 1 {
+            let attributes = vec![ints("axes", &[axis as i64]), ints("starts", &[start]), ints("ends", &[end])];
+            return self.one("Slice", &[x], attributes, TensorType { elem: x.ty.elem, dims });
         }
         let [start, end, axis, step] = [start, end, axis as i64, step].map(|n| self.integers(&[n]));
         self.one("Slice", &[x, &start, &end, &axis, &step], Vec::new(), TensorType { elem: x.ty.elem, dims })
@@ -422,6 +434,10 @@ impl Builder {
             };
             dims.iter().enumerate().map(grown).collect()
         });
+        // Pads became an input with operator set 11.
+        if self.opset() < 11 && value.is_none() {
+            return self.one("Pad", &[x], vec![ints("pads", pads)], TensorType { elem: x.ty.elem, dims });
+        }
         let pads = self.integers(pads);
         let mut inputs = vec![x, &pads];
         inputs.extend(value);

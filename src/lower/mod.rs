@@ -6,14 +6,14 @@
 //! graph outputs stay what they were, and parameters keep names, shapes and values. A rule is used only where the node is on the
 //! path of a gradient, or where the runtime could not run it at all.
 
-mod builder;
+pub(crate) mod builder;
 mod error;
-mod inline;
+pub(crate) mod inline;
 mod model;
-mod path;
-mod registry;
-mod rules;
-mod site;
+pub(crate) mod path;
+pub(crate) mod registry;
+pub(crate) mod rules;
+pub(crate) mod site;
 
 pub use error::{LowerError, Unlowered};
 pub use registry::Rule;

@@ -4,6 +4,7 @@ use super::model::NEWER;
 use super::site::Site;
 use crate::analysis::Analysis;
 use crate::graph::{Attributes, NodeId, ValueId};
+use crate::onnx::NodeProto;
 use crate::wire::is_float;
 
 /// Nodes and values between what is trained and the loss.
@@ -17,8 +18,14 @@ pub struct Path {
 }
 
 impl Path {
-    /// Follows edges forward from the trained initializers and backward from the loss (or from every output).
+    /// Follows edges forward from the trained initializers and backward from the loss (or from every output), as ONNX Runtime's gradient
+    /// builder does.
     pub fn of(analysis: &Analysis, loss: Option<ValueId>) -> Self {
+        Self::following(analysis, loss, stops_gradient)
+    }
+
+    /// The same where `stops` says which inputs of an operator no gradient passes to.
+    pub fn following(analysis: &Analysis, loss: Option<ValueId>, stops: fn(&NodeProto, usize) -> bool) -> Self {
         let graph = &analysis.graph;
         let mut depends = vec![false; graph.value_count()];
         for (role, _) in analysis.roles.iter().zip(&analysis.trained).filter(|(_, trained)| **trained) {
@@ -27,7 +34,7 @@ impl Path {
         let carries = |node: NodeId| {
             let operator = graph.node(node);
             let inputs = graph.inputs_of(node).iter().enumerate();
-            inputs.filter(move |(slot, _)| !stops_gradient(operator, *slot)).filter_map(|(_, value)| *value)
+            inputs.filter(move |(slot, _)| !stops(operator, *slot)).filter_map(|(_, value)| *value)
         };
         let captured = |node: NodeId| graph.captures_of(node).iter().map(|c| c.value);
         for node in graph.topological_order() {
@@ -70,7 +77,7 @@ impl Path {
 }
 
 /// Inputs at which the gradient builder stops.
-fn stops_gradient(node: &crate::onnx::NodeProto, slot: usize) -> bool {
+fn stops_gradient(node: &NodeProto, slot: usize) -> bool {
     match node.op_type() {
         "Not" | "And" | "Or" | "Xor" | "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual" | "IsInf"
         | "IsNaN" | "NonZero" | "Shape" | "Size" | "ConstantOfShape" | "OneHot" | "Range" => true,

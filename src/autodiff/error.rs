@@ -1,0 +1,110 @@
+//! Why a graph was not differentiated.
+
+use thiserror::Error;
+
+use crate::analysis::AnalysisError;
+use crate::graph::GraphError;
+use crate::inject::InjectError;
+use crate::lower::LowerError;
+use crate::select::SelectError;
+use crate::wire::WireError;
+
+/// A refusal; nothing was written.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum DifferentiateError {
+    /// The file's bytes.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// The graph's structure, or a selector of initializers.
+    #[error(transparent)]
+    Analysis(#[from] AnalysisError),
+    /// A call that cannot be spelt out.
+    #[error(transparent)]
+    Lower(#[from] LowerError),
+    /// A selector.
+    #[error(transparent)]
+    Select(#[from] SelectError),
+    /// An operator set that gradients cannot be written in.
+    #[error(
+        "the model imports operator set {found}; gradients are written in operator sets {OLDEST} and later: convert it first with onnx.version_converter"
+    )]
+    Opset {
+        /// Its version.
+        found: i64,
+    },
+    /// The IR version.
+    #[error(
+        "the model has IR version {found}; before 4 an initializer cannot be a default that a step replaces: set ir_version to 8 first"
+    )]
+    IrVersion {
+        /// Its version.
+        found: i64,
+    },
+    /// The loss.
+    #[error(transparent)]
+    Loss(#[from] InjectError),
+    /// The graph holds gradients already.
+    #[error(
+        "the graph holds its backward pass already ({evidence}); differentiate the forward graph that it was made from"
+    )]
+    HasGradients {
+        /// What gives it away.
+        evidence: String,
+    },
+    /// Nothing that is trained reaches the loss.
+    #[error(
+        "no trained initializer reaches the loss {loss:?}, so there is nothing to differentiate for; 'per-inject inspect' shows what counts as trained, and --wrt chooses"
+    )]
+    NothingTrained {
+        /// The loss.
+        loss: String,
+    },
+    /// Nodes between parameters and loss whose gradient is not known.
+    #[error("the gradient of {} of this graph's nodes is not known: {}", nodes.len(), list(nodes))]
+    Undifferentiable {
+        /// Every one of them.
+        nodes: Vec<Undifferentiable>,
+    },
+    /// A name that the step graph needs is the model's own.
+    #[error(
+        "the model has a value {name:?} of its own, which is what the step graph calls {what}; rename it in the model first"
+    )]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// What it would be.
+        what: &'static str,
+    },
+}
+
+impl From<GraphError> for DifferentiateError {
+    fn from(error: GraphError) -> Self {
+        DifferentiateError::Analysis(error.into())
+    }
+}
+
+/// The oldest operator set that gradients are written in.
+pub const OLDEST: i64 = 9;
+
+/// A node whose gradient is not known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Undifferentiable {
+    /// How messages name it.
+    pub node: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// The nodes by their reasons, in the order in which those come first.
+fn list(nodes: &[Undifferentiable]) -> String {
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for node in nodes {
+        match reasons.iter_mut().find(|(reason, _)| *reason == node.reason) {
+            Some((_, names)) => names.push(&node.node),
+            None => reasons.push((&node.reason, vec![&node.node])),
+        }
+    }
+    let each: Vec<String> = reasons.iter().map(|(reason, names)| format!("{}: {reason}", names.join(", "))).collect();
+    each.join("; ")
+}

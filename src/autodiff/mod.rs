@@ -1,0 +1,405 @@
+//! A forward + loss graph → one step graph of standard operators: forward, backward and optimiser, which any ONNX Runtime runs.
+//!
+//! Reverse mode over the graph ([`reverse`](mod@reverse)); one [`Rule`] for each operator or family. The forward nodes stay what they are,
+//! but for outputs that a gradient reads and that were left out; the backward pass is put behind them. Parameters become inputs that have
+//! their initializers as defaults, so the file still holds the weights.
+//!
+//! | name | what it is |
+//! |---|---|
+//! | `<parameter>_grad` | output: the gradient of the loss (optimiser `none`) |
+//! | `<parameter>_next` | output: the parameter after the step |
+//! | `<parameter>_momentum`, `_mean`, `_square` | input: the optimiser's state, zeros before the first step; output with `_next` |
+//! | `<statistic>_next` | output: a running statistic of BatchNormalization after the step |
+//! | `learning_rate` | input, a float32 scalar |
+//! | `step` | input, an int64 scalar: how many steps were made before, 0 at first (Adam and AdamW) |
+
+mod adjoint;
+mod error;
+mod optimizer;
+mod prepare;
+mod reverse;
+mod rule;
+mod rules;
+mod shape;
+
+pub use error::{DifferentiateError, Undifferentiable};
+pub use optimizer::Optimizer;
+pub use rule::Rule;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use serde::Serialize;
+
+use crate::analysis::Analysis;
+use crate::graph::kind::Kind;
+use crate::graph::{Attributes, ValueId};
+use crate::inject;
+use crate::lower::builder::Builder;
+use crate::lower::path::Path;
+use crate::naming;
+use crate::onnx::{NodeProto, StringStringEntryProto, ValueInfoProto};
+use crate::patch::{Change, Part, Patch, Replacement, Substitute};
+use crate::record::{self, Added, LOWERED, Original, Record, Replaced, Standin};
+use crate::regularizer::emit::Tensor;
+use crate::wire::{Model, narrowed, record_bytes, structure_digest};
+use adjoint::Saved;
+use prepare::Prepared;
+use reverse::{Reversed, reverse, with_saved};
+
+/// Version of the JSON layout.
+pub const SCHEMA: &str = "per-inject.step/1";
+
+/// What to differentiate for.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Options {
+    /// The loss; `None` for the only output that can be it.
+    pub loss: Option<String>,
+    /// Selector of initializers that are trained whatever their role.
+    pub wrt: Option<String>,
+    /// Selector of initializers that are not trained whatever their role.
+    pub freeze: Option<String>,
+    /// How parameters change.
+    pub optimizer: Optimizer,
+}
+
+/// What was differentiated.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// Which layout this is: [`SCHEMA`].
+    pub schema: &'static str,
+    /// The loss.
+    pub loss: String,
+    /// The optimiser.
+    pub optimizer: &'static str,
+    /// What is trained, in file order.
+    pub parameters: Vec<Parameter>,
+    /// Running statistics: input and successor.
+    pub statistics: Vec<Successor>,
+    /// Trained initializers that the loss does not depend on.
+    pub unreached: Vec<String>,
+    /// Nodes of the forward pass.
+    pub forward_nodes: usize,
+    /// Nodes added for the backward pass and the optimiser.
+    pub added_nodes: usize,
+}
+
+/// A trained parameter of a step graph.
+#[derive(Debug, Clone, Serialize)]
+pub struct Parameter {
+    /// Its name: that of the initializer and input.
+    pub name: String,
+    /// Output: its gradient.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gradient: Option<String>,
+    /// Output: what it is after the step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// Its optimiser state.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub state: Vec<Successor>,
+}
+
+/// An input, and the output that takes its place in the next step.
+#[derive(Debug, Clone, Serialize)]
+pub struct Successor {
+    /// The input.
+    pub name: String,
+    /// The output.
+    pub next: String,
+}
+
+/// A step graph as an edit of the forward graph.
+#[derive(Debug)]
+pub struct Differentiation {
+    /// The edit.
+    pub patch: Patch,
+    /// What it does.
+    pub report: Report,
+}
+
+/// Differentiates a forward + loss graph.
+///
+/// # Errors
+///
+/// See [`DifferentiateError`]; nodes whose gradient is not known are all named at once.
+pub fn differentiate(model: &Model, options: &Options) -> Result<Differentiation, DifferentiateError> {
+    if model.opset() < error::OLDEST {
+        return Err(DifferentiateError::Opset { found: model.opset() });
+    }
+    if model.ir_version < 4 {
+        return Err(DifferentiateError::IrVersion { found: model.ir_version });
+    }
+    let analysis = Analysis::with_overrides(model, options.wrt.as_deref(), options.freeze.as_deref())?;
+    if let Kind::ForwardBackward { evidence } = &analysis.kind {
+        return Err(DifferentiateError::HasGradients { evidence: evidence.clone() });
+    }
+    let choice = inject::Options { loss: options.loss.clone(), ..inject::Options::default() };
+    let loss = inject::loss::choose(&analysis, &choice)?.value;
+    let (root, number) = naming::free_root(model, &analysis.graph);
+    let prepared = prepare::prepare(&analysis, loss, &root)?;
+    let inner = match &prepared {
+        None => None,
+        Some(prepared) => {
+            let mut inner = Analysis::of(&prepared.model)?;
+            inner.trained = prepare::trained(&analysis, &inner);
+            Some(inner)
+        }
+    };
+    let working = inner.as_ref().unwrap_or(&analysis);
+    let path = Path::following(working, Some(prepare::same_value(&analysis, loss, working)), rule::stops);
+    let loss = prepare::same_value(&analysis, loss, working);
+    let reversed =
+        reverse(working, &path, loss, &root).map_err(|nodes| DifferentiateError::Undifferentiable { nodes })?;
+    if reversed.gradients.is_empty() {
+        return Err(DifferentiateError::NothingTrained { loss: working.graph.name(loss).into() });
+    }
+    Draft { model, analysis: working, prepared: prepared.as_ref(), options, root: &root, number, loss }.finish(reversed)
+}
+
+struct Draft<'a> {
+    /// The original.
+    model: &'a Model,
+    /// What is differentiated: the original, or what stands for it.
+    analysis: &'a Analysis<'a>,
+    prepared: Option<&'a Prepared>,
+    options: &'a Options,
+    root: &'a str,
+    number: usize,
+    loss: ValueId,
+}
+
+impl Draft<'_> {
+    fn finish(self, mut reversed: Reversed) -> Result<Differentiation, DifferentiateError> {
+        let graph = &self.analysis.graph;
+        let model = self.model;
+        let trained = self.analysis.roles.iter().zip(&self.analysis.trained).filter(|(_, t)| **t).map(|(r, _)| r.value);
+        let (reached, unreached): (Vec<ValueId>, Vec<ValueId>) =
+            trained.partition(|value| reversed.gradients.contains_key(value));
+        let named: Vec<(ValueId, Tensor, Tensor)> =
+            reached.iter().map(|v| (*v, self.tensor(*v), reversed.gradients[v].clone())).collect();
+        let mut builder = Builder::new(model.opset(), self.root, "step", Vec::new());
+        let written = optimizer::write(&mut builder, &self.options.optimizer, &named);
+        let statistics = self.statistics();
+        let mut results = written.results;
+        for (successor, tensor) in &statistics {
+            results.push((successor.next.clone(), tensor.clone()));
+        }
+        let names: Vec<String> = results.iter().map(|(name, _)| name.clone()).collect();
+        self.check_names(&names, &written.inputs)?;
+        reversed.add(builder.finish(&[], &[]));
+        name_results(&mut reversed, model.opset(), self.root, &results);
+
+        let mut changes = Vec::new();
+        let mut replaced = Vec::new();
+        self.stand_ins(&reversed.saved, &mut changes, &mut replaced)?;
+        let inputs = self.inputs(&named, &statistics, &written.inputs, &mut replaced);
+        let outputs: Vec<ValueInfoProto> =
+            results.iter().map(|(name, tensor)| tensor.ty.declare(name).unwrap_or_else(|| bare(name))).collect();
+        let mut added = Added {
+            nodes: reversed.nodes.len() + changes.iter().map(Change::added_nodes).sum::<usize>(),
+            initializers: reversed.constants.len(),
+            inputs: 0,
+            outputs: outputs.len(),
+        };
+        if let Some(prepared) = self.prepared {
+            added.initializers +=
+                prepared.constants.iter().filter(|c| !reversed.constants.contains_key(c.name())).count();
+            for tensor in &prepared.constants {
+                reversed.constants.entry(tensor.name().to_owned()).or_insert_with(|| tensor.clone());
+            }
+            reversed.value_info.extend(prepared.value_info.iter().cloned());
+        }
+        changes.push(Change {
+            reason: format!("the gradient of {:?} and the step that it leads to", graph.name(self.loss)),
+            nodes: reversed.nodes.into(),
+            value_info: reversed.value_info.into(),
+            initializers: reversed.constants.into_values().collect(),
+            inputs,
+            outputs,
+            ..Change::default()
+        });
+        let report = Report {
+            schema: SCHEMA,
+            loss: graph.name(self.loss).to_owned(),
+            optimizer: self.options.optimizer.name(),
+            parameters: written.parameters,
+            statistics: statistics.into_iter().map(|(s, _)| s).collect(),
+            unreached: unreached.into_iter().map(|v| graph.name(v).to_owned()).collect(),
+            forward_nodes: model.graph.nodes.len(),
+            added_nodes: added.nodes,
+        };
+        let mut patch = Patch { changes, ..Patch::default() };
+        self.remember(&mut patch, added, replaced, names, &report)?;
+        Ok(Differentiation { patch, report })
+    }
+
+    fn tensor(&self, value: ValueId) -> Tensor {
+        Tensor { name: self.analysis.graph.name(value).to_owned(), ty: self.analysis.types.get(value).clone() }
+    }
+
+    /// Running statistics that BatchNormalization nodes in training mode update, with what they become.
+    fn statistics(&self) -> Vec<(Successor, Tensor)> {
+        let graph = &self.analysis.graph;
+        let mut found = Vec::new();
+        for id in graph.topological_order() {
+            let node = graph.node(*id);
+            if node.op_type() != "BatchNormalization" || node.int("training_mode").unwrap_or(0) == 0 {
+                continue;
+            }
+            for (slot, output) in [(3, 1), (4, 2)] {
+                let (Some(old), Some(new)) = (graph.input(*id, slot), graph.output(*id, output)) else { continue };
+                if graph.initializer(old).is_some() {
+                    let name = graph.name(old).to_owned();
+                    let next = Tensor { ty: self.analysis.types.get(old).clone(), ..self.tensor(new) };
+                    found.push((Successor { next: format!("{name}_next"), name }, next));
+                }
+            }
+        }
+        found
+    }
+
+    fn check_names(&self, outputs: &[String], inputs: &[(String, Tensor)]) -> Result<(), DifferentiateError> {
+        let mut seen = HashSet::new();
+        let all = outputs.iter().map(|n| (n, "an output")).chain(inputs.iter().map(|(n, _)| (n, "an input")));
+        for (name, what) in all {
+            if self.analysis.graph.find(name).is_some() || !seen.insert(name) {
+                return Err(DifferentiateError::NameTaken { name: name.clone(), what });
+            }
+        }
+        Ok(())
+    }
+
+    /// Forward nodes that others stand for, or that make more outputs now.
+    fn stand_ins(
+        &self,
+        saved: &Saved,
+        changes: &mut Vec<Change>,
+        replaced: &mut Vec<Replaced>,
+    ) -> Result<(), DifferentiateError> {
+        let (graph, root) = (&self.analysis.graph, self.root);
+        let again = with_saved(self.analysis, saved);
+        let mut groups = BTreeMap::new();
+        let mut names = BTreeMap::new();
+        let is_itself = |i: usize| self.prepared.is_none_or(|p| !p.names.contains_key(&p.origin[i]));
+        let origin = |i: usize| self.prepared.map_or(i, |p| p.origin[i]);
+        if let Some(prepared) = self.prepared {
+            let mut nodes = graph.nodes.to_vec();
+            for (id, node) in &again {
+                nodes[id.index()].clone_from(node);
+            }
+            groups = prepare::stand_ins(prepared, root, &nodes);
+            names.clone_from(&prepared.names);
+        }
+        let mut layers = naming::LayerNames::default();
+        for (id, node) in again.into_iter().filter(|(id, _)| is_itself(id.index())) {
+            let mut name = layers.name(graph, Some(id), "");
+            while names.values().any(|taken| *taken == name) {
+                name.push('_');
+            }
+            let called = format!("{root}{LOWERED}{name}/{}", node.op_type().to_ascii_lowercase());
+            groups.insert(origin(id.index()), vec![NodeProto { name: Some(called), ..node }]);
+            names.insert(origin(id.index()), name);
+        }
+        for (old, nodes) in groups {
+            let part = Part::Node(old);
+            replaced.push(Replaced::new(Standin::Nodes(names[&old].clone()), &record_bytes(self.model, part)?));
+            changes.push(Change {
+                reason: format!("node {old}: spelt out, or with outputs that a gradient reads"),
+                replacements: vec![Replacement { part, with: Substitute::Nodes(nodes.into()) }],
+                ..Change::default()
+            });
+        }
+        Ok(())
+    }
+
+    /// The inputs to add; the record gets those that there were.
+    fn inputs(
+        &self,
+        parameters: &[(ValueId, Tensor, Tensor)],
+        statistics: &[(Successor, Tensor)],
+        others: &[(String, Tensor)],
+        replaced: &mut Vec<Replaced>,
+    ) -> Vec<ValueInfoProto> {
+        let (graph, model) = (&self.analysis.graph, self.model);
+        let declare = |name: &str, tensor: &Tensor| tensor.ty.declare(name).unwrap_or_else(|| bare(name));
+        let mut inputs: Vec<ValueInfoProto> = parameters
+            .iter()
+            .filter(|(value, _, _)| !graph.is_input(*value))
+            .map(|(_, tensor, _)| declare(&tensor.name, tensor))
+            .collect();
+        for (successor, tensor) in statistics {
+            let is_input = graph.find(&successor.name).is_some_and(|v| graph.is_input(v));
+            if !is_input && !inputs.iter().any(|i| i.name() == successor.name) {
+                inputs.push(declare(&successor.name, tensor));
+            }
+        }
+        inputs.extend(others.iter().map(|(name, tensor)| declare(name, tensor)));
+        let originals: Vec<_> =
+            (0..model.graph.inputs.len()).filter_map(|i| record_bytes(model, Part::Input(i)).ok()).collect();
+        replaced.push(Replaced::new(Standin::Inputs, &originals.concat()));
+        inputs
+    }
+
+    /// Leaves a record for strip.
+    fn remember(
+        &self,
+        patch: &mut Patch,
+        added: Added,
+        replaced: Vec<Replaced>,
+        outputs: Vec<String>,
+        report: &Report,
+    ) -> Result<(), DifferentiateError> {
+        let model = self.model;
+        let record = Record {
+            record: record::VERSION,
+            version: env!("CARGO_PKG_VERSION").into(),
+            arguments: vec!["differentiate".into(), format!("--optimizer={}", report.optimizer)],
+            root: self.root.into(),
+            original: Original { structure: structure_digest(model), size: model.file.bytes.len() as u64 },
+            task_loss: None,
+            gradients: Vec::new(),
+            steps: Vec::new(),
+            outputs,
+            added,
+            layers: Vec::new(),
+            replaced,
+            activations: Vec::new(),
+            widths: narrowed(model, patch)?,
+        };
+        let json = |value: Option<String>| value.unwrap_or_default();
+        let entries = [
+            (Record::key(self.number), json(serde_json::to_string(&record).ok())),
+            (format!("{}step", self.root), json(serde_json::to_string(report).ok())),
+        ];
+        let metadata = entries.into_iter().take(1);
+        patch.changes.push(Change {
+            reason: "record of the differentiation, for strip".into(),
+            metadata: metadata.map(|(k, v)| StringStringEntryProto { key: Some(k), value: Some(v) }).collect(),
+            ..Change::default()
+        });
+        Ok(())
+    }
+}
+
+/// Gives what was made the names of the outputs. What is no node's of the backward pass, or is two outputs, is copied.
+fn name_results(reversed: &mut Reversed, opset: i64, root: &str, results: &[(String, Tensor)]) {
+    let own: HashSet<&str> = reversed.nodes.iter().flat_map(|n| &n.output).map(String::as_str).collect();
+    let mut renames: HashMap<String, String> = HashMap::new();
+    let mut copies = Builder::new(opset, root, "outputs", Vec::new());
+    for (name, tensor) in results {
+        let is_free = own.contains(tensor.name.as_str()) && !renames.contains_key(&tensor.name);
+        let made = if is_free { tensor.clone() } else { copies.unary("Identity", tensor) };
+        renames.insert(made.name, name.clone());
+    }
+    reversed.add(copies.finish(&[], &[]));
+    for name in reversed.nodes.iter_mut().flat_map(|n| n.input.iter_mut().chain(&mut n.output)) {
+        if let Some(new) = renames.get(name) {
+            name.clone_from(new);
+        }
+    }
+    reversed.value_info.retain(|v| !renames.contains_key(v.name()));
+}
+
+fn bare(name: &str) -> ValueInfoProto {
+    ValueInfoProto { name: Some(name.to_owned()), ..ValueInfoProto::default() }
+}

@@ -1,0 +1,186 @@
+//! Reverse mode: from the loss back to what is trained, over the nodes between them alone.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::adjoint::{Adjoint, Cotangent, Saved};
+use super::error::Undifferentiable;
+use super::rule;
+use crate::analysis::Analysis;
+use crate::graph::types::{Dim, TensorType};
+use crate::graph::{NodeId, ValueId};
+use crate::lower::builder::Builder;
+use crate::lower::path::Path;
+use crate::lower::site::{Refusal, Site, is_reasonable};
+use crate::naming::LayerNames;
+use crate::onnx::{NodeProto, TensorProto, ValueInfoProto};
+use crate::regularizer::emit::{Emission, Tensor};
+
+/// The backward pass.
+#[derive(Debug, Default)]
+pub struct Reversed {
+    /// Its nodes, in topological order.
+    pub nodes: Vec<NodeProto>,
+    /// Declared types of what they make.
+    pub value_info: Vec<ValueInfoProto>,
+    /// Constants that they read, by name.
+    pub constants: BTreeMap<String, TensorProto>,
+    /// Gradients of what is trained and reaches the loss, by initializer.
+    pub gradients: HashMap<ValueId, Tensor>,
+    /// Outputs that forward nodes have to have as well.
+    pub saved: Saved,
+}
+
+impl Reversed {
+    pub(super) fn add(&mut self, mut emission: Emission) {
+        self.nodes.append(&mut emission.nodes);
+        self.value_info.append(&mut emission.value_info);
+        self.constants.append(&mut emission.constants);
+    }
+}
+
+/// Differentiates a graph. Every name that is added starts with `root`.
+///
+/// # Errors
+///
+/// All nodes at once whose gradient is not known.
+pub fn reverse(analysis: &Analysis, path: &Path, loss: ValueId, root: &str) -> Result<Reversed, Vec<Undifferentiable>> {
+    let graph = &analysis.graph;
+    let opset = analysis.model.opset();
+    let mut contributions: HashMap<ValueId, Vec<Cotangent>> = HashMap::new();
+    let mut reversed = Reversed::default();
+    let mut unknown = Vec::new();
+    let mut names = LayerNames::default();
+
+    let mut seed = Builder::new(opset, root, "grad", Vec::new());
+    let ty = analysis.types.get(loss).clone();
+    let one = seed.number(1.0, &Tensor { name: String::new(), ty: ty.clone() });
+    // A loss of one element may have axes.
+    let is_scalar = ty.dims.as_ref().is_some_and(Vec::is_empty);
+    contributions.insert(loss, vec![Cotangent { tensor: one, is_full: is_scalar }]);
+    reversed.add(seed.finish(&[], &[]));
+
+    for id in graph.topological_order().iter().rev().copied().filter(|id| path.passes(*id)) {
+        let outputs = graph.outputs_of(id);
+        if !outputs.iter().flatten().any(|v| contributions.contains_key(v)) {
+            continue;
+        }
+        let site = Site::new(analysis, path, id);
+        let Some(rule) = rule::rule(&site) else {
+            unknown.push(refusal(&site));
+            // What lies before it may be unknown as well: one message names all.
+            let inputs = graph.inputs_of(id).iter().enumerate().filter(|(slot, _)| site.needs_gradient(*slot));
+            for value in inputs.filter_map(|(_, v)| *v) {
+                contributions.entry(value).or_default();
+            }
+            continue;
+        };
+        let label = format!("grad/{}", names.name(graph, Some(id), ""));
+        let mut builder = Builder::new(opset, root, &label, Vec::new());
+        let mut cotangents = Vec::new();
+        for value in outputs {
+            let parts = value.and_then(|v| contributions.remove(&v)).unwrap_or_default();
+            cotangents.push(value.and_then(|v| total(&mut builder, analysis, v, parts)));
+        }
+        let mut adjoint = Adjoint {
+            site,
+            b: &mut builder,
+            cotangents,
+            saved: &mut reversed.saved,
+            prefix: format!("{root}{label}/"),
+            given: Vec::new(),
+        };
+        let is_known = unknown.is_empty();
+        let outcome = if is_known || adjoint.cotangents.iter().any(Option::is_some) {
+            is_reasonable(&site).and_then(|()| (rule.adjoint)(&mut adjoint))
+        } else {
+            Ok(())
+        };
+        let given = adjoint.given;
+        match outcome {
+            Ok(()) => {
+                for (slot, cotangent) in given {
+                    if let Some(value) = graph.input(id, slot).filter(|v| path.needs_gradient(*v)) {
+                        contributions.entry(value).or_default().push(cotangent);
+                    }
+                }
+                reversed.add(builder.finish(&[], &[]));
+            }
+            Err(Refusal(reason)) => unknown.push(Undifferentiable { node: graph.describe(id), reason }),
+        }
+        if !unknown.is_empty() {
+            for (slot, value) in graph.inputs_of(id).iter().enumerate() {
+                if let Some(value) = value.filter(|_| site.needs_gradient(slot)) {
+                    contributions.entry(value).or_default();
+                }
+            }
+        }
+    }
+    if !unknown.is_empty() {
+        unknown.reverse();
+        return Err(unknown);
+    }
+    for (role, _) in analysis.roles.iter().zip(&analysis.trained).filter(|(_, trained)| **trained) {
+        let Some(parts) = contributions.remove(&role.value) else { continue };
+        let label = format!("grad/{}", names.name(graph, None, graph.name(role.value)));
+        let mut builder = Builder::new(opset, root, &label, Vec::new());
+        if let Some(sum) = total(&mut builder, analysis, role.value, parts) {
+            let gradient = if sum.is_full {
+                sum.tensor
+            } else {
+                let like =
+                    Tensor { name: graph.name(role.value).to_owned(), ty: analysis.types.get(role.value).clone() };
+                builder.expand_like(&sum.tensor, &like)
+            };
+            reversed.gradients.insert(role.value, gradient);
+        }
+        reversed.add(builder.finish(&[], &[]));
+    }
+    Ok(reversed)
+}
+
+/// The sum of what a value's readers gave.
+fn total(b: &mut Builder, analysis: &Analysis, value: ValueId, parts: Vec<Cotangent>) -> Option<Cotangent> {
+    let ty = analysis.types.get(value);
+    let is_full = parts.iter().any(|p| p.is_full);
+    let tensor = match parts.as_slice() {
+        [] => return None,
+        [only] => only.tensor.clone(),
+        [first, second] => b.binary("Add", &first.tensor, &second.tensor),
+        many => {
+            let inputs: Vec<&Tensor> = many.iter().map(|p| &p.tensor).collect();
+            let dims = if is_full { ty.dims.clone() } else { None };
+            b.one("Sum", &inputs, Vec::new(), TensorType { elem: ty.elem, dims })
+        }
+    };
+    let tensor = if is_full { Tensor { ty: known(ty, &tensor.ty), ..tensor } } else { tensor };
+    Some(Cotangent { tensor, is_full })
+}
+
+/// The value's own type where more is known of it than of its gradient.
+fn known(value: &TensorType, gradient: &TensorType) -> TensorType {
+    let open =
+        |t: &TensorType| t.dims.as_ref().map_or(usize::MAX, |d| d.iter().filter(|d| **d == Dim::Unknown).count());
+    if open(value) <= open(gradient) { value.clone() } else { gradient.clone() }
+}
+
+fn refusal(site: &Site) -> Undifferentiable {
+    let op = site.node.op_type();
+    let reason = match site.node.domain() {
+        "" | "ai.onnx" => format!("there is no rule for {op}"),
+        domain => format!("there is no rule for {op} of {domain:?}"),
+    };
+    Undifferentiable { node: site.analysis.graph.describe(site.id), reason }
+}
+
+/// The nodes that have to make more outputs, with these.
+pub fn with_saved(analysis: &Analysis, saved: &Saved) -> Vec<(NodeId, NodeProto)> {
+    let mut changed: BTreeMap<NodeId, NodeProto> = BTreeMap::new();
+    for ((id, slot), name) in saved {
+        let node = changed.entry(*id).or_insert_with(|| analysis.graph.node(*id).clone());
+        if node.output.len() <= *slot {
+            node.output.resize(slot + 1, String::new());
+        }
+        node.output[*slot].clone_from(name);
+    }
+    changed.into_iter().collect()
+}

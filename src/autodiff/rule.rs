@@ -1,0 +1,83 @@
+//! Which rule differentiates which operator.
+
+use super::adjoint::Adjoint;
+use super::rules;
+use crate::graph::Attributes;
+use crate::lower::site::{Known, Site};
+use crate::onnx::NodeProto;
+
+/// How the gradient of one operator, or of a family, is taken.
+///
+/// Each rule's module has the equations. A rule is given the cotangents of a node's outputs and gives those of its inputs.
+pub struct Rule {
+    /// The operators, of ONNX's own domain.
+    pub ops: &'static [&'static str],
+    /// Writes the gradients.
+    pub adjoint: fn(&mut Adjoint<'_, '_>) -> Known<()>,
+}
+
+/// Every rule.
+const RULES: &[&[Rule]] = &[
+    rules::activation::RULES,
+    rules::arithmetic::RULES,
+    rules::choice::RULES,
+    rules::convolution::RULES,
+    rules::gather::RULES,
+    rules::layout::RULES,
+    rules::loss::RULES,
+    rules::normalization::RULES,
+    rules::pieces::RULES,
+    rules::pooling::RULES,
+    rules::product::RULES,
+    rules::recurrent::RULES,
+    rules::reduction::RULES,
+    rules::softmax::RULES,
+    rules::unary::RULES,
+];
+
+/// Every rule, one after another.
+pub fn all() -> impl Iterator<Item = &'static Rule> {
+    RULES.iter().copied().flatten()
+}
+
+/// The rule of a node's operator, if it knows this form of it.
+pub fn rule(site: &Site) -> Option<&'static Rule> {
+    if !matches!(site.node.domain(), "" | "ai.onnx") || !is_known_form(site) {
+        return None;
+    }
+    all().find(|rule| rule.ops.contains(&site.node.op_type()))
+}
+
+/// Whether the rule of the operator, if it has one, is for this form of it too.
+fn is_known_form(site: &Site) -> bool {
+    match site.node.op_type() {
+        "Pad" => matches!(site.node.string("mode"), None | Some("constant")),
+        "SoftmaxCrossEntropyLoss" => !site.gives_gradient(1),
+        _ => true,
+    }
+}
+
+/// Whether no gradient passes from an operator's output to this input: it is an integer's or a condition's, or the function is piecewise
+/// constant in it.
+pub fn stops(node: &NodeProto, slot: usize) -> bool {
+    match node.op_type() {
+        "Not" | "And" | "Or" | "Xor" | "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual" | "IsInf"
+        | "IsNaN" | "NonZero" | "Shape" | "Size" | "ConstantOfShape" | "Range" | "ArgMax" | "ArgMin" | "Sign"
+        | "Floor" | "Ceil" | "Round" | "RandomNormalLike" | "RandomUniformLike" | "Bernoulli" | "Multinomial"
+        | "EyeLike" | "BitShift" => true,
+        "Where" => slot == 0,
+        "OneHot" => slot < 2,
+        "Gather" | "GatherElements" | "GatherND" | "Reshape" | "Expand" | "Tile" | "TopK" | "Squeeze" | "Unsqueeze"
+        | "ReduceSum" | "ReduceMean" | "ReduceL1" | "ReduceL2" | "ReduceLogSum" | "ReduceLogSumExp" | "ReduceMax"
+        | "ReduceMin" | "ReduceProd" | "ReduceSumSquare" | "Split" | "Trilu" | "CumSum" | "Scatter"
+        | "ScatterElements" | "ScatterND" => slot == 1,
+        "Dropout" | "Slice" | "SoftmaxCrossEntropyLoss" | "NegativeLogLikelihoodLoss" => slot > 0,
+        "Pad" => slot != 0 && slot != 2,
+        "BatchNormalization" => slot > 2,
+        "Cast" => {
+            let to = node.attribute.iter().find(|a| a.name() == "to").and_then(|a| i32::try_from(a.i()).ok());
+            !crate::wire::is_float(to.unwrap_or_default())
+        }
+        _ => false,
+    }
+}

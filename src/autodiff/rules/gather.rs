@@ -1,0 +1,169 @@
+//! Gather and its kin: what was read goes back to where it was read from, and adds up where it was read more than once.
+
+use crate::autodiff::adjoint::Adjoint;
+use crate::autodiff::rule::Rule;
+use crate::autodiff::shape::{reshape_like, shape_of, zeros_like};
+use crate::graph::Attributes;
+use crate::graph::types::{Dim, TensorType};
+use crate::lower::builder::{Builder, Extent};
+use crate::lower::site::{Known, Refusal, axis, rank};
+use crate::regularizer::emit::{Elem, Tensor, int, string};
+
+/// Rules of this module.
+pub const RULES: &[Rule] = &[
+    Rule { ops: &["Gather"], adjoint: gather },
+    Rule { ops: &["GatherElements"], adjoint: gather_elements },
+    Rule { ops: &["GatherND"], adjoint: gather_nd },
+    Rule { ops: &["ScatterElements", "Scatter"], adjoint: |a| scatter(a, "ScatterElements", "GatherElements") },
+    Rule { ops: &["ScatterND"], adjoint: |a| scatter(a, "ScatterND", "GatherND") },
+    // The values go back to where they stood.
+    Rule {
+        ops: &["TopK"],
+        adjoint: |a| {
+            let (g, x) = (a.g(0)?, a.x(0)?);
+            let at = axis(a.site.int("axis", -1), rank(&x)?)?;
+            let (indices, zeros) = (a.y(1), zeros_like(a.b, &x));
+            let attributes = vec![int("axis", at as i64)];
+            let dx = a.b.one("ScatterElements", &[&zeros, &indices, &g], attributes, x.ty);
+            a.give(0, dx);
+            Ok(())
+        },
+    },
+];
+
+/// `zeros` with `updates` added at `indices` along an axis.
+fn scatter_add(b: &mut Builder, zeros: &Tensor, indices: &Tensor, updates: &Tensor, axis: usize) -> Known<Tensor> {
+    if b.opset() < 16 {
+        return Err(Refusal(
+            "adding up what was read more than once needs operator set 16 (ScatterElements with a reduction)".into(),
+        ));
+    }
+    let attributes = vec![int("axis", axis as i64), string("reduction", "add")];
+    Ok(b.one("ScatterElements", &[zeros, indices, updates], attributes, zeros.ty.clone()))
+}
+
+/// y = x[…, indices, …] along an axis.
+fn gather(a: &mut Adjoint<'_, '_>) -> Known<()> {
+    let (g, x, indices) = (a.g(0)?, a.x(0)?, a.x(1)?);
+    let (rank_x, rank_i) = (rank(&x)?, rank(&indices)?);
+    let at = axis(a.site.int("axis", 0), rank_x)?;
+    let length = x.ty.dims.as_ref().and_then(|d| d.get(at)).and_then(Dim::known);
+    // A constant position is read once: zeros around it.
+    let position = a.site.integers(1).and_then(|p| if let [p] = p[..] { Some(p) } else { None });
+    if let (Some(length), Some(position)) = (length, position) {
+        let length = i64::try_from(length).map_err(|_| Refusal("its axis is too long".into()))?;
+        let position = if position < 0 { position + length } else { position };
+        let g = if rank_i == 0 { a.b.unsqueeze(&g, &[at]) } else { g };
+        // Of an index of several axes, all have extent 1.
+        let g = if rank_i > 1 {
+            let kept: Vec<Extent> =
+                (0..rank_x).map(|i| if i == at { Extent::Fixed(1) } else { (&x, i).into() }).collect();
+            a.b.reshape(&g, &kept)
+        } else {
+            g
+        };
+        let mut pads = vec![0; 2 * rank_x];
+        (pads[at], pads[rank_x + at]) = (position, length - 1 - position);
+        let dx = a.b.pad(&g, &pads, None);
+        a.give(0, Tensor { ty: x.ty, ..dx });
+        return Ok(());
+    }
+    if let Some(length) = length.filter(|_| a.b.opset() < 16) {
+        return by_product(a, &g, &x, &indices, at, length);
+    }
+    // Indices in the shape of what was read, which is [before, index, after] with one index axis.
+    let flat: Vec<Extent> = (0..rank_x).map(|i| if i == at { Extent::Fixed(-1) } else { (&x, i).into() }).collect();
+    let rows = a.b.reshape(&g, &flat);
+    let mut column = vec![Extent::Fixed(1); rank_x];
+    column[at] = Extent::Fixed(-1);
+    let indices = a.b.reshape(&indices, &column);
+    let whole = shape_of(a.b, &rows);
+    let ty = TensorType { elem: indices.ty.elem, dims: rows.ty.dims.clone() };
+    let spread = a.b.one("Expand", &[&indices, &whole], Vec::new(), ty);
+    let zeros = zeros_like(a.b, &x);
+    let dx = scatter_add(a.b, &zeros, &spread, &rows, at)?;
+    a.give(0, dx);
+    Ok(())
+}
+
+/// The same before operator set 16: [positions = index]ᵀ·g, a product of matrices.
+fn by_product(a: &mut Adjoint<'_, '_>, g: &Tensor, x: &Tensor, indices: &Tensor, at: usize, length: u64) -> Known<()> {
+    if at != 0 {
+        return Err(Refusal(
+            "it reads along an axis that is not the first, and its gradient needs operator set 16".into(),
+        ));
+    }
+    let rest = x.ty.dims.iter().flatten().skip(1).map(|d| d.known().and_then(|n| i64::try_from(n).ok()));
+    let width = rest
+        .product::<Option<i64>>()
+        .ok_or("its rows are of a length that only the running graph knows, and its gradient needs operator set 16")?;
+    let positions: Vec<i64> = (0..i64::try_from(length).unwrap_or_default()).collect();
+    let all = a.b.integers(&positions);
+    let column = a.b.reshape(indices, &[Extent::Fixed(-1), Extent::Fixed(1)]);
+    let column = a.b.cast(&column, Elem::I64.onnx());
+    let zero = a.b.integers(&[0]);
+    let is_negative = a.b.compare("Less", &column, &zero);
+    let count = a.b.integers(&[positions.len() as i64]);
+    let wrapped = a.b.binary("Add", &column, &count);
+    let column = a.b.choose(&is_negative, &wrapped, &column);
+    let hits = a.b.compare("Equal", &column, &all);
+    let hits = a.b.indicator(&hits, g);
+    let turned = a.b.transpose(&hits, &[1, 0]);
+    let rows = a.b.reshape(g, &[Extent::Fixed(-1), Extent::Fixed(width)]);
+    let sums = a.b.matmul(&turned, &rows);
+    let dx = reshape_like(a.b, &sums, x);
+    a.give(0, dx);
+    Ok(())
+}
+
+/// yᵢ = x[…, indexᵢ, …]: the elements go back.
+fn gather_elements(a: &mut Adjoint<'_, '_>) -> Known<()> {
+    let (g, x, indices) = (a.g(0)?, a.x(0)?, a.x(1)?);
+    let at = axis(a.site.int("axis", 0), rank(&x)?)?;
+    let zeros = zeros_like(a.b, &x);
+    let dx = scatter_add(a.b, &zeros, &indices, &g, at)?;
+    a.give(0, dx);
+    Ok(())
+}
+
+/// Slices of x by tuples of positions.
+fn gather_nd(a: &mut Adjoint<'_, '_>) -> Known<()> {
+    if a.site.int("batch_dims", 0) != 0 {
+        return Err(Refusal("it has batch axes (batch_dims), and the gradient of that is not known yet".into()));
+    }
+    if a.b.opset() < 16 {
+        return Err(Refusal(
+            "adding up what was read more than once needs operator set 16 (ScatterND with a reduction)".into(),
+        ));
+    }
+    let (g, x, indices) = (a.g(0)?, a.x(0)?, a.x(1)?);
+    let zeros = zeros_like(a.b, &x);
+    let dx = a.b.one("ScatterND", &[&zeros, &indices, &g], vec![string("reduction", "add")], x.ty);
+    a.give(0, dx);
+    Ok(())
+}
+
+/// y is x with updates written, or added, at positions: ∂updates is what stands there in g, and ∂x is g, with zeros there where they were
+/// written.
+fn scatter(a: &mut Adjoint<'_, '_>, write: &str, read: &str) -> Known<()> {
+    let reduction = a.site.node.string("reduction").unwrap_or("none").to_owned();
+    if !matches!(reduction.as_str(), "none" | "add") {
+        return Err(Refusal(format!("its reduction is {reduction:?}, and gradients are known for none and add")));
+    }
+    let (g, indices, updates) = (a.g(0)?, a.x(1)?, a.x(2)?);
+    let along = if write == "ScatterND" { Vec::new() } else { vec![int("axis", a.site.int("axis", 0))] };
+    if a.wants(0) {
+        let dx = if reduction == "add" {
+            g.clone()
+        } else {
+            let zeros = zeros_like(a.b, &updates);
+            a.b.one(write, &[&g, &indices, &zeros], along.clone(), g.ty.clone())
+        };
+        a.give(0, dx);
+    }
+    if a.wants(2) {
+        let du = a.b.one(read, &[&g, &indices], along, updates.ty);
+        a.give(2, du);
+    }
+    Ok(())
+}

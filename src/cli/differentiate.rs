@@ -1,0 +1,115 @@
+//! `per-inject differentiate MODEL -o STEP`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use per_inject::autodiff::{Optimizer, Options, differentiate};
+use per_inject::wire::Model;
+
+use super::args::{ExternalArg, yes_or_no};
+use super::deliver::deliver;
+use super::failure::Failure;
+use super::render;
+
+/// What the command takes.
+#[derive(Debug, Args)]
+pub struct DifferentiateArgs {
+    /// The forward graph with its loss, an ONNX file; - reads standard input
+    pub model: PathBuf,
+    /// Where to write the step graph; - is standard output
+    #[arg(short, long, value_name = "OUT", env = "PER_INJECT_OUTPUT")]
+    pub output: PathBuf,
+    /// How parameters change; none makes gradients outputs
+    #[arg(long, value_enum, default_value = "none", env = "PER_INJECT_OPTIMIZER")]
+    pub optimizer: OptimizerArg,
+    /// μ of momentum and nesterov
+    #[arg(long, value_name = "μ", default_value_t = 0.9, env = "PER_INJECT_MOMENTUM")]
+    pub momentum: f64,
+    /// Weight decay λ: added to the gradient, with adamw decoupled from it
+    #[arg(long, value_name = "λ", default_value_t = 0.0, env = "PER_INJECT_WEIGHT_DECAY")]
+    pub weight_decay: f64,
+    /// β₁ of adam and adamw
+    #[arg(long, value_name = "β₁", default_value_t = 0.9, env = "PER_INJECT_BETA1")]
+    pub beta1: f64,
+    /// β₂ of adam and adamw
+    #[arg(long, value_name = "β₂", default_value_t = 0.999, env = "PER_INJECT_BETA2")]
+    pub beta2: f64,
+    /// α of rmsprop
+    #[arg(long, value_name = "α", default_value_t = 0.99, env = "PER_INJECT_ALPHA")]
+    pub alpha: f64,
+    /// ε of adam, adamw and rmsprop
+    #[arg(long, value_name = "ε", default_value_t = 1e-8, env = "PER_INJECT_EPSILON")]
+    pub epsilon: f64,
+    /// Which output is the loss, where several could be
+    #[arg(long, value_name = "NAME", env = "PER_INJECT_LOSS")]
+    pub loss: Option<String>,
+    /// Initializers that are trained whatever their role
+    #[arg(long, value_name = "SELECTOR", env = "PER_INJECT_WRT")]
+    pub wrt: Option<String>,
+    /// Initializers that are not trained whatever their role
+    #[arg(long, value_name = "SELECTOR", env = "PER_INJECT_FREEZE")]
+    pub freeze: Option<String>,
+    /// What happens to external data when OUT is in another folder
+    #[arg(long, value_enum, default_value = "copy", env = "PER_INJECT_EXTERNAL")]
+    pub external: ExternalArg,
+    /// Print the report as JSON
+    #[arg(long, env = "PER_INJECT_JSON", value_parser = yes_or_no())]
+    pub json: bool,
+    /// Flush to disk before the rename, also above 64 MB
+    #[arg(long, env = "PER_INJECT_SYNC", value_parser = yes_or_no())]
+    pub sync: bool,
+}
+
+/// An optimiser's name.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum OptimizerArg {
+    None,
+    Sgd,
+    Momentum,
+    Nesterov,
+    Adam,
+    Adamw,
+    Rmsprop,
+}
+
+impl DifferentiateArgs {
+    fn optimizer(&self) -> Optimizer {
+        let (decay, epsilon, betas) = (self.weight_decay, self.epsilon, [self.beta1, self.beta2]);
+        let momentum = |nesterov| Optimizer::Momentum { momentum: self.momentum, decay, nesterov };
+        let adam = |is_decoupled| Optimizer::Adam { betas, epsilon, decay, is_decoupled };
+        match self.optimizer {
+            OptimizerArg::None => Optimizer::None,
+            OptimizerArg::Sgd => Optimizer::Sgd { decay },
+            OptimizerArg::Momentum => momentum(false),
+            OptimizerArg::Nesterov => momentum(true),
+            OptimizerArg::Adam => adam(false),
+            OptimizerArg::Adamw => adam(true),
+            OptimizerArg::Rmsprop => Optimizer::RmsProp { alpha: self.alpha, epsilon, decay },
+        }
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &DifferentiateArgs) -> Result<(), Failure> {
+    let model = Model::open(&args.model)?;
+    let options = Options {
+        loss: args.loss.clone(),
+        wrt: args.wrt.clone(),
+        freeze: args.freeze.clone(),
+        optimizer: args.optimizer(),
+    };
+    let step = differentiate(&model, &options)?;
+    let remarks = deliver(&model, &step.patch, &args.output, args.external.into(), args.sync)?;
+    // The process ends here: freeing a large graph piece by piece would only take time.
+    std::mem::forget((model, step.patch));
+    let text = if args.json {
+        serde_json::to_string_pretty(&step.report).unwrap_or_default() + "\n"
+    } else {
+        render::differentiated(&step.report, &args.output, &remarks)
+    };
+    if args.output.as_os_str() == "-" {
+        eprint!("{text}");
+        return Ok(());
+    }
+    render::print(&text)
+}

@@ -1,0 +1,182 @@
+"""Step graphs of `differentiate` on stock ONNX Runtime, against PyTorch's float64 gradients."""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import models
+import taps
+from command import per_inject
+from lowering import differences
+from lowering_cases import CASES
+from test_reference_values import ACTIVATION, LOSS_TOLERANCE, VIEWS
+
+# Over the largest entry of each parameter's gradient; single precision in sums of up to 16,000 terms, 20 layers deep.
+TOLERANCE = 1e-4
+
+
+def differentiated(model, *options) -> bytes:
+    """The step graph, checked by onnx, strict shape inference included."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "model.onnx"), Path(folder, "step.onnx")
+        source.write_bytes(model if isinstance(model, bytes) else Path(model).read_bytes())
+        per_inject("differentiate", source, "-o", target, *options)
+        onnx.checker.check_model(str(target), full_check=True)
+        onnx.shape_inference.infer_shapes(onnx.load(target), strict_mode=True, data_prop=True)
+        restored = Path(folder, "restored.onnx")
+        per_inject("strip", target, "-o", restored)
+        assert restored.read_bytes() == source.read_bytes()
+        return target.read_bytes()
+
+
+def gradients(session, step: bytes, feeds: dict) -> tuple[float, dict]:
+    run = session(step)
+    names = [output.name for output in run.get_outputs()]
+    values = dict(zip(names, run.run(None, feeds)))
+    suffix = "_grad"
+    return float(values["loss"]), {n.removesuffix(suffix): v for n, v in values.items() if n.endswith(suffix)}
+
+
+@pytest.mark.parametrize("kind", models.KINDS)
+@pytest.mark.parametrize("name", models.NAMES)
+def test_loss_and_gradients_are_those_of_pytorch(reference, inject, session, name, kind):
+    model = reference(name)
+    expected = model.gradients(kind)
+    source = model.path
+    if kind != "vanilla":
+        options = ["--layers", ACTIVATION[model.family], "--view", VIEWS[kind], "--estimator", "exact", "--coef", expected.coef]
+        source = inject(model.path, *options).data
+    loss, found = gradients(session, differentiated(source), model.feeds)
+    assert loss == pytest.approx(expected.loss, rel=LOSS_TOLERANCE)
+    held = {n: g for n, g in found.items() if n in model.trainable}
+    errors = model.errors(held, kind)
+    assert max(errors.values()) <= TOLERANCE, errors
+
+
+# One operator at a time, each against central differences in float64, with the tolerance of test_lowering_operators.py.
+OPERATOR_TOLERANCE = 2e-4
+
+EACH = [pytest.param(case, is_open, id=f"{case.name}{'-open' if is_open else ''}") for case in CASES for is_open in (False, True)]
+
+# What is refused, with words of the reason.
+REFUSED = {
+    "Conv-9": "MaxPool): its windows overlap",
+    "Conv-10": "MaxPool): its windows overlap",
+    "Conv-11": "MaxPool): its windows overlap",
+    "ReduceProd-13-all-keep0-open": "the number of its factors is known only to the running graph",
+    "Resize-nearest-sizes-open": "dimension 0 of \"h\" is known only to the running graph",
+    "Resize-linear-corners-open": "dimension 0 of \"h\" is known only to the running graph",
+}
+
+
+def refusal(case, is_open) -> str | None:
+    name = f"{case.name}{'-open' if is_open else ''}"
+    if case.opset < 9:
+        return f"the model imports operator set {case.opset}"
+    if name in REFUSED:
+        return REFUSED[name]
+    # The shape of the operator's output is unknown there, and ReduceSum has axes known to the running graph from 13 on.
+    return "is broadcast is known only to the running graph" if is_open and case.opset < 13 and case.name not in KNOWN_SHAPE else None
+
+
+# Of these even an open model says what shape the output has.
+KNOWN_SHAPE = {"SoftmaxCrossEntropyLoss-12"}
+
+
+@pytest.mark.parametrize("case, is_open", EACH)
+def test_an_operators_gradient_is_that_of_float64_differences(tmp_path, session, case, is_open):
+    model, options = case.model(is_open), ["--loss", "loss", "--wrt", "re:^p"]
+    source = tmp_path / "source.onnx"
+    source.write_bytes(model.SerializeToString())
+    if reason := refusal(case, is_open):
+        result = per_inject("differentiate", source, "-o", tmp_path / "step.onnx", *options, check=False)
+        assert reason in taps.refusal(result)
+        return
+    _, found = gradients(session, differentiated(source, *options), case.all_feeds())
+    expected = differences(model, case.all_feeds())
+    assert expected, "the case trains nothing"
+    floor = 1e-3 * max(np.abs(gradient).max() for gradient in expected.values())
+    for name, gradient in expected.items():
+        if name not in found:
+            assert np.abs(gradient).max() == 0
+            continue
+        assert found[name].shape == gradient.shape
+        error = np.abs(found[name] - gradient).max() / max(np.abs(gradient).max(), floor)
+        assert error <= OPERATOR_TOLERANCE, f"{name}: {error:.1e}"
+
+
+# One step of each optimiser is written down here once more, in float64; formulas as PyTorch documents them.
+def _sgd(p, g, state, t, lr):
+    return p - lr * (g + 0.01 * p), state
+
+
+def _momentum(p, g, state, t, lr, nesterov=False):
+    g = g + 0.01 * p
+    m = 0.9 * state.get("momentum", 0) + g
+    return p - lr * (g + 0.9 * m if nesterov else m), {"momentum": m}
+
+
+def _adam(p, g, state, t, lr, decoupled=False):
+    g, p = (g, p * (1 - lr * 0.01)) if decoupled else (g + 0.01 * p, p)
+    m = 0.9 * state.get("mean", 0) + 0.1 * g
+    v = 0.999 * state.get("square", 0) + 0.001 * g**2
+    return p - lr * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8), {"mean": m, "square": v}
+
+
+def _rmsprop(p, g, state, t, lr):
+    g = g + 0.01 * p
+    v = 0.99 * state.get("square", 0) + 0.01 * g**2
+    return p - lr * g / (np.sqrt(v) + 1e-8), {"square": v}
+
+
+OPTIMIZERS = {
+    "sgd": _sgd,
+    "momentum": _momentum,
+    "nesterov": lambda *a: _momentum(*a, nesterov=True),
+    "adam": _adam,
+    "adamw": lambda *a: _adam(*a, decoupled=True),
+    "rmsprop": _rmsprop,
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_fifty_steps_are_those_of_the_formulas_in_float64(session, optimizer):
+    # Gradients do not depend on the parameters' history here: loss = Σ w·(p − a)² has them in closed form.
+    rng = np.random.default_rng(5)
+    p, a, w = rng.normal(size=(3, 4, 5))
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]> g (float[4,5] a, float[4,5] w) => (float loss) <float[4,5] p = {0}> {
+             d = Sub(p, a) s = Mul(d, d) m = Mul(s, w) loss = ReduceSum<keepdims = 0>(m) }""".replace("float[4,5] p = {0}", "float[4,5] p = {" + ",".join(["0"] * 20) + "}")
+    )
+    step = session(differentiated(model.SerializeToString(), "--wrt", "p", "--optimizer", optimizer, "--weight-decay", "0.01"))
+    names = [output.name for output in step.get_outputs()]
+    fed = {i.name for i in step.get_inputs()}
+    assert "p" in {i.name for i in step.get_overridable_initializers()}
+    values = {"p": p.astype(np.float32), **{n: np.zeros((4, 5), np.float32) for n in fed if n.startswith("p_")}}
+    expected, state = p.astype(np.float32).astype(np.float64), {}
+    a, w, lr = a.astype(np.float32), np.abs(w).astype(np.float32) + 0.1, 0.05
+    for t in range(1, 51):
+        feeds = {"a": a, "w": w, "learning_rate": np.array(lr, np.float32), **values}
+        if "step" in fed:
+            feeds["step"] = np.array(t - 1)
+        outputs = dict(zip(names, step.run(None, feeds)))
+        values = {name: outputs[f"{name}_next"] for name in values}
+        gradient = 2 * w.astype(np.float64) * (expected - a)
+        expected, state = OPTIMIZERS[optimizer](expected, gradient, state, t, lr)
+    # float32 against float64 over 50 steps, over the largest entry.
+    assert np.abs(values["p"] - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_the_example_drives_a_step_graph(tmp_path, reference):
+    model, step = reference("mlp_relu.ts17"), tmp_path / "step.onnx"
+    for optimizer in ("momentum", "adam"):
+        step.write_bytes(differentiated(model.path, "--optimizer", optimizer))
+        command = [sys.executable, models.ROOT / "examples/drive_step.py", step, models.MODELS / "mlp_relu.inputs.npz"]
+        lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+        losses = [float(line.split()[-1]) for line in lines]
+        assert len(losses) == 20 and losses[-1] < 0.5 * losses[0]

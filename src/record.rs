@@ -12,6 +12,9 @@ pub const ROOT: &str = "per_inject/";
 /// Metadata key of the first injection; the second has `per_inject.2`, and so on.
 pub const KEY: &str = "per_inject";
 
+/// The first argument in the record of a differentiation.
+pub const DIFFERENTIATE: &str = "differentiate";
+
 /// Version of the record's layout.
 pub const VERSION: u32 = 1;
 
@@ -168,6 +171,11 @@ pub struct RecordedLayer {
 }
 
 impl Record {
+    /// Whether it was a differentiation: what was added is a backward pass.
+    pub fn is_step(&self) -> bool {
+        self.arguments.first().is_some_and(|first| first == DIFFERENTIATE)
+    }
+
     /// The metadata key of injection number `n`, counted from 1.
     pub fn key(n: usize) -> String {
         if n == 1 { KEY.to_owned() } else { format!("{KEY}.{n}") }

@@ -353,7 +353,7 @@ impl Draft<'_> {
         let record = Record {
             record: record::VERSION,
             version: env!("CARGO_PKG_VERSION").into(),
-            arguments: vec!["differentiate".into(), format!("--optimizer={}", report.optimizer)],
+            arguments: vec![record::DIFFERENTIATE.into(), format!("--optimizer={}", report.optimizer)],
             root: self.root.into(),
             original: Original { structure: structure_digest(model), size: model.file.bytes.len() as u64 },
             task_loss: None,

@@ -243,10 +243,8 @@ pub fn stripped(peeled: &[Record], output: &Path, verified: bool, remarks: &[Str
     for record in peeled {
         let (layers, added) = (record.layers.len(), record.added);
         let (nodes, initializers, arguments) = (added.nodes, added.initializers, record.arguments.join(" "));
-        sentence(
-            &mut out,
-            &format!("Took out {layers} layer(s), {nodes} nodes and {initializers} initializers ({arguments})."),
-        );
+        let what = if record.is_step() { "a backward pass".into() } else { format!("{layers} layer(s)") };
+        sentence(&mut out, &format!("Took out {what}, {nodes} nodes and {initializers} initializers ({arguments})."));
     }
     let verdict = if verified {
         "The structure is the original's, byte for byte; weights are as they were in the injected file."

@@ -135,6 +135,14 @@ fn assign(diff: &mut Diff, injections: &[Injection], side: FoldSide) {
     drop_unused(diff);
 }
 
+/// The lists of declared values.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum List {
+    Inputs,
+    Outputs,
+    ValueInfo,
+}
+
 fn assign_in(graph: &mut GraphDiff, injections: &[Injection], is_added: bool, folds: &mut [Fold]) {
     let of_name = |name: &str| injections.iter().find_map(|i| i.of_name(name));
     let (here, there) = match is_added {
@@ -193,11 +201,22 @@ fn assign_in(graph: &mut GraphDiff, injections: &[Injection], is_added: bool, fo
         let of = |i: &&Injection| i.record.outputs.iter().any(|o| o == name) || in_steps(i);
         injections.iter().find(of).map(|i| i.sum)
     };
-    for (values, is_output) in [(&mut graph.inputs, false), (&mut graph.outputs, true), (&mut graph.value_info, false)]
-    {
+    // A step graph has inputs under the parameters' own names.
+    let of_step = injections.iter().find(|i| i.record.is_step()).map(|i| i.sum);
+    let lists = [
+        (&mut graph.inputs, List::Inputs),
+        (&mut graph.outputs, List::Outputs),
+        (&mut graph.value_info, List::ValueInfo),
+    ];
+    for (values, list) in lists {
+        let is_output = list == List::Outputs;
         let ValuesDiff { added, removed, changed, .. } = values;
         for value in if is_added { added } else { removed } {
-            value.fold = of_name(&value.name).or_else(|| if is_output { exposed(&value.name) } else { None });
+            value.fold = of_name(&value.name).or_else(|| match list {
+                List::Inputs => of_step,
+                List::Outputs => exposed(&value.name),
+                List::ValueInfo => None,
+            });
         }
         for change in changed {
             let name = if is_added { &change.b.name } else { &change.a.name };
@@ -232,6 +251,7 @@ fn titles(injections: &[Injection], folds: &mut [Fold]) {
             injection.losses().map(|l| format!("{:?} = task loss (now {:?}) + λ·ΣPER", l.from, l.to)).collect();
         let what = match (losses.is_empty(), record.gradients.len()) {
             (false, _) => losses.join(", "),
+            (true, 0) if record.is_step() => "the backward pass and the step".into(),
             (true, 0) => "the sum of the terms and what they share".into(),
             (true, n) => format!("λ·∂PER/∂h in {n} gradients"),
         };

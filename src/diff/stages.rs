@@ -35,7 +35,7 @@ use super::polish::polish;
 use super::side::{Side, Source};
 
 /// Sweeps of one strictness.
-const MOST_SWEEPS: usize = 8;
+const MOST_SWEEPS: usize = 24;
 
 /// Edits of an alignment; its time and memory grow with their square.
 const MOST_EDITS: usize = 700;
@@ -202,11 +202,14 @@ fn settle(pairs: &mut Pairs, outputs: &Outputs, la: &[u64], lb: &[u64]) {
         let (both_a, both_b) = (both(&ca.up, &ca.down), both(&cb.up, &cb.down));
         let mut found = pairs.join_unique(&both_a, &both_b, &table.free, |_, _, _| true);
         // One colour and a like surrounding on the other side: near an edit of a chain of twins, one colour alone is that of a neighbour.
+        // What one of these finds can forbid what the next one would, so they take turns.
         for radius in [2, 1] {
-            if found == 0 || radius == 2 {
-                let (ua, ub) = table.on_both(pairs, outputs, la, lb, |s, p| around(s, p, Way::Up, radius));
+            if found == 0 {
                 let (da, db) = table.on_both(pairs, outputs, la, lb, |s, p| around(s, p, Way::Down, radius));
                 found += pairs.join_unique(&both(&ca.up, &da), &both(&cb.up, &db), &table.free, |_, _, _| true);
+            }
+            if found == 0 {
+                let (ua, ub) = table.on_both(pairs, outputs, la, lb, |s, p| around(s, p, Way::Up, radius));
                 found += pairs.join_unique(&both(&ca.down, &ua), &both(&cb.down, &ub), &table.free, |_, _, _| true);
             }
         }
@@ -214,6 +217,8 @@ fn settle(pairs: &mut Pairs, outputs: &Outputs, la: &[u64], lb: &[u64]) {
             found += pairs.join_unique(&ca.up, &cb.up, &table.free, |p, x, y| {
                 p.a.is_node(x) && ca.up_grounded[x as usize] && cb.up_grounded[y as usize]
             });
+        }
+        if found == 0 {
             found += pairs.join_unique(&ca.down, &cb.down, &table.free, |_, x, y| {
                 ca.down_grounded[x as usize] && cb.down_grounded[y as usize]
             });
@@ -463,6 +468,7 @@ fn left_sources(pairs: &mut Pairs) {
         let x = (a.nodes() + i) as u32;
         if pairs.in_b(x).is_none()
             && let Some(y) = b.names.get(name).filter(|y| !b.is_node(y.vertex))
+            && a.labels.full[x as usize] == b.labels.full[y.vertex as usize]
         {
             pairs.join(x, y.vertex);
         }

@@ -51,6 +51,8 @@ Examples:
 pub enum Command {
     /// Show what can be tapped, what the loss is, what kind of graph it is, and what would train wrongly
     Inspect(InspectArgs),
+    /// Show what differs between two models: nodes by structure, names second
+    Diff(DiffArgs),
     /// Take an injected regulariser out again
     Strip(StripArgs),
     /// Print a completion script for a shell
@@ -185,6 +187,68 @@ pub struct InspectArgs {
     /// Initializers that are not trained (a selector over names)
     #[arg(long, value_name = "SELECTOR", env = "PER_INJECT_FREEZE")]
     pub freeze: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = DIFF_AFTER_HELP)]
+pub struct DiffArgs {
+    /// The model before and the model after, ONNX files; one of them may be - for standard input
+    #[arg(value_names = ["A", "B"], required = true, num_args = 2..=9)]
+    pub models: Vec<PathBuf>,
+    /// How to show it
+    #[arg(long, value_enum, default_value = "text", env = "PER_INJECT_FORMAT")]
+    pub format: FormatArg,
+    /// Write it there instead of to standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Exit with 1 when the models differ, 2 when they could not be compared
+    #[arg(long, env = "PER_INJECT_EXIT_CODE", value_parser = yes_or_no())]
+    pub exit_code: bool,
+    /// Leave out names, docs (doc strings, metadata, producer), declared shapes, or the elements of weights
+    #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', env = "PER_INJECT_IGNORE")]
+    pub ignore: Vec<IgnoreArg>,
+    /// Open what per-inject added, instead of one line for each layer
+    #[arg(long, env = "PER_INJECT_EXPAND", value_parser = yes_or_no())]
+    pub expand: bool,
+    /// dot: draw the whole graph, not only the neighbourhood of the changes
+    #[arg(long, env = "PER_INJECT_FULL", value_parser = yes_or_no())]
+    pub full: bool,
+    /// Colours; auto means on a terminal, unless NO_COLOR is set
+    #[arg(long, value_enum, default_value = "auto", env = "PER_INJECT_COLOR")]
+    pub color: ColorArg,
+}
+
+const DIFF_AFTER_HELP: &str = "\
+With git, whose seven arguments it understands:
+  echo '*.onnx diff=onnx' >> .gitattributes
+  git config diff.onnx.command 'per-inject diff'
+  git config diff.onnx.textconv 'per-inject inspect'    (git log -p and git show want this one)";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FormatArg {
+    /// A summary and hunks, for people
+    Text,
+    /// schemas/diff.schema.json
+    Json,
+    /// A picture for Graphviz
+    Dot,
+    /// A page for a browser
+    Html,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum IgnoreArg {
+    Names,
+    Docs,
+    Shapes,
+    Weights,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ColorArg {
+    Auto,
+    Always,
+    Never,
 }
 
 #[derive(Debug, Args)]

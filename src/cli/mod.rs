@@ -2,7 +2,10 @@
 
 mod args;
 mod deliver;
+mod diff;
+mod difference;
 mod failure;
+mod hunks;
 mod inject;
 mod inspect;
 mod render;
@@ -57,6 +60,7 @@ pub fn run() -> ExitCode {
     let result = match cli.command {
         None => inject::run(&cli.inject),
         Some(Command::Inspect(args)) => inspect::run(&args).map_err(|f| f.of_file(&args.model)),
+        Some(Command::Diff(args)) => return diff::run(&args),
         Some(Command::Strip(args)) => strip::run(&args).map_err(|f| f.of_file(&args.model)),
         Some(Command::Completions { shell }) => {
             // Into memory first: clap panics where nobody reads on.

@@ -14,6 +14,23 @@ pub fn visible(name: &str) -> String {
     shortened(name.chars().map(harmless), LONGEST_WORD)
 }
 
+/// A name from the model in so many characters at most.
+pub fn short(name: &str, longest: usize) -> String {
+    let name: String = name.chars().take(4 * longest + 1).map(harmless).collect::<String>();
+    let length = name.chars().count();
+    if length <= longest {
+        return name;
+    }
+    let (head, tail) = (longest / 2, longest - longest / 2 - 1);
+    name.chars().take(head).chain(['…']).chain(name.chars().skip(length - tail)).collect()
+}
+
+/// The beginning of a line that is too long for [`COLUMNS`].
+pub fn cut(line: &str) -> String {
+    let is_long = line.chars().nth(COLUMNS).is_some();
+    if is_long { line.chars().take(COLUMNS - 1).chain(['…']).collect() } else { line.to_owned() }
+}
+
 /// A sentence that may hold names from the model: harmless, with overlong words shortened so that the rest can be read.
 pub fn legible(sentence: &str) -> String {
     let words: Vec<String> = sentence.split(' ').map(visible).collect();

@@ -8,7 +8,7 @@ mod constant;
 mod error;
 pub mod infer;
 pub mod kind;
-mod lists;
+pub(crate) mod lists;
 pub mod reach;
 pub mod role;
 mod scope;
@@ -26,6 +26,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 pub use constant::{Attributes, tensor_elements};
 pub use error::{GraphError, describe_node};
 use lists::Lists;
+pub(crate) use scope::captures_of;
 pub use scope::{bodies, bodies_mut};
 
 use crate::onnx::NodeProto;

@@ -1,0 +1,103 @@
+//! `per-inject diff A B`, and the same as git calls it.
+
+use std::fs;
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use per_inject::diff::{Diff, DotOptions, Ignore, Options, diff, dot};
+use per_inject::wire::{Model, WireError};
+
+use super::args::{ColorArg, DiffArgs, FormatArg, IgnoreArg};
+use super::difference;
+use super::failure::Failure;
+use super::render;
+use super::text::escaped;
+
+/// A model without anything: field 7, the graph, of no bytes. What git calls `/dev/null`.
+const NOTHING: &[u8] = &[7 << 3 | 2, 0];
+
+pub fn run(args: &DiffArgs) -> ExitCode {
+    match compare(args) {
+        Ok(is_equal) if args.exit_code => ExitCode::from(u8::from(!is_equal)),
+        Ok(_) => ExitCode::SUCCESS,
+        Err(failure) if args.exit_code && !matches!(failure, Failure::BrokenPipe) => {
+            failure.report();
+            ExitCode::from(2)
+        }
+        Err(failure) => failure.report(),
+    }
+}
+
+/// Compares and shows; whether nothing differs.
+fn compare(args: &DiffArgs) -> Result<bool, Failure> {
+    let [a, b] = &files(&args.models)?;
+    let options = Options { ignore: ignored(&args.ignore) };
+    let (a, b) = (open(a)?, open(b)?);
+    let found = diff(&a, &b, &options)?;
+    let shown = show(args, &a, &b, &found)?;
+    match args.output.as_deref().filter(|o| o.as_os_str() != "-") {
+        Some(path) => write(path, &shown)?,
+        None => render::print(&shown)?,
+    }
+    let is_equal = found.equal;
+    // The process ends here: freeing two large graphs piece by piece would only take time.
+    std::mem::forget((a, b, found));
+    Ok(is_equal)
+}
+
+fn show(args: &DiffArgs, a: &Model, b: &Model, found: &Diff) -> Result<String, Failure> {
+    let is_coloured = match args.color {
+        ColorArg::Always => true,
+        ColorArg::Never => false,
+        ColorArg::Auto => {
+            args.output.is_none()
+                && io::stdout().is_terminal()
+                && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+        }
+    };
+    match args.format {
+        FormatArg::Json => Ok(escaped(&serde_json::to_string_pretty(found)?) + "\n"),
+        FormatArg::Text => Ok(difference::text(found, args.expand, is_coloured)),
+        FormatArg::Dot => Ok(dot(found, a, b, DotOptions { full: args.full, expand: args.expand })),
+        FormatArg::Html => {
+            Err(Failure::usage(ErrorKind::InvalidValue, "there is no page yet; --format text, json and dot are there"))
+        }
+    }
+}
+
+/// The two files among the arguments: two, or those with which git runs an external diff (path, old file, hex, mode, new file, hex,
+/// mode, and for a renamed file its other path and what was renamed).
+fn files(arguments: &[PathBuf]) -> Result<[PathBuf; 2], Failure> {
+    let (a, b) = match arguments {
+        [a, b] | [_, a, _, _, b, _, _] | [_, a, _, _, b, _, _, _, _] => (a, b),
+        more => {
+            let message = format!("two models are compared, and {} are given", more.len());
+            return Err(Failure::usage(ErrorKind::TooManyValues, message));
+        }
+    };
+    if a.as_os_str() == "-" && b.as_os_str() == "-" {
+        return Err(Failure::usage(ErrorKind::ArgumentConflict, "standard input (-) holds one model, not two"));
+    }
+    Ok([a.clone(), b.clone()])
+}
+
+fn open(path: &Path) -> Result<Model, Failure> {
+    let model = if path == Path::new("/dev/null") { Model::from_bytes(NOTHING) } else { Model::open(path) };
+    model.map_err(|error| Failure::from(error).of_file(path))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    fs::write(path, text).map_err(|source| WireError::WriteDirect { path: path.to_owned(), source }.into())
+}
+
+fn ignored(list: &[IgnoreArg]) -> Ignore {
+    let has = |arg| list.contains(&arg);
+    Ignore {
+        names: has(IgnoreArg::Names),
+        docs: has(IgnoreArg::Docs),
+        shapes: has(IgnoreArg::Shapes),
+        weights: has(IgnoreArg::Weights),
+    }
+}

@@ -9,6 +9,7 @@ mod hunks;
 mod inject;
 mod inspect;
 mod render;
+mod running;
 mod strip;
 mod text;
 

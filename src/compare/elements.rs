@@ -8,7 +8,7 @@ use crate::graph::types::elem_name;
 
 /// What comes of comparing two values.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(tag = "outcome", rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Outcome {
     /// They have the same type and shape; the numbers say how far apart they are.
     Compared(TensorDifference),

@@ -52,7 +52,6 @@ pub struct Found {
     /// Inputs of that node that have no counterpart: the difference may come in through them. All others agree.
     pub unmatched_inputs: Vec<String>,
     /// How the two differ.
-    #[serde(flatten)]
     pub outcome: Outcome,
 }
 

@@ -9,7 +9,7 @@ use super::random_nodes::unseeded;
 use super::{FirstDifference, Options};
 use crate::engine::{Arrays, Engine, EngineResult, Feeds, Fill, Optimisation, Origin, Program, Tensor, element_size};
 use crate::graph::Graph;
-use crate::graph::types::elem_name;
+use crate::graph::types::{Dim, TensorType, elem_name};
 use crate::wire::Model;
 
 /// What comes of running two models.
@@ -68,7 +68,6 @@ pub struct OutputComparison {
     /// Its name in the second.
     pub b: String,
     /// What comes of comparing it.
-    #[serde(flatten)]
     pub outcome: Outcome,
 }
 
@@ -86,6 +85,7 @@ pub struct Inputs {
 impl Inputs {
     /// Values for both: arrays go by the names in the first model, else by those in the second; what is missing is made up.
     pub fn of(a: &Model, b: &Model, pairs: &Pairs, fill: &Fill, arrays: &Arrays) -> EngineResult<Self> {
+        let fill = &with_sizes_of(b, a, pairs, fill)?;
         let for_a = fill.complete(a, arrays)?;
         let mut named = Vec::new();
         for (in_a, in_b) in &pairs.inputs {
@@ -199,6 +199,28 @@ pub(super) fn outcome(a: &Result<Tensor, String>, b: &Result<Tensor, String>, op
         (Ok(a), Ok(b)) => compare(a, b, options.tolerance),
         (Err(why), _) | (_, Err(why)) => Outcome::Skipped { why: why.clone() },
     }
+}
+
+/// Where the first model leaves a dimension of an input open and the second one declares its size, that is the size of both.
+fn with_sizes_of(b: &Model, a: &Model, pairs: &Pairs, fill: &Fill) -> EngineResult<Fill> {
+    let mut fill = fill.clone();
+    let declared = |model: &Model, name: &str| {
+        let found = model.graph.inputs.iter().find(|i| i.name() == name);
+        found.and_then(TensorType::of_value).and_then(|t| t.dims).unwrap_or_default()
+    };
+    for (in_a, in_b) in &pairs.inputs {
+        for (axis, (open, size)) in declared(a, in_a).iter().zip(declared(b, in_b)).enumerate() {
+            let name = match open {
+                Dim::Known(_) => continue,
+                Dim::Symbol(symbol) => symbol.to_string(),
+                Dim::Unknown => format!("{in_a}:{axis}"),
+            };
+            if let Some(size) = size.known() {
+                fill.dims.entry(name).or_insert(size);
+            }
+        }
+    }
+    Ok(fill)
 }
 
 fn notes(a: &Model, b: &Model) -> EngineResult<Vec<String>> {

@@ -17,11 +17,13 @@
 //!
 //! An edit is data ([`patch::Patch`]); what it does not name stays byte for byte as it was ([`wire`]). Dependencies run downward:
 //! `inject`, `strip`, `inspect` and `diff` use `lower`, `regularizer` and `select`, those use `graph`, and that uses `wire`.
+//! `compare` runs models on an `engine`.
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
 pub mod analysis;
 pub mod autodiff;
+pub mod compare;
 pub mod diff;
 pub mod engine;
 pub mod graph;

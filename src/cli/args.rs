@@ -1,10 +1,12 @@
 //! What the command line takes.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use per_inject::engine::Device;
 use per_inject::inject::{At, Estimator, Form, Options, Outputs};
 use per_inject::lower::Target;
 use per_inject::regularizer::{Reduction, View};
@@ -224,6 +226,52 @@ pub struct DiffArgs {
     /// Colours; auto means on a terminal, unless NO_COLOR is set
     #[arg(long, value_enum, default_value = "auto", env = "PER_INJECT_COLOR")]
     pub color: ColorArg,
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// Running both models.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Running both models")]
+pub struct RunArgs {
+    /// Run both on the same inputs with ONNX Runtime and compare what comes out
+    #[arg(long)]
+    pub run: bool,
+    /// Inputs: an .npz archive, a folder of .npy files named after inputs, or one .npy file for a single input; what is missing is made up
+    #[arg(long, value_name = "PATH", requires = "run")]
+    pub inputs: Option<PathBuf>,
+    /// Seed of the inputs that are made up
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "run", value_parser = whole_number, allow_negative_numbers = true)]
+    pub seed: u64,
+    /// Size of a dimension of inputs that are made up: its symbol, or INPUT:AXIS; 2 for those that nothing says
+    #[arg(long, value_name = "NAME=N", requires = "run", value_parser = parse_dim)]
+    pub dim: Vec<(String, u64)>,
+    /// Floats a and b agree where |a − b| ≤ T · max(1, |a|, |b|)
+    #[arg(long, value_name = "T", default_value_t = 0.0, requires = "run", value_parser = parse_tolerance, allow_negative_numbers = true)]
+    pub tolerance: f64,
+    /// Find the first value in execution order that differs, with the graphs run as they stand, nothing fused
+    #[arg(long, requires = "run")]
+    pub bisect: bool,
+    /// ONNX Runtime: its library, a folder that holds it, or a Python environment; else ORT_DYLIB_PATH, the active Python
+    /// environment, python3's packages, the system
+    #[arg(long, value_name = "PATH", requires = "run")]
+    pub ort: Option<PathBuf>,
+    /// cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value_t = Device::Cpu, requires = "run")]
+    pub device: Device,
+    /// Threads on the CPU; all cores where it is not given
+    #[arg(long, value_name = "N", requires = "run")]
+    pub threads: Option<NonZeroUsize>,
+}
+
+fn parse_dim(text: &str) -> Result<(String, u64), String> {
+    let (name, size) = text.rsplit_once('=').filter(|(name, _)| !name.is_empty()).ok_or("write it as NAME=N")?;
+    Ok((name.to_owned(), whole_number(size)?))
+}
+
+fn parse_tolerance(text: &str) -> Result<f64, String> {
+    let is_usable = |t: &f64| t.is_finite() && *t >= 0.0;
+    text.trim().parse().ok().filter(is_usable).ok_or_else(|| "it must be a number from 0 on, such as 1e-5".to_owned())
 }
 
 const DIFF_AFTER_HELP: &str = "\

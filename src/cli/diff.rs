@@ -13,6 +13,7 @@ use super::args::{ColorArg, DiffArgs, FormatArg, IgnoreArg};
 use super::deliver::{refuse_a_terminal, report};
 use super::difference;
 use super::failure::Failure;
+use super::running;
 use super::text::escaped;
 
 /// A model without anything: field 7, the graph, of no bytes. What git calls `/dev/null`.
@@ -39,12 +40,21 @@ fn compare(args: &DiffArgs) -> Result<bool, Failure> {
     if let Some(output) = &args.output {
         refuse_as_output(output, [a, b])?;
     }
+    if args.run.run && matches!(args.format, FormatArg::Dot) {
+        let message = "--run shows in --format text, json and html, and not in a picture";
+        return Err(Failure::usage(ErrorKind::ArgumentConflict, message));
+    }
     let options = Options { ignore: ignored(&args.ignore) };
     let (a, b) = (open(a)?, open(b)?);
-    let found = diff(&a, &b, &options)?;
+    // First, since whoever lacks an ONNX Runtime need not wait to be told.
+    let runtime = args.run.run.then(|| running::open(&args.run)).transpose()?;
+    let mut found = diff(&a, &b, &options)?;
+    if let Some(runtime) = runtime {
+        found.run = Some(running::run(&runtime, &args.run, &a, &b, &found.matching)?);
+    }
     let shown = show(args, &a, &b, &found)?;
     report(shown, args.output.as_deref(), &[&a, &b])?;
-    let is_equal = found.equal;
+    let is_equal = found.equal && found.run.as_ref().is_none_or(|run| run.agree);
     // The process ends here: freeing two large graphs piece by piece would only take time.
     std::mem::forget((a, b, found));
     Ok(is_equal)

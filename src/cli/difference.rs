@@ -7,6 +7,7 @@ use per_inject::diff::{
 };
 
 use super::hunks;
+use super::running;
 use super::text::{COLUMNS, cut, legible, short, visible, wrapped};
 
 /// Items of a list before the rest is summed up.
@@ -80,7 +81,7 @@ impl Page {
         };
     }
 
-    fn plain(&mut self, text: &str) {
+    pub fn plain(&mut self, text: &str) {
         let _ = writeln!(self.out, "{}", cut(&format!("{}{text}", "  ".repeat(self.indent))));
     }
 
@@ -95,7 +96,7 @@ impl Page {
     }
 
     /// The first items, and how many more there are.
-    fn some<T>(&mut self, items: &[T], most: usize, mut show: impl FnMut(&mut Self, &T)) {
+    pub fn some<T>(&mut self, items: &[T], most: usize, mut show: impl FnMut(&mut Self, &T)) {
         items.iter().take(most).for_each(|item| show(self, item));
         if items.len() > most {
             self.line(Mark::Context, &format!("… and {} more (--format json lists them all)", items.len() - most));
@@ -148,6 +149,9 @@ pub fn text(diff: &Diff, expand: bool, is_coloured: bool) -> String {
     if !diff.warnings.is_empty() {
         page.heading("not compared");
         page.some(&diff.warnings, MOST, |page, w| page.sentence(Mark::Context, w));
+    }
+    if let Some(run) = &diff.run {
+        running::show(&mut page, run);
     }
     page.out
 }

@@ -10,6 +10,7 @@ mod hunks;
 mod inject;
 mod inspect;
 mod render;
+mod running;
 mod strip;
 mod text;
 

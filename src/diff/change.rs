@@ -7,6 +7,7 @@
 use serde::Serialize;
 
 use super::matching::Matching;
+use crate::compare::RunComparison;
 use crate::inject::report::ModelSummary;
 
 /// Version of the JSON layout.
@@ -40,6 +41,9 @@ pub struct Diff {
     pub folds: Vec<Fold>,
     /// What could not be compared, and why, as sentences.
     pub warnings: Vec<String>,
+    /// What running both models gave, where they were run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunComparison>,
     /// Which node and value of the main graphs correspond.
     #[serde(skip)]
     pub matching: Matching,

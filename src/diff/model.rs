@@ -46,6 +46,7 @@ pub fn models(a: &Model, b: &Model, options: &Options) -> Result<Diff, DiffError
         training_info: training(&context, (a, b), &matching, &wire)?,
         folds: Vec::new(),
         warnings: Vec::new(),
+        run: None,
         matching,
     };
     diff.warnings = warnings.take();

@@ -133,6 +133,13 @@ pub fn find(search: &Search) -> EngineResult<Found> {
             }
         }
     }
+    // That the loader knows no such name is what it mostly says, in many words.
+    let is_known =
+        |problem: &String| !SYSTEM_NAMES.iter().any(|n| problem.starts_with(n) && problem.contains("No such file"));
+    tried.retain(is_known);
+    if search.system {
+        tried.push(format!("the system's loader: no usable {}", SYSTEM_NAMES[0]));
+    }
     Err(EngineError::NoRuntime { tried: missing.into_iter().chain(tried).collect() })
 }
 

@@ -80,7 +80,7 @@ fn legible(error: &libloading::Error) -> String {
         }
         cause = e.source();
     }
-    format!("it cannot be loaded ({text})")
+    format!("it cannot be loaded ({})", text.trim_start_matches("dlopen failed: "))
 }
 
 /// Refuses an ELF file that was cut off: the loader would map what is not there, and the process die of SIGBUS.

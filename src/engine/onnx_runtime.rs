@@ -1,7 +1,9 @@
 //! ONNX Runtime behind the [`Engine`] interface.
 
 use std::borrow::Cow;
+use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use half::{bf16, f16};
@@ -11,6 +13,8 @@ use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{OutputSelector, RunOptions, Session, SessionInputValue};
 use ort::value::{DynValue, Outlet, PrimitiveTensorElementType, TensorElementType, TensorRef, ValueType};
+
+use tempfile::NamedTempFile;
 
 use super::cuda;
 use super::device::Device;
@@ -62,6 +66,10 @@ impl Runtime {
     /// Which library it is, and why.
     pub fn found(&self) -> &Found {
         &self.found
+    }
+
+    fn minor(&self) -> u32 {
+        self.found.version.split('.').nth(1).and_then(|n| n.parse().ok()).unwrap_or_default()
     }
 
     fn builder(&self, options: &LoadOptions) -> Result<SessionBuilder, String> {
@@ -125,14 +133,23 @@ impl Engine for Runtime {
         let session = guarded(|| {
             let made = match source {
                 Source::File(path) => builder.commit_from_file(path),
-                Source::Memory { bytes, folder, .. } => {
-                    if let Some(folder) = folder {
-                        let folder = std::path::absolute(folder).map_err(|e| e.to_string())?;
-                        let value = folder.to_str().ok_or("the name of its folder is not UTF-8")?;
-                        let key = "session.model_external_initializers_file_folder_path";
-                        builder = builder.clone().with_config_entry(key, value).map_err(|e| e.to_string())?;
-                    }
+                Source::Memory { bytes, folder: None, .. } => builder.commit_from_memory(bytes),
+                Source::Memory { bytes, folder: Some(folder), .. } if self.minor() >= TAKES_A_FOLDER => {
+                    let folder = std::path::absolute(folder).map_err(|e| e.to_string())?;
+                    let value = folder.to_str().ok_or("the name of its folder is not UTF-8")?;
+                    let key = "session.model_external_initializers_file_folder_path";
+                    let mut builder = builder.clone().with_config_entry(key, value).map_err(|e| e.to_string())?;
                     builder.commit_from_memory(bytes)
+                }
+                Source::Memory { bytes, folder: Some(folder), .. } => {
+                    let file = beside_its_data(bytes, folder).map_err(|e| {
+                        let version = &self.found.version;
+                        format!(
+                            "version {version} wants a file in {}, which cannot be made there: {e}",
+                            folder.display()
+                        )
+                    })?;
+                    builder.commit_from_file(file.path())
                 }
             };
             made.map_err(|e| e.to_string())
@@ -144,6 +161,16 @@ impl Engine for Runtime {
         let outputs = session.outputs().iter().map(|o: &Outlet| port(o.name(), o.dtype(), false)).collect();
         Ok(Box::new(Loaded { name, session, inputs, outputs }))
     }
+}
+
+/// The first minor version of ONNX Runtime that looks for external data of a model in memory in a folder that it is told.
+const TAKES_A_FOLDER: u32 = 21;
+
+/// The model as a file in the folder of its external data, which goes away with the handle. Only the loading needs it.
+fn beside_its_data(bytes: &[u8], folder: &Path) -> io::Result<NamedTempFile> {
+    let mut file = tempfile::Builder::new().prefix(".per-inject-").suffix(".tmp").tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    Ok(file)
 }
 
 /// A session with what it takes and gives.

@@ -95,6 +95,16 @@ impl Fill {
         let graph = Graph::of(model)?;
         let types = Types::of(&graph, model);
         let required: Vec<ValueId> = graph.inputs.iter().copied().filter(|v| graph.initializer(*v).is_none()).collect();
+        if arrays.nameless.is_some() && arrays.named.is_empty() && required.len() != 1 {
+            let names: Vec<&str> = required.iter().map(|v| graph.name(*v)).collect();
+            let problem = format!(
+                "it is one array without a name, and the model has {} inputs ({}); name arrays in an .npz archive, or put \
+                 .npy files named after inputs in a folder",
+                names.len(),
+                names.join(", ")
+            );
+            return Err(EngineError::Array { path: arrays.path.display().to_string(), problem });
+        }
         let given = |v: ValueId| arrays.get(graph.name(v), required.len() == 1 && graph.initializer(v).is_none());
         let mut sizes = self.dims.clone();
         for value in &graph.inputs {

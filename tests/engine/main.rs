@@ -1,5 +1,6 @@
 //! The engine against the ONNX Runtime of `.venv`, which tests/setup makes; a missing one fails.
 
+mod comparing;
 mod errors;
 mod finding;
 mod running;

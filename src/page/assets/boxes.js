@@ -51,18 +51,19 @@ function sceneBox(scene, width, height) {
   const [w, h] = [width / 2, height / 2];
   const inner = scenes[scene];
   const mark = marks[inner.mark];
+  const ops = inner.ops.map(([op, n]) => (n > 1 ? `${op} ×${number(n)}` : op)).join(", ");
+  const counts = inner.marks.map(([m, n]) => `${marks[m].sign} ${number(n)} ${n === 1 ? marks[m].name : marks[m].many}`).join("   ");
+  // What belongs together has a title of its own: what it is, and more about it behind a colon.
+  const [title, ...about] = inner.title.split(": ");
+  const head = inner.is_group ? `${mark.sign} ${title}` : `▸ ${plural(inner.count, "node")}`;
+  const lines = inner.is_group ? [[about.join(": ") || plural(inner.count, "node"), "name"], [ops, "weight"], ["▸ opens", "name"]] : [[inner.title, "name"], [ops, "weight"], [counts, "counts"]];
   const parts = [
     drawn("rect", { class: "behind", x: -w + 5, y: -h + 5, width, height, rx: 6 }),
     ...framed(width, height),
-    drawnText(shortened(inner.is_group ? `▸ ${mark.sign} ${inner.title}` : `▸ ${plural(inner.count, "node")}`, width - 20, fonts.head), -w + 10, -h + 17.5, "op"),
+    drawnText(shortened(head, width - 20, fonts.head), -w + 10, -h + 17.5, "op"),
+    ...lines.map(([text, style], i) => drawnText(shortened(text, width - 20, fonts.line), -w + 10, -h + headHeight + 13 + i * lineHeight, style)),
+    outline(width, height),
   ];
-  const ops = inner.ops.map(([op, n]) => (n > 1 ? `${op} ×${number(n)}` : op)).join(", ");
-  const counts = inner.marks.map(([m, n]) => `${marks[m].sign} ${number(n)} ${n === 1 ? marks[m].name : marks[m].many}`);
-  const first = inner.is_group ? [plural(inner.count, "node"), "name", false] : [inner.title, "name", true];
-  [first, [ops, "weight", false], [counts.join("   "), "counts", false]].forEach(([text, style, keepEnd], i) => {
-    if (text) parts.push(drawnText(shortened(text, width - 20, fonts.line, keepEnd && !text.includes(" ")), -w + 10, -h + headHeight + 13 + i * lineHeight, style));
-  });
-  parts.push(outline(width, height));
   return { parts, style: `scene mark-${mark.style}`, label: `${inner.title}: ${plural(inner.count, "node")}, opens` };
 }
 

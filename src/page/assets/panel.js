@@ -1,7 +1,7 @@
 // Everything about one thing, at the right.
 
 const panel = (() => {
-  let [openNode, openValue] = [() => {}, () => {}];
+  let [openNode, openPicture] = [() => {}, () => {}];
   let before = null;
 
   const section = (title, ...children) => element("section", {}, element("h3", {}, title), ...children);
@@ -92,7 +92,7 @@ const panel = (() => {
   return {
     hide,
     start(actions) {
-      [openNode, openValue] = [actions.node, actions.value];
+      [openNode, openPicture] = [actions.node, actions.picture];
     },
     // `row` tells more about a node or a value, or stands for itself.
     show(target, hash) {
@@ -100,7 +100,10 @@ const panel = (() => {
       const facts = row && row.facts.length ? [section(data.command === "diff" ? groups[row.group].label : row.title, pairs(row.facts))] : [];
       if (target.node !== null) show(opOf(target.node) || titleOf(target.node), hash, [...facts, ...ofNode(target.node)]);
       else if (target.value !== null) show(lastWord(values.name[target.value]), hash, [...facts, ...ofValue(target.value)]);
-      else show(row.title, hash, [row.sub ? element("p", {}, row.sub) : null, pairs(row.facts)]);
+      else {
+        const opens = target.group ? button({ class: "opens" }, "Show its nodes", () => openPicture(target.group)) : null;
+        show(row.title, hash, [row.sub ? element("p", { class: "sub" }, row.sub) : null, pairs(row.facts), opens]);
+      }
     },
     focus() {
       const heading = byId("panel").querySelector("h2");

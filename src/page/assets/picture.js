@@ -125,12 +125,14 @@ const picture = (() => {
     return true;
   }
 
-  // The same for what is one box until it is opened, by one of its nodes.
-  function findGroup(node) {
+  // The picture of what is one box until it is opened, by one of its nodes; 0 where there is none.
+  function groupOf(node) {
     let scene = nodes.scene[node];
     while (scene > 0 && !scenes[scene].is_group) scene = scenes[scene].parent;
-    return scene > 0 && find(scenes[scene].parent, ([kind, id]) => kind === kinds.scene && id === scene);
+    return Math.max(0, scene);
   }
+
+  const findGroup = (scene) => find(scenes[scene].parent, ([kind, id]) => kind === kinds.scene && id === scene);
 
   function trail(index) {
     const way = [];
@@ -184,6 +186,7 @@ const picture = (() => {
     key,
     open,
     find,
+    groupOf,
     findGroup,
     get shown() {
       return shown;

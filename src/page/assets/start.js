@@ -8,9 +8,9 @@ function open(target) {
   const isListed = target.rowId !== undefined && target.rowId < rows.length;
   const full = { ...target, node, value, row: isListed ? row : rowAbout(node, value) };
   // What belongs together is one box, and its row is not about one of the nodes.
-  const isGroup = isListed && node !== null && row.group === 0 && data.command === "diff";
-  panel.show(isGroup ? { ...full, node: null, value: null } : full, link.of(full));
-  if (!(isGroup && picture.findGroup(node)) && !(node !== null && showNode(node)) && value !== null) showValue(value);
+  const group = isListed && node !== null && row.group === 0 && data.command === "diff" ? picture.groupOf(node) : 0;
+  panel.show(group ? { ...full, node: null, value: null, group } : full, link.of(full));
+  if (!(group && picture.findGroup(group)) && !(node !== null && showNode(node)) && value !== null) showValue(value);
   link.note(full);
 }
 
@@ -77,7 +77,7 @@ function keys(event) {
 
 theme.start();
 overview();
-panel.start({ node: (node) => open({ node }), value: (value) => open({ value }) });
+panel.start({ node: (node) => open({ node }), picture: (index) => picture.open(index) });
 picture.start({
   node: (node) => open({ node }),
   value: (value) => open({ value }),

@@ -26,24 +26,31 @@ const view = (() => {
     zoomTo(zoom * factor, box.width / 2, box.height / 2);
   }
 
-  // All of the picture, or its upper end at a size that can be read.
-  function fit(isWhole) {
-    const box = frame();
-    const fits = Math.min(box.width / size[0], box.height / size[1], 1.25);
-    zoom = Math.max(least, isWhole ? fits : Math.max(fits, Math.min(0.8, Math.max(0.35, box.width / size[0]))));
-    x = (box.width - size[0] * zoom) / 2;
-    y = size[1] * zoom > box.height ? 0 : (box.height - size[1] * zoom) / 2;
-    apply();
-  }
-
-  // Brings a place to the middle, left of the panel where that covers a part.
-  function centre(atX, atY) {
+  // What of the frame the panel leaves free.
+  function free() {
     const box = frame();
     const panel = byId("panel");
-    const covered = panel.hidden ? { left: box.right, top: box.bottom } : panel.getBoundingClientRect();
+    if (panel.hidden) return box;
+    const covered = panel.getBoundingClientRect();
     const isBeside = covered.left > box.left + 200;
     const width = isBeside ? Math.min(box.width, covered.left - box.left) : box.width;
     const height = isBeside ? box.height : Math.min(box.height, Math.max(120, covered.top - box.top));
+    return { width, height };
+  }
+
+  // All of the picture, or its upper end at a size that can be read.
+  function fit(isWhole) {
+    const { width, height } = free();
+    const fits = Math.min(width / size[0], height / size[1], 1.25);
+    zoom = Math.max(least, isWhole ? fits : Math.max(fits, Math.min(0.8, Math.max(0.35, width / size[0]))));
+    x = (width - size[0] * zoom) / 2;
+    y = size[1] * zoom > height ? 0 : (height - size[1] * zoom) / 2;
+    apply();
+  }
+
+  // Brings a place to the middle.
+  function centre(atX, atY) {
+    const { width, height } = free();
     zoom = Math.max(zoom, 0.85);
     x = width / 2 - atX * zoom;
     y = height / 2 - atY * zoom;

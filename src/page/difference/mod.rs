@@ -85,7 +85,7 @@ fn facts(found: &Diff) -> Vec<(String, String)> {
         ];
         let said: Vec<String> =
             words.iter().filter(|w| w.1 > 0).map(|(sign, n, word)| format!("{sign}{}{word}", count(*n))).collect();
-        if said.is_empty() { "the same".to_owned() } else { said.join("  ") }
+        said.join("  ")
     };
     [
         ("before", about(&found.a)),

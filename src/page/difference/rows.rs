@@ -115,7 +115,6 @@ impl Rows<'_> {
             self.rows.push(Row {
                 node: first.get(&i).copied(),
                 facts: vec![
-                    ("what".into(), text::value(&fold.title)),
                     ("injection".into(), fold.injection.to_string()),
                     ("nodes".into(), count(fold.nodes)),
                     ("initializers".into(), count(fold.initializers)),

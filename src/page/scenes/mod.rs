@@ -9,6 +9,8 @@ mod cut;
 mod draw;
 mod edges;
 mod sizes;
+#[cfg(test)]
+mod tests;
 
 pub use draw::{Drawing, draw};
 

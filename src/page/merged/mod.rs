@@ -2,7 +2,11 @@
 //!
 //! Values go by name and not by a view of the graph, since graphs that ONNX would refuse are compared too.
 
+mod order;
+
 use std::collections::{HashMap, HashSet};
+
+use order::{drawing_order, file_order};
 
 use foldhash::fast::RandomState;
 
@@ -65,13 +69,14 @@ impl Merged {
     }
 
     fn put_nodes(&mut self, a: &Model, b: &Model, found: &Diff, in_a: &Index, in_b: &Index) {
-        let order_b = order(b);
+        let is_added = |n: usize| found.matching.b_to_a.get(n).copied().flatten().is_none();
+        let order_b = drawing_order(b, is_added);
         let mut rank_of_b = vec![0; b.graph.nodes.len()];
         (0..).zip(&order_b).for_each(|(rank, n)| rank_of_b[*n] = rank);
         // What was removed follows what stood before it.
         let counterpart = |n: usize| found.matching.a_to_b.get(n).copied().flatten();
         let (mut removed, mut before) = (Vec::new(), 0);
-        for n in order(a) {
+        for n in file_order(a) {
             match counterpart(n) {
                 Some(there) => before = rank_of_b.get(there.index()).map_or(before, |rank| rank + 1),
                 None => removed.push((before, n)),
@@ -85,8 +90,7 @@ impl Merged {
                 self.of_a[n] = self.push(&a.graph.nodes[n], n, in_a, Mark::Removed);
             }
             if let Some(n) = order_b.get(rank) {
-                let is_new = found.matching.b_to_a.get(*n).copied().flatten().is_none();
-                let mark = if is_new { Mark::Added } else { Mark::None };
+                let mark = if is_added(*n) { Mark::Added } else { Mark::None };
                 self.of_b[*n] = self.push(&b.graph.nodes[*n], *n, in_b, mark);
             }
         }
@@ -134,14 +138,6 @@ fn marks_of_values(values: &mut [Value], in_b: &Index, found: &Diff) {
         if let Some(v) = in_b.get(name.as_str()) {
             values[*v as usize].mark = Mark::Changed;
         }
-    }
-}
-
-/// Nodes with producers before consumers, where the graph is one.
-fn order(model: &Model) -> Vec<usize> {
-    match Graph::of(model) {
-        Ok(graph) => graph.topological_order().iter().map(|n| n.index()).collect(),
-        Err(_) => (0..model.graph.nodes.len()).collect(),
     }
 }
 

@@ -216,7 +216,7 @@ fn taps(analysis: &Analysis, work: f64, losses: &[crate::graph::ValueId]) -> Vec
             d,
             sampled_share: sized
                 .and_then(|l| share(Sampled { slices: 256, seed: None, shared: false }.cost(l).multiply_adds)),
-            exact_share: sized.and_then(|l| share(Exact.cost(l).multiply_adds)),
+            exact_share: sized.and_then(|l| share(Exact::default().cost(l).multiply_adds)),
             problem: skipped.first().map(|s| s.reason.clone()),
         }
     };

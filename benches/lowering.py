@@ -1,11 +1,11 @@
 """Forward time of operators and of what `--for ort-training` writes in their place: python benches/lowering.py > benches/results/lowering.md
 
 What ONNX Runtime can differentiate is not rewritten, so the native operator is no alternative in training: it is what an exported model
-runs. Runs in .venv on stock ONNX Runtime, one thread, medians of nine runs taken in turns. PER_INJECT names the binary.
+runs. Runs in .venv on stock ONNX Runtime, one thread, of which processor time counts: it changes little on a crowded machine. Native and
+rewritten graph take turns; the ratio is the median of those of single turns. PER_INJECT names the binary.
 """
 
 import pathlib
-import statistics
 import sys
 import time
 
@@ -20,7 +20,7 @@ from lowering import node
 
 RNG = np.random.default_rng(0)
 MAPS, SMALL = (16, 96, 32, 32), (8, 64, 16, 16)
-RUNS = 9
+RUNS = 31
 
 
 def f(*shape):
@@ -39,6 +39,7 @@ CASES = [
     ("ReduceMax", [node("ReduceMax", "h", axes=[1])], MAPS, {}, 17),
     ("Resize, nearest", [node("Resize", "h - s", mode="nearest")], SMALL, {"s": np.array([1, 1, 2, 2], np.float32)}, 17),
     ("Resize, linear", [node("Resize", "h - s", mode="linear")], SMALL, {"s": np.array([1, 1, 2, 2], np.float32)}, 17),
+    ("SpaceToDepth", [node("SpaceToDepth", "h", blocksize=2)], SMALL, {}, 17),
     ("DepthToSpace", [node("DepthToSpace", "h", blocksize=2)], SMALL, {}, 17),
     ("ConvTranspose, stride 2", [node("ConvTranspose", "h p1", strides=[2, 2], pads=[1, 1, 1, 1])], SMALL, {"p1": f(64, 32, 4, 4)}, 17),
     ("Einsum bthd,bshd->bhts", [node("Einsum", "h p1", equation="bthd,bshd->bhts")], (8, 64, 8, 32), {"p1": f(8, 64, 8, 32)}, 17),
@@ -61,25 +62,29 @@ def model(nodes, shape, initializers, opset):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8 if opset < 20 else 10)
 
 
-def medians(models, feeds):
+def turns(models, feeds):
+    """Milliseconds of each model, one row a turn."""
     sessions = [ort.session(m) for m in models]
-    times = [[] for _ in sessions]
-    for run in range(RUNS + 1):
-        for session, taken in zip(sessions, times):
-            start = time.perf_counter()
+    times = []
+    for _ in range(RUNS + 1):
+        turn = []
+        for session in sessions:
+            start = time.process_time()
             session.run(None, feeds)
-            if run > 0:
-                taken.append(1e3 * (time.perf_counter() - start))
-    return [statistics.median(taken) for taken in times]
+            turn.append(1e3 * (time.process_time() - start))
+        times.append(turn)
+    return np.array(times[1:])
 
 
 def main():
-    print("| operator | native, ms | rewritten, ms | ratio |\n|---|---|---|---|")
+    print("| operator | native, ms | rewritten, ms | ratio | its quartiles |\n|---|---|---|---|---|")
     for label, nodes, shape, initializers, opset in CASES:
         native = model(nodes, shape, initializers, opset)
         rewritten = inject(native, "--for", "ort-training", "--coef", 0, "--wrt", "re:^p", check=False).model
-        before, after = medians([native, rewritten], {"x": f(*shape)})
-        print(f"| {label} | {before:.2f} | {after:.2f} | {after / before:.2f} |", flush=True)
+        times = turns([native, rewritten], {"x": f(*shape)})
+        (before, after), ratios = np.median(times, axis=0), times[:, 1] / times[:, 0]
+        low, ratio, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+        print(f"| {label} | {before:.2f} | {after:.2f} | {ratio:.2f} | {low:.2f} – {high:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ use crate::inject::gradient::locate;
 use crate::inject::layers::{describe, resolve};
 use crate::inject::report::{ModelSummary, Skipped};
 use crate::inject::{Estimator, Options};
+use crate::lower::{Rewriting, survey};
 use crate::record::{ROOT, Record};
 use crate::regularizer::{Exact, Regularizer, Sampled};
 use crate::select::{SelectError, Selector, Tap};
@@ -42,6 +43,8 @@ pub struct Inspection {
     pub near_misses: Vec<Skipped>,
     /// Initializers with their roles.
     pub initializers: Vec<InitializerReport>,
+    /// What ONNX Runtime's training makes of it; `None` where the graph holds its backward pass already.
+    pub for_ort_training: Option<ForOrtTraining>,
     /// Injections that the model holds already.
     pub injections: Vec<Record>,
     /// What can make it train wrongly.
@@ -50,6 +53,19 @@ pub struct Inspection {
     pub multiply_adds: f64,
     /// Whether some dimension was unknown and counted as 1.
     pub per_sample: bool,
+}
+
+/// What `--for ort-training` would do.
+#[derive(Debug, Default, Clone, Serialize)]
+pub struct ForOrtTraining {
+    /// Nodes that become others.
+    pub rewritten: Vec<Rewriting>,
+    /// What changes about the model as a whole.
+    pub model_changes: Vec<String>,
+    /// Nodes that ONNX Runtime's training refuses and for which there is no exact rewriting, with the reason.
+    pub refused: Vec<Skipped>,
+    /// What stands in the way of the model as a whole; then nothing is known of its nodes.
+    pub problem: Option<String>,
 }
 
 /// A value with its type.
@@ -152,6 +168,7 @@ pub fn report(analysis: &Analysis) -> Inspection {
                 reason: m.reason.clone(),
             })
             .collect(),
+        for_ort_training: for_ort_training(&analysis, &candidates),
         initializers: analysis.roles.iter().zip(&analysis.trained).map(initializer).collect(),
         injections,
         warnings: warnings(&analysis.graph, model, &analysis.types, &analysis.roles, &analysis.reach, &analysis.kind)
@@ -162,6 +179,24 @@ pub fn report(analysis: &Analysis) -> Inspection {
         multiply_adds: work.multiply_adds,
         per_sample: work.open_dimensions,
     }
+}
+
+/// Only looks: what is written in the nodes' places is thrown away.
+fn for_ort_training(analysis: &Analysis, losses: &[crate::graph::ValueId]) -> Option<ForOrtTraining> {
+    if !matches!(analysis.kind, Kind::ForwardLoss { .. } | Kind::ForwardOnly) {
+        return None;
+    }
+    // Of several losses, or none, a gradient may come from every output.
+    let loss = if let [loss] = losses { Some(*loss) } else { None };
+    Some(match survey(analysis, loss, ROOT) {
+        Ok((lowering, refused)) => ForOrtTraining {
+            rewritten: lowering.rewritten,
+            model_changes: lowering.model,
+            refused: refused.into_iter().map(|n| Skipped { what: n.node, reason: n.reason }).collect(),
+            problem: None,
+        },
+        Err(problem) => ForOrtTraining { problem: Some(problem.to_string()), ..ForOrtTraining::default() },
+    })
 }
 
 fn kind_detail(analysis: &Analysis) -> String {
@@ -221,7 +256,7 @@ fn taps(analysis: &Analysis, work: f64, losses: &[crate::graph::ValueId]) -> Vec
             d,
             sampled_share: sized
                 .and_then(|l| share(Sampled { slices: 256, seed: None, shared: false }.cost(l).multiply_adds)),
-            exact_share: sized.and_then(|l| share(Exact.cost(l).multiply_adds)),
+            exact_share: sized.and_then(|l| share(Exact::default().cost(l).multiply_adds)),
             problem: skipped.first().map(|s| s.reason.clone()),
         }
     };

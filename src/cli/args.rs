@@ -134,7 +134,7 @@ pub struct InjectArgs {
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', env = "PER_INJECT_OUTPUTS")]
     pub outputs: Vec<OutputArg>,
 
-    /// Make λ a graph input, with its value as the default
+    /// Make λ a graph input, with its value as the default; without one for ONNX Runtime's training, which feeds no defaults
     #[arg(long, env = "PER_INJECT_COEF_INPUT", value_parser = yes_or_no())]
     pub coef_input: bool,
 

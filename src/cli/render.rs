@@ -8,7 +8,7 @@ use std::path::Path;
 use comfy_table::{ContentArrangement, Table, presets};
 use per_inject::inject::Report;
 use per_inject::inject::report::CostReport;
-use per_inject::inspect::Inspection;
+use per_inject::inspect::{ForOrtTraining, Inspection};
 use per_inject::record::Record;
 use serde::Serialize;
 
@@ -291,6 +291,9 @@ pub fn inspection(found: &Inspection, initializers: bool) -> String {
         let per = if found.per_sample { "per sample (open dimensions count as 1)" } else { "per step" };
         let _ = writeln!(out, "forward: {} multiply-adds {per}", count(found.multiply_adds));
     }
+    if let Some(ort) = &found.for_ort_training {
+        sentence(&mut out, &format!("for ORT training: {}", ort_training(ort)));
+    }
     for (i, record) in found.injections.iter().enumerate() {
         let (layers, arguments) = (record.layers.len(), record.arguments.join(" "));
         sentence(&mut out, &format!("injection {}: {layers} layer(s), {arguments}", i + 1));
@@ -330,6 +333,9 @@ pub fn inspection(found: &Inspection, initializers: bool) -> String {
     for hidden in found.hidden.iter().take(MOST_ROWS) {
         note(&mut out, "out of reach:", &format!("{}: {}", hidden.what, hidden.reason));
     }
+    for refused in found.for_ort_training.iter().flat_map(|ort| &ort.refused).take(MOST_ROWS) {
+        note(&mut out, "ORT training refuses:", &format!("{}: {}", refused.what, refused.reason));
+    }
     for miss in found.near_misses.iter().take(MOST_ROWS) {
         note(&mut out, "no activation:", &format!("{}: {}", miss.what, miss.reason));
     }
@@ -338,6 +344,28 @@ pub fn inspection(found: &Inspection, initializers: bool) -> String {
         note(&mut out, "note:", warning);
     }
     out
+}
+
+/// What ONNX Runtime's training takes, in one sentence.
+fn ort_training(found: &ForOrtTraining) -> String {
+    if let Some(problem) = &found.problem {
+        return format!("refused: {problem}");
+    }
+    let mut parts = Vec::new();
+    if !found.rewritten.is_empty() {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        found.rewritten.iter().for_each(|r| *counts.entry(&r.op).or_default() += 1);
+        let each = counts.iter().map(|(op, n)| if *n == 1 { (*op).to_owned() } else { format!("{n} {op}") });
+        let each: Vec<String> = each.collect();
+        parts.push(format!("--for ort-training rewrites {} node(s): {}", found.rewritten.len(), each.join(", ")));
+    }
+    parts.extend(found.model_changes.iter().cloned());
+    match found.refused.len() {
+        0 if parts.is_empty() => parts.push("taken as it is".into()),
+        0 => {}
+        n => parts.push(format!("{n} node(s) are refused, and no exact rewriting is known")),
+    }
+    parts.join("; ")
 }
 
 /// Every initializer with its role; in a large model only how many there are of each, unless all are asked for.

@@ -346,7 +346,7 @@ impl Injection<'_> {
     /// The regulariser, with the seed of layer number `i`.
     fn regularizer(&self, injection: usize, i: usize) -> Box<dyn Regularizer> {
         match self.options.estimator {
-            Estimator::Exact => Box::new(Exact),
+            Estimator::Exact => Box::new(Exact { for_ort_training: self.options.target == Some(Target::OrtTraining) }),
             Estimator::Sampled => Box::new(Sampled {
                 slices: self.options.slices,
                 seed: self.seed(injection, i),

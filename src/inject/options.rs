@@ -14,7 +14,7 @@ pub struct Options {
     pub coef: Option<f64>,
     /// λ for the layers that a selector picks, the last match counting.
     pub coef_overrides: Vec<(String, f64)>,
-    /// Make λ a graph input, with the value as its default.
+    /// Make λ a graph input, with the value as its default; without one for ONNX Runtime's training, which feeds no defaults.
     pub coef_input: bool,
     /// How the expectation over slices is taken.
     pub estimator: Estimator,

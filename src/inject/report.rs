@@ -96,7 +96,7 @@ pub struct LossReport {
 /// One λ.
 #[derive(Debug, Clone, Serialize)]
 pub struct Coefficient {
-    /// The initializer that holds it.
+    /// The initializer that holds it, or the input that takes it.
     pub initializer: String,
     /// Its value.
     pub value: f64,

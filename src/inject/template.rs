@@ -284,7 +284,7 @@ mod tests {
                 let h = Tensor { name: "/a/Relu_output_0".into(), ty };
                 let layer = Layer { h, view, batch_axis: 0, reduction: Reduction::Mean };
                 let regularizers: [(&dyn Regularizer, Option<u32>); 3] = [
-                    (&Exact, None),
+                    (&Exact::default(), None),
                     (&Sampled { slices: 7, seed: None, shared: false }, None),
                     (&Sampled { slices: 7, seed: Some(4711), shared: false }, Some(4711)),
                 ];

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::report::Coefficient;
 use super::{Destination, Injection, Written};
 use crate::graph::types::{Dim, TensorType};
+use crate::lower::Target;
 use crate::naming::visit_names;
 use crate::onnx::attribute_proto::AttributeType;
 use crate::onnx::tensor_proto::DataType;
@@ -156,7 +157,16 @@ pub fn coefficient_tensor(injection: &Injection, root: &str, group: usize) -> Te
     Tensor { name: format!("{root}coef{}", suffix(group)), ty }
 }
 
-/// The initializer that holds λ of a group; also an input where asked, and where the IR version wants every initializer to be one.
+/// Whether the one who trains the graph feeds every input or none: ONNX Runtime's training knows no defaults, and keeps to an initializer.
+pub fn feeds_no_defaults(injection: &Injection) -> bool {
+    let graph = &injection.analysis.graph;
+    let is_made_by_it = || graph.inputs.iter().any(|v| graph.name(*v) == "lazy_reset_grad");
+    injection.options.target == Some(Target::OrtTraining)
+        || injection.destination == Destination::Gradients && is_made_by_it()
+}
+
+/// The initializer that holds λ of a group; also an input where asked, and where the IR version wants every initializer to be one; and an
+/// input without a default where that would never be fed.
 fn coefficient(injection: &Injection, term: &mut Term, root: &str, group: usize) -> Tensor {
     let options = injection.options;
     let Tensor { name, ty } = coefficient_tensor(injection, root, group);
@@ -166,12 +176,15 @@ fn coefficient(injection: &Injection, term: &mut Term, root: &str, group: usize)
     };
     let is_double = ty.elem == Elem::F64.onnx();
     let raw = if is_double { value.to_le_bytes().to_vec() } else { (value as f32).to_le_bytes().to_vec() };
-    term.coefficients.push(TensorProto {
+    let stored = TensorProto {
         data_type: Some(ty.elem),
         name: Some(name.clone()),
         raw_data: Some(raw.into()),
         ..TensorProto::default()
-    });
+    };
+    if !(options.coef_input && feeds_no_defaults(injection)) {
+        term.coefficients.push(stored);
+    }
     if options.coef_input || injection.analysis.model.ir_version < 4 {
         term.inputs.extend(ty.declare(&name));
     }

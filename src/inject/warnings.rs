@@ -1,6 +1,7 @@
 //! What deserves a second look after an injection was planned: cost, missing kernels, doubled terms.
 
 use super::report::{LayerReport, Report};
+use super::term::feeds_no_defaults;
 use super::{Estimator, Injection};
 use crate::graph::backward::requests;
 use crate::record::Record;
@@ -87,6 +88,14 @@ pub fn warnings(injection: &Injection, report: &Report) -> Vec<String> {
              output behind it; or make the eval_model of the same graph rewritten with --coef 0, which has the same parameters"
                 .into(),
         );
+    }
+    if injection.options.coef_input && feeds_no_defaults(injection) {
+        let names: Vec<String> = report.coefficients.iter().map(|c| format!("{:?}", c.initializer)).collect();
+        out.push(format!(
+            "every step has to feed {}: ONNX Runtime's training takes no input that has a default, so there is none; without --coef-input it is \
+             an initializer, which generate_artifacts(frozen_params=…) makes a parameter of the checkpoint that a pipeline can change, too",
+            names.join(", ")
+        ));
     }
     if report.coefficients.iter().any(|c| c.value == 0.0) {
         out.push("a coefficient is 0: those layers are computed and weigh nothing".into());

@@ -91,24 +91,38 @@ pub struct Lowering {
 ///
 /// All nodes that cannot be rewritten at once, each with the reason.
 pub fn lower(analysis: &Analysis, loss: Option<ValueId>, root: &str) -> Result<Lowering, LowerError> {
+    let (lowering, nodes) = survey(analysis, loss, root)?;
+    if nodes.is_empty() { Ok(lowering) } else { Err(LowerError::Unlowered { nodes }) }
+}
+
+/// As [`lower`], with the nodes that cannot be rewritten beside the changes for all others.
+///
+/// # Errors
+///
+/// What stands in the way of the model as a whole.
+pub fn survey(
+    analysis: &Analysis,
+    loss: Option<ValueId>,
+    root: &str,
+) -> Result<(Lowering, Vec<Unlowered>), LowerError> {
     let mut lowering = model::lower(analysis, loss)?;
     let path = Path::of(analysis, loss);
-    match inline::inline(analysis, &path, root)? {
+    let unlowered = match inline::inline(analysis, &path, root)? {
         None => {
             let origin: Vec<usize> = (0..analysis.graph.nodes.len()).collect();
             let is_call = vec![false; origin.len()];
-            rewrite(analysis, analysis, &path, &origin, &is_call, root, &mut lowering)?;
+            rewrite(analysis, analysis, &path, &origin, &is_call, root, &mut lowering)?
         }
         Some(inlined) => {
             let mut inner = Analysis::of(&inlined.model).map_err(AnalysisError::from)?;
             inner.trained.clone_from(&analysis.trained);
             let loss = loss.and_then(|loss| inner.graph.find(analysis.graph.name(loss)));
             let path = Path::of(&inner, loss);
-            rewrite(analysis, &inner, &path, &inlined.origin, &inlined.is_call, root, &mut lowering)?;
+            rewrite(analysis, &inner, &path, &inlined.origin, &inlined.is_call, root, &mut lowering)?
         }
-    }
+    };
     lowering.activations = rewritten_activations(analysis, &lowering.changes);
-    Ok(lowering)
+    Ok((lowering, unlowered))
 }
 
 /// The activations that lose a node. Spelt out for a pipeline, they are none that patterns know.
@@ -132,7 +146,7 @@ fn rewritten_activations(analysis: &Analysis, changes: &[Change]) -> Vec<Recorde
 /// Why a call becomes the body of its function.
 const CALL: &str = "it calls a function of the model, and ONNX Runtime training does not look inside";
 
-/// Rewrites the nodes of `analysis`, which stand for those of `original` at `origin`.
+/// Rewrites the nodes of `analysis`, which stand for those of `original` at `origin`; returns those that cannot be.
 fn rewrite(
     original: &Analysis,
     analysis: &Analysis,
@@ -141,7 +155,7 @@ fn rewrite(
     is_call: &[bool],
     root: &str,
     lowering: &mut Lowering,
-) -> Result<(), LowerError> {
+) -> Result<Vec<Unlowered>, LowerError> {
     let mut names = LayerNames::default();
     let mut unlowered = Vec::new();
     let mut from = 0;
@@ -189,7 +203,7 @@ fn rewrite(
         }
         replace(original, old, written, name, lowering)?;
     }
-    if unlowered.is_empty() { Ok(()) } else { Err(LowerError::Unlowered { nodes: unlowered }) }
+    Ok(unlowered)
 }
 
 /// What stands in for one node.

@@ -10,6 +10,7 @@ use super::fit::{Precision, SHIFT, fit, slope_coefficients};
 use super::gradient::{Gradient, weight};
 use super::kummer::{self, RHO_ZERO};
 use super::layer::{Cost, Layer, Unsupported};
+use super::norm;
 use super::rho::{Reduction, float};
 use super::{Regularizer, any_d};
 use crate::graph::types::TensorType;
@@ -42,7 +43,10 @@ fn dimension(rows: &ArrayView2<f64>) -> u64 {
 
 /// The closed form.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Exact;
+pub struct Exact {
+    /// Whether ONNX Runtime's training will differentiate it: the same value, in the form whose gradient costs least there.
+    pub for_ort_training: bool,
+}
 
 impl Regularizer for Exact {
     fn name(&self) -> &'static str {
@@ -56,17 +60,18 @@ impl Regularizer for Exact {
 
     fn emit(&self, e: &mut Emitter, layer: &Layer) -> Tensor {
         let h = layer.input(e);
-        let square = e.binary("square", "Mul", &h, &h);
-        let norm2 = sum_over_row(e, layer, &square);
-        let sample = Sample::of(e, layer, &norm2);
-        sample.penalty(e, layer)
+        if self.for_ort_training {
+            let norm2 = norm::squared_for_ort_training(e, layer, &h);
+            return Sample::of(e, layer, &norm2).penalty_by_sum(e, layer);
+        }
+        let norm2 = norm::squared(e, layer, &h);
+        Sample::of(e, layer, &norm2).penalty(e, layer)
     }
 
     /// λ/b·κ_d(‖h_i‖)·h_i, with κ_d = K(x)/((d + 5)·√s); see [`fit`](super::fit).
     fn emit_gradient(&self, e: &mut Emitter, layer: &Layer, coef: &Tensor, with_value: bool) -> Gradient {
         let h = layer.input(e);
-        let square = e.binary("square", "Mul", &h, &h);
-        let norm2 = sum_over_row(e, layer, &square);
+        let norm2 = norm::squared(e, layer, &h);
         let sample = Sample::of(e, layer, &norm2);
         let kappa = sample.weighted_kappa(e, layer, coef);
         let gradient = match layer.row_axes() {
@@ -90,19 +95,6 @@ impl Regularizer for Exact {
     fn cost(&self, layer: &Layer) -> Cost {
         let (rows, d) = layer.size();
         Cost { multiply_adds: rows * d, bytes: 0.0, random_numbers: 0.0 }
-    }
-}
-
-/// ‖h_i‖² for every row.
-fn sum_over_row(e: &mut Emitter, layer: &Layer, square: &Tensor) -> Tensor {
-    match layer.row_axes() {
-        Some(axes) if axes.is_empty() => square.clone(),
-        Some(axes) => e.sum("norm2", square, &axes),
-        // Of unknown rank, and every sample a row.
-        None => {
-            let rows = e.flatten("rows", square);
-            e.reduce("norm2", "ReduceSum", &rows, Some(&[1]), false)
-        }
     }
 }
 
@@ -148,7 +140,7 @@ impl Sample {
 
     /// ℓ = √s·P(x) of every row, as one number.
     fn penalty(&self, e: &mut Emitter, layer: &Layer) -> Tensor {
-        let p = self.evaluate(e, Polynomial::Loss);
+        let p = self.evaluate(e, Polynomial::Loss, 1);
         let loss = e.binary("loss", "Mul", &self.root, &p);
         match layer.reduction {
             Reduction::Mean => e.reduce_all("per", "ReduceMean", &loss),
@@ -156,9 +148,19 @@ impl Sample {
         }
     }
 
+    /// The same with a mean's 1/b in the coefficients, where b is known: the gradient of a sum is one stretched number, that of a mean is
+    /// seven operators in ONNX Runtime's training.
+    fn penalty_by_sum(&self, e: &mut Emitter, layer: &Layer) -> Tensor {
+        let count = self.x.ty.element_count().filter(|n| *n > 0 && layer.reduction == Reduction::Mean);
+        let (Some(count), Dimension::Known(_)) = (count, &self.dimension) else { return self.penalty(e, layer) };
+        let p = self.evaluate(e, Polynomial::Loss, count);
+        let loss = e.binary("loss", "Mul", &self.root, &p);
+        e.reduce_all("per", "ReduceSum", &loss)
+    }
+
     /// λ/b·κ of every row, with b for a mean.
     fn weighted_kappa(&self, e: &mut Emitter, layer: &Layer, coef: &Tensor) -> Tensor {
-        let k = self.evaluate(e, Polynomial::Slope);
+        let k = self.evaluate(e, Polynomial::Slope, 1);
         let kappa = e.binary("kappa", "Div", &k, &self.root);
         let (kappa, divisor) = match &self.dimension {
             Dimension::Known(d) => (kappa, divisor(*d)),
@@ -168,10 +170,10 @@ impl Sample {
         e.binary("kappa_weighted", "Mul", &kappa, &weight)
     }
 
-    /// A polynomial at x by Horner's rule.
-    fn evaluate(&self, e: &mut Emitter, polynomial: Polynomial) -> Tensor {
+    /// A polynomial at x by Horner's rule, over `divisor` where d is known.
+    fn evaluate(&self, e: &mut Emitter, polynomial: Polynomial, divisor: u64) -> Tensor {
         let coefficients = match &self.dimension {
-            Dimension::Known(d) => known_coefficients(e, self.elem, *d, polynomial),
+            Dimension::Known(d) => known_coefficients(e, self.elem, *d, polynomial, divisor),
             Dimension::RunTime(d) => d.coefficients(e, self.elem, polynomial),
         };
         let label = polynomial.label();
@@ -227,12 +229,13 @@ impl Polynomial {
     }
 }
 
-/// The coefficients for a d that is known now.
-fn known_coefficients(e: &mut Emitter, elem: Elem, d: u64, polynomial: Polynomial) -> Vec<Tensor> {
+/// The coefficients, over `divisor`, for a d that is known now.
+fn known_coefficients(e: &mut Emitter, elem: Elem, d: u64, polynomial: Polynomial, divisor: u64) -> Vec<Tensor> {
     let fit = fit(d, if elem == Elem::F64 { Precision::F64 } else { Precision::F32 });
     let coefficients = polynomial.folded(fit.coefficients.iter().copied());
-    let name = |k| format!("d{d}_{}c{k}", polynomial.prefix());
-    coefficients.iter().enumerate().map(|(k, c)| e.scalar(&name(k), elem, *c)).collect()
+    let suffix = if divisor == 1 { String::new() } else { format!("_over_{divisor}") };
+    let name = |k| format!("d{d}_{}c{k}{suffix}", polynomial.prefix());
+    coefficients.iter().enumerate().map(|(k, c)| e.scalar(&name(k), elem, *c / divisor as f64)).collect()
 }
 
 /// (rows of the table, orders of the series, degree of the series, degree of the table) by precision.

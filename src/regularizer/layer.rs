@@ -251,8 +251,9 @@ mod tests {
 
     #[test]
     fn every_name_is_made_once_and_read_after_it_was_made() {
-        let regularizers: [&dyn Regularizer; 3] = [
-            &Exact,
+        let regularizers: [&dyn Regularizer; 4] = [
+            &Exact::default(),
+            &Exact { for_ort_training: true },
             &Sampled { slices: 2, seed: Some(5), shared: false },
             &Sampled { slices: 2, seed: Some(5), shared: true },
         ];

@@ -12,6 +12,7 @@ mod gradient;
 mod graph_f32;
 pub mod kummer;
 mod layer;
+mod norm;
 #[cfg(test)]
 mod reference_tests;
 pub mod rho;

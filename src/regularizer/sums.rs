@@ -102,7 +102,20 @@ impl Emitter {
 }
 
 /// Longest sum in float32 that is left to one operator: ONNX Runtime keeps it to 1e-6 even when all terms are equal.
-const LONGEST_SUM: u64 = 1024;
+pub(super) const LONGEST_SUM: u64 = 1024;
+
+/// The lengths of sums, outer first, that one after the other make up a sum of length `n`; `None` where factors do not.
+///
+/// The innermost is as long as may be, so that what is left is small.
+pub(super) fn stages(n: u64) -> Option<Vec<u64>> {
+    if n <= LONGEST_SUM {
+        return Some(vec![n]);
+    }
+    let inner = (64..=LONGEST_SUM).rev().find(|k| n.is_multiple_of(*k))?;
+    let mut stages = stages(n / inner)?;
+    stages.push(inner);
+    Some(stages)
+}
 
 /// Two factors, of which the second is no longer than [`LONGEST_SUM`], that make up `n`, or all but a tail shorter than the second.
 fn factors(n: u64) -> (u64, u64) {

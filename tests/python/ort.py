@@ -81,12 +81,17 @@ def artifacts(model: Model, parameters: Iterable[str] | None = None, frozen: Ite
         return Artifacts(*made)
 
 
-def steps(model: Model, checkpoint: bytes, feeds: Mapping[str, np.ndarray], count: int = 1, rate: float = 0.0) -> Steps:
-    """`count` steps of a training model, all on the same batch, with plain SGD in between; outputs and gradients of the last."""
+def steps(
+    model: Model, checkpoint: bytes, feeds: Mapping[str, np.ndarray], count: int = 1, rate: float = 0.0, varying: Iterable[str] = ()
+) -> Steps:
+    """`count` steps of a training model, all on the same batch, with plain SGD in between; outputs and gradients of the last.
+
+    Of what `varying` names, inputs or parameters, `feeds` holds one value a step.
+    """
     with tempfile.TemporaryDirectory() as folder:
         np.savez(pathlib.Path(folder, "feeds.npz"), **feeds)
         pathlib.Path(folder, "checkpoint").write_bytes(checkpoint)
-        pathlib.Path(folder, "request.json").write_text(json.dumps({"steps": count, "rate": rate}))
+        pathlib.Path(folder, "request.json").write_text(json.dumps({"steps": count, "rate": rate, "varying": list(varying)}))
         _run("ort_steps.py", _saved(model, folder), pathlib.Path(folder, "checkpoint"), folder)
         with np.load(pathlib.Path(folder, "step.npz")) as arrays:
             return Steps(**_outputs_and_gradients(arrays), losses=arrays["losses"])

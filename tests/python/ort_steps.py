@@ -1,7 +1,8 @@
 """Steps of a finished training model: ort_steps.py MODEL CHECKPOINT FOLDER, run by .venv-ort-training.
 
-FOLDER holds feeds.npz and request.json (`steps`, `rate`: SGD between them), and receives step.npz: `losses` of all steps, and of the
-last one `output:<name>` for every output and `grad:<name>` for every parameter that is trained.
+FOLDER holds feeds.npz and request.json (`steps`, `rate`: SGD between them, `varying`: names of inputs and of parameters of which there is
+one value a step), and receives step.npz: `losses` of all steps, and of the last one `output:<name>` for every output and `grad:<name>`
+for every parameter that is trained.
 """
 
 import json
@@ -23,10 +24,14 @@ def main(model, checkpoint, folder):
     module = Module(str(model), state, session_options=options)
     module.train()
     with np.load(folder / "feeds.npz") as arrays:
-        feeds = [arrays[name] for name in module.input_names()]
+        feeds = {name: arrays[name] for name in arrays}
+    varying = set(request["varying"])
     losses = []
     for step in range(request["steps"]):
-        results = module(*feeds)
+        now = {name: np.asarray(value[step]) if name in varying else value for name, value in feeds.items()}
+        for name in varying - set(module.input_names()):
+            state.parameters[name].data = now[name]
+        results = module(*(now[name] for name in module.input_names()))
         results = results if isinstance(results, tuple) else (results,)
         losses.append(results[0])
         gradients = {name: parameter.grad for name, parameter in state.parameters if parameter.requires_grad}

@@ -289,3 +289,27 @@ def test_a_rewritten_node_that_something_else_dropped_is_noticed_by_strip(refere
     onnx.save(damaged, path)
     sentence = taps.refusal(per_inject("strip", path, "-o", tmp_path / "back.onnx", check=False))
     assert "is not there" in sentence and not (tmp_path / "back.onnx").exists()
+
+
+def test_inspect_says_what_would_be_rewritten_and_what_is_refused_and_changes_nothing(inject, per_inject, tmp_path):
+    model = small("h = MatMul(x, w) a = Elu(h) d = Elu(a) s = Det(d) loss = ReduceMean<keepdims=0>(s)", weights="float[3,3] w = {1,2,3,4,5,6,7,8,9}")
+    del model.graph.input[0].type.tensor_type.shape.dim[:]
+    model.graph.input[0].type.tensor_type.shape.dim.add().dim_value = 3
+    model.graph.input[0].type.tensor_type.shape.dim.add().dim_value = 3
+    source = tmp_path / "source.onnx"
+    source.write_bytes(model.SerializeToString())
+    text = per_inject("inspect", source).stdout
+    assert "for ORT training: --for ort-training rewrites 2 node(s): 2 Elu; 1 node(s) are refused" in text
+    assert "ORT training refuses: node 3 (Det): no gradient of Det is registered" in text.replace("\n  ", " ")
+    found = json.loads(per_inject("inspect", source, "--json").stdout)["for_ort_training"]
+    assert [r["op"] for r in found["rewritten"]] == ["Elu", "Elu"] and found["problem"] is None
+    assert [r["what"] for r in found["refused"]] == ["node 3 (Det)"]
+    assert source.read_bytes() == model.SerializeToString()
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_inspect_foretells_what_the_rewriting_does(reference, inject, per_inject, name):
+    path = reference(name).path
+    found = json.loads(per_inject("inspect", path, "--json").stdout)["for_ort_training"]
+    done = inject(path, *FOR, "--coef", 0, check=False).report
+    assert (found["rewritten"], found["model_changes"], found["refused"]) == (done["rewritten"], done["model_changes"], [])

@@ -11,6 +11,7 @@ use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
 use crate::lower::builder::{Builder, Extent, Made};
 use crate::lower::registry::{Rule, on_path};
+use crate::lower::rules::interleave::weave;
 use crate::lower::rules::window::Window;
 use crate::lower::site::{Known, Site, extent, rank, rank_from, size, written_out};
 use crate::regularizer::emit::{Tensor, int, ints};
@@ -129,7 +130,8 @@ fn transposed(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
     let mut y = b.one("Conv", &[&x, &kernel], attributes, ty);
 
     if phases > 1 {
-        y = weave(b, &y, &axes, group * outputs);
+        let strides: Vec<i64> = axes.iter().map(|a| a.stride).collect();
+        y = weave(b, &y, &strides, group * outputs);
     }
     for (axis, a) in axes.iter().enumerate() {
         y = cut(b, y, &x, axis, a)?;
@@ -209,32 +211,6 @@ fn phase_kernel(
         kernel = b.pick(&kernel, axis + 2, &mirrored);
     }
     Ok(kernel)
-}
-
-/// [N, C·Πs, L…] → [N, C, L·s…].
-fn weave(b: &mut Builder, y: &Tensor, axes: &[Axis], channels: i64) -> Tensor {
-    let n = axes.len();
-    let mut apart: Vec<Extent> = vec![0.into(), channels.into()];
-    apart.extend(axes.iter().map(|a| Extent::from(a.stride)));
-    apart.extend((0..n).map(|i| Extent::from((y, i + 2))));
-    let parts = b.reshape(y, &apart);
-    let mut perm = vec![0, 1];
-    (0..n).for_each(|i| perm.extend([2 + n + i, 2 + i]));
-    let mut woven = b.transpose(&parts, &perm);
-    let length = |i: usize| y.ty.dims.as_ref().and_then(|d| d.get(i + 2)).and_then(Dim::known).map(extent);
-    let merged: Vec<Option<i64>> = axes.iter().enumerate().map(|(i, a)| Some(length(i)? * a.stride)).collect();
-    if let Some(merged) = merged.iter().copied().collect::<Option<Vec<i64>>>() {
-        let shape: Vec<Extent> = [0, channels].into_iter().chain(merged).map(Extent::from).collect();
-        return b.reshape(&woven, &shape);
-    }
-    // −1 stands for one open length: one axis at a time.
-    for (i, merged) in merged.iter().enumerate() {
-        let rank = 2 + 2 * n - i;
-        let others = |axis: usize| if axis == 2 + i { merged.unwrap_or(-1).into() } else { (&woven, axis).into() };
-        let shape: Vec<Extent> = (0..rank).filter(|axis| *axis != 3 + i).map(others).collect();
-        woven = b.reshape(&woven, &shape);
-    }
-    woven
 }
 
 /// Cuts an axis to the output's begin and length, or fills it up where `output_padding` reaches behind the last tap.

@@ -2,12 +2,14 @@
 //!
 //! **Why.** No gradient of them is registered.
 //!
-//! **Equation.** Both move elements: Reshape to six axes, Transpose, Reshape.
+//! **Equation.** Both move elements. What one Transpose of six axes would do, two of four do several times faster: each moves one axis of
+//! blocks past one of places, so that whole rows are copied.
 
 use crate::graph::Attributes;
 use crate::graph::types::Dim;
 use crate::lower::builder::{Builder, Extent, Made};
 use crate::lower::registry::{Rule, on_path};
+use crate::lower::rules::interleave::weave;
 use crate::lower::site::{Known, Refusal, Site, extent, rank, size};
 
 /// Rules of this module.
@@ -36,24 +38,28 @@ fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
         return Err("its height and width are both known only to the running graph".into());
     }
     let or_left = |n: Option<i64>| Extent::Fixed(n.unwrap_or(-1));
+    let columns = length(3);
     if site.node.op_type() == "SpaceToDepth" {
+        // [N, C·H, b, W·b] → [N, b, C·H·W, b] → [N, b, b, C·H·W]
+        let rows = scaled(2, &|n| channels * n / block);
+        let apart = b.reshape(&x, &[0.into(), or_left(rows), block.into(), or_left(columns)]);
+        let moved = b.transpose(&apart, &[0, 2, 1, 3]);
+        let apart = b.reshape(&moved, &[0.into(), block.into(), (-1).into(), block.into()]);
+        let moved = b.transpose(&apart, &[0, 1, 3, 2]);
         let (rows, columns) = (scaled(2, &|n| n / block), scaled(3, &|n| n / block));
-        let apart =
-            b.reshape(&x, &[0.into(), channels.into(), or_left(rows), block.into(), or_left(columns), block.into()]);
-        let moved = b.transpose(&apart, &[0, 3, 5, 1, 2, 4]);
-        let shape = [0.into(), (channels * block * block).into(), (&moved, 4).into(), (&moved, 5).into()];
+        let shape = [0.into(), (channels * block * block).into(), or_left(rows), or_left(columns)];
         return Ok(vec![b.reshape(&moved, &shape).into()]);
     }
     let depth = channels / (block * block);
-    let (rows, columns) = ((&x, 2).into(), (&x, 3).into());
-    let is_column_first = site.node.string("mode") == Some("CRD");
-    let (apart, perm) = if is_column_first {
-        ([0.into(), depth.into(), block.into(), block.into(), rows, columns], [0, 1, 4, 2, 5, 3])
-    } else {
-        ([0.into(), block.into(), block.into(), depth.into(), rows, columns], [0, 3, 4, 1, 5, 2])
-    };
-    let apart = b.reshape(&x, &apart);
-    let moved = b.transpose(&apart, &perm);
-    let (rows, columns) = (scaled(2, &|n| n * block), scaled(3, &|n| n * block));
+    if site.node.string("mode") == Some("CRD") {
+        return Ok(vec![weave(b, &x, &[block, block], depth).into()]);
+    }
+    // [N, b, b, C·H·W] → [N, b, C·H, W·b] → [N, C·H, b, W·b]
+    let apart = b.reshape(&x, &[0.into(), block.into(), block.into(), (-1).into()]);
+    let moved = b.transpose(&apart, &[0, 1, 3, 2]);
+    let (rows, columns) = (scaled(2, &|n| depth * n), scaled(3, &|n| n * block));
+    let apart = b.reshape(&moved, &[0.into(), block.into(), or_left(rows), or_left(columns)]);
+    let moved = b.transpose(&apart, &[0, 2, 1, 3]);
+    let rows = scaled(2, &|n| n * block);
     Ok(vec![b.reshape(&moved, &[0.into(), depth.into(), or_left(rows), or_left(columns)]).into()])
 }

@@ -16,6 +16,7 @@ pub mod elu;
 pub mod gelu;
 pub mod hard_sigmoid;
 pub mod hyperbolic;
+pub mod interleave;
 pub mod layer_normalization;
 pub mod matmul;
 pub mod negative_log_likelihood;

@@ -5,7 +5,7 @@
 //!
 //! **Equation.** Average = Σ window/cells, the cells being those inside the map unless `count_include_pad`: a product with a constant
 //! matrix along each axis, or a convolution with ones where the map's size is open; with 1×1 windows it is a slice with steps. Lp =
-//! (Σ|x|ᵖ)^{1/p}. GlobalMaxPool is MaxPool over the whole map, or a maximum as in ReduceMax where the map's size is open.
+//! (Σ|x|ᵖ)^{1/p}. GlobalMaxPool is MaxPool over all places in a row, or a maximum as in ReduceMax where the map's size is open.
 
 use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
@@ -175,9 +175,14 @@ fn global_max(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
     let x = site.required(0)?;
     let rank = rank_from(&x, 3)?;
     let map: Option<Vec<i64>> = x.ty.dims.as_ref().and_then(|d| d[2..].iter().map(|d| d.known().map(extent)).collect());
-    if let Some(map) = map.filter(|map| (1..=3).contains(&map.len())) {
-        let ty = TensorType { elem: x.ty.elem, dims: site.output_type(0).dims };
-        return Ok(vec![b.one("MaxPool", &[&x], vec![ints("kernel_shape", &map)], ty).into()]);
+    // Places in a row: ONNX Runtime's pooling is fastest along one axis.
+    if let Some(places) = map.map(|map| map.iter().fold(1i64, |n, d| n.saturating_mul(*d))).filter(|n| *n > 0) {
+        let row = b.reshape(&x, &[0.into(), 0.into(), places.into()]);
+        let dims = row.ty.dims.as_ref().map(|d| vec![d[0].clone(), d[1].clone(), Dim::Known(1)]);
+        let ty = TensorType { elem: x.ty.elem, dims };
+        let most = b.one("MaxPool", &[&row], vec![ints("kernel_shape", &[places])], ty);
+        let shape: Vec<Extent> = (0..rank).map(|axis| if axis < 2 { 0.into() } else { 1.into() }).collect();
+        return Ok(vec![b.reshape(&most, &shape).into()]);
     }
     Ok(vec![extremum(b, &x, "ReduceMax", Some(&places(rank)), true).into()])
 }

@@ -1,5 +1,6 @@
 //! `per-inject diff A B`, and the same as git calls it.
 
+use std::fs;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -6,10 +6,12 @@ use super::network::{Kind, Mark, Network};
 use super::scenes::{Entry, Item};
 
 /// Nodes that belong together, as one box.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Bundle {
     pub title: String,
     pub mark: Mark,
+    /// Whether it stands beside the graph rather than in it, as the term of a layer does.
+    pub is_aside: bool,
 }
 
 /// The entries of a graph. `ghosts` are rows of the list by the value that they are drawn at; `bundle_of` says for each node, where it
@@ -40,8 +42,7 @@ pub fn entries(
             Some((b, bundle)) => {
                 let slot = *at.entry(b).or_insert(entries.len());
                 if slot == entries.len() {
-                    let (title, mark) = (bundle.title.clone(), bundle.mark);
-                    entries.push(Entry::Group { title, mark, items: Vec::new() });
+                    entries.push(Entry::Group { bundle: bundle.clone(), items: Vec::new() });
                 }
                 if let Some(Entry::Group { items, .. }) = entries.get_mut(slot) {
                     items.push(Item::Node(n));

@@ -103,7 +103,7 @@ fn keep(
             kept.push(Kept::Whole(single));
             run.clear();
         }
-        _ => kept.push(Kept::Run { nodes: std::mem::take(run), title: String::new(), mark: Mark::None }),
+        _ => kept.push(Kept::Run { nodes: std::mem::take(run), bundle: Bundle::default() }),
     };
     for n in drawn {
         match bundle(*n).filter(|_| are_closed) {
@@ -112,7 +112,7 @@ fn keep(
                 let nodes = closed.get_mut(b).map(std::mem::take).unwrap_or_default();
                 if let (false, Some(bundle)) = (nodes.is_empty(), bundles.get(b)) {
                     end(&mut run, &mut kept);
-                    kept.push(Kept::Run { nodes, title: bundle.title.clone(), mark: bundle.mark });
+                    kept.push(Kept::Run { nodes, bundle: bundle.clone() });
                 }
             }
             None if is_shown[*n as usize] && left > 0 => {

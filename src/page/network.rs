@@ -67,6 +67,8 @@ pub struct Node {
     pub mark: Mark,
     /// For how many nodes it stands; 0 for one that is itself. See [`super::reduce`].
     pub stands_for: u32,
+    /// Whether it stands beside the graph rather than in it.
+    pub is_aside: bool,
 }
 
 /// A value.

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 
-use super::network::{Kind, Mark, Network, Node};
+use super::entries::Bundle;
+use super::network::{Kind, Network, Node};
 
 /// A node of the smaller graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,7 +13,7 @@ pub enum Kept {
     /// A node as it is.
     Whole(u32),
     /// One for all of these.
-    Run { nodes: Vec<u32>, title: String, mark: Mark },
+    Run { nodes: Vec<u32>, bundle: Bundle },
 }
 
 /// The smaller graph, and for each node of `network` the one that it is, or that stands for it. Of values only those stay that
@@ -42,7 +43,7 @@ pub fn reduce(
         .zip(kept)
         .map(|(at, kept)| match kept {
             Kept::Whole(n) => network.nodes[n as usize].clone(),
-            Kept::Run { nodes, title, mark } => run(network, &nodes, &readers, at, title, mark),
+            Kept::Run { nodes, bundle } => run(network, &nodes, &readers, at, bundle),
         })
         .collect();
     let mut numbers: Vec<Option<u32>> = vec![None; network.values.len()];
@@ -70,12 +71,12 @@ fn run(
     nodes: &[u32],
     readers: &HashMap<u32, Option<u32>, RandomState>,
     at: u32,
-    title: String,
-    mark: Mark,
+    bundle: Bundle,
 ) -> Node {
+    let Bundle { title: name, mark, is_aside } = bundle;
+    let stands_for = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
     let mut made = std::collections::HashSet::new();
-    let mut one =
-        Node { name: title, mark, stands_for: u32::try_from(nodes.len()).unwrap_or(u32::MAX), ..Node::default() };
+    let mut one = Node { name, mark, is_aside, stands_for, ..Node::default() };
     for n in nodes {
         for v in network.nodes[*n as usize].outputs.iter().flatten() {
             made.insert(*v);

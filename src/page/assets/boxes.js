@@ -99,7 +99,7 @@ function boxOf([kind, id, , , width, height]) {
       return pillBox("PER", rows[id].side, width, height, "ghost", `PER would be added here, ${rows[id].side}`);
     case kinds.quiet: {
       const mark = marks[nodes.mark[id]];
-      const text = nodes.name[id] ? `${mark.sign} ${nodes.name[id]}` : `… ${plural(standsFor(id), "node")} …`;
+      const text = nodes.name[id] ? `${mark.sign} ${titleOf(id)}` : `… ${plural(standsFor(id), "node")} …`;
       return pillBox(text, "", width, height, `quiet mark-${mark.style}`, titleOf(id));
     }
     default: {

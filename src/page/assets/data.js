@@ -73,7 +73,7 @@ const standsFor = (node) => nodes.stands_for[node] || 0;
 
 // How a node is called: by its name, else by its position.
 function titleOf(node) {
-  if (standsFor(node)) return nodes.name[node] || `${plural(standsFor(node), "node")}, unchanged`;
+  if (standsFor(node)) return nodes.name[node].split(": ")[0] || `${plural(standsFor(node), "node")}, unchanged`;
   return nodes.name[node] || `${opOf(node)} ${number(node + 1)}`;
 }
 

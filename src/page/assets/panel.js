@@ -43,7 +43,7 @@ const panel = (() => {
     const captured = (nodes.captured[node] || []).map((value) => valueLine("in its body", value, 0));
     const attributes = data.attributes[nodes.attributes[node]];
     const many = standsFor(node);
-    if (many) return [section("Nodes", pairs([["", titleOf(node)]]))];
+    if (many) return [section("Nodes", pairs([["", nodes.name[node] || titleOf(node)]]))];
     return [
       section("Node", pairs([
         ...(nodes.name[node] ? [["name", nodes.name[node]]] : []),

@@ -15,7 +15,7 @@ use super::network::Mark;
 use super::reduce::{Kept, reduce};
 use super::text;
 use super::words::{count, file_name, scaled};
-use crate::diff::{Counts, Diff, Fold, FoldSide};
+use crate::diff::{Counts, Diff, Fold, FoldKind, FoldSide};
 use crate::inject::report::ModelSummary;
 use crate::wire::Model;
 
@@ -35,15 +35,16 @@ pub fn page(a: &Model, b: &Model, found: &Diff, expand: bool) -> Page {
     page.rows = rows.rows;
     let (bundles, bundle_of) = bundles(&merged, found, expand);
     let kept = focus(&merged.network, &bundle_of, &bundles);
-    let whole: Vec<Option<usize>> =
-        kept.iter().map(|k| if let Kept::Whole(n) = k { bundle_of[*n as usize] } else { None }).collect();
+    let origins: Vec<Option<u32>> = kept.iter().map(|k| if let Kept::Whole(n) = k { Some(*n) } else { None }).collect();
+    let bundle_of: Vec<Option<usize>> = origins.iter().map(|n| bundle_of[(*n)? as usize]).collect();
     let wanted: HashSet<u32> = page.rows.iter().filter_map(|r| r.value).collect();
-    let (network, places, numbers) = reduce(&merged.network, kept, |v| wanted.contains(&v));
+    let (mut network, places, numbers) = reduce(&merged.network, kept, |v| wanted.contains(&v));
+    merged.describe(&mut network, &origins, a, b);
     for row in &mut page.rows {
         row.node = row.node.and_then(|n| places[n as usize]);
         row.value = row.value.and_then(|v| numbers[v as usize]);
     }
-    page.entries = entries(&network, &HashMap::new(), &whole, &bundles);
+    page.entries = entries(&network, &HashMap::new(), &bundle_of, &bundles);
     page.network = network;
     page
 }
@@ -55,8 +56,11 @@ fn bundles(merged: &Merged, found: &Diff, expand: bool) -> (Vec<Bundle>, Vec<Opt
         return (Vec::new(), bundle_of);
     }
     let mark = |f: &Fold| if f.side == FoldSide::Added { Mark::Added } else { Mark::Removed };
-    let mut bundles: Vec<Bundle> =
-        found.folds.iter().map(|f| Bundle { title: text::name(&f.title), mark: mark(f) }).collect();
+    let mut bundles: Vec<Bundle> = found
+        .folds
+        .iter()
+        .map(|f| Bundle { title: text::name(&f.title), mark: mark(f), is_aside: f.kind == FoldKind::Layer })
+        .collect();
     for (list, of) in [(&found.graph.nodes.added, &merged.of_b), (&found.graph.nodes.removed, &merged.of_a)] {
         for node in list {
             if let (Some(at), Some(fold)) = (of.get(node.position), node.fold) {

@@ -29,6 +29,8 @@ pub struct Merged {
     /// The positions here of the nodes of each model.
     pub of_a: Vec<u32>,
     pub of_b: Vec<u32>,
+    /// Where each node is: whether in the new model, and at which position.
+    origins: Vec<(bool, usize)>,
     values: [HashMap<String, u32, RandomState>; 2],
 }
 
@@ -66,6 +68,16 @@ impl Merged {
     /// The value that the new model calls so.
     pub fn value_of_b(&self, name: &str) -> Option<u32> {
         self.values[1].get(name).copied()
+    }
+
+    /// Fills in what nodes are called and hold: those of `network` that are a node here, by `origin`.
+    pub fn describe(&self, network: &mut Network, origin: &[Option<u32>], a: &Model, b: &Model) {
+        for (node, origin) in network.nodes.iter_mut().zip(origin) {
+            let Some((is_new, at)) = origin.and_then(|n| self.origins.get(n as usize)) else { continue };
+            let proto = if *is_new { b.graph.nodes.get(*at) } else { a.graph.nodes.get(*at) };
+            let Some(Node { domain, name, doc, attributes, .. }) = proto.map(Node::alone) else { continue };
+            (node.domain, node.name, node.doc, node.attributes) = (domain, name, doc, attributes);
+        }
     }
 
     fn put_nodes(&mut self, a: &Model, b: &Model, found: &Diff, in_a: &Index, in_b: &Index) {
@@ -108,8 +120,11 @@ impl Merged {
             captured: captures_of(node, position).iter().filter_map(|(name, _)| index.get(name).copied()).collect(),
             outputs: node.output.iter().map(number).collect(),
             mark,
-            ..Node::alone(node)
+            // The rest is for nodes that are shown; see [`Merged::describe`].
+            op: text::name(node.op_type()),
+            ..Node::default()
         });
+        self.origins.push((mark != Mark::Removed, position));
         u32::try_from(self.network.nodes.len() - 1).unwrap_or_default()
     }
 

@@ -72,9 +72,21 @@ fn one(network: &Network, all: &Scenes, scene: usize, joined: &Joined) -> Drawin
     let is_node =
         |from: usize| matches!(this.parts.get(from), Some(Part::Item(i)) if matches!(all.items[*i], Item::Node(_)));
     let bundle = |from: usize, values: &[u32]| values.first().copied().filter(|_| is_node(from)).unwrap_or_default();
-    let is_aside =
-        |to: usize| matches!(this.parts.get(to), Some(Part::Item(i)) if matches!(all.items[*i], Item::Ghost { .. }));
-    let edge = |l: &Link| Edge { from: l.from, to: l.to, bundle: bundle(l.from, &l.values), is_aside: is_aside(l.to) };
+    let is_aside = |at: usize| match this.parts.get(at) {
+        Some(Part::Item(i)) => match &all.items[*i] {
+            Item::Ghost { .. } => true,
+            Item::Node(n) => network.nodes.get(*n as usize).is_some_and(|n| n.is_aside),
+            _ => false,
+        },
+        Some(Part::Scene(s)) => all.scenes[*s].is_aside,
+        None => false,
+    };
+    let edge = |l: &Link| Edge {
+        from: l.from,
+        to: l.to,
+        bundle: bundle(l.from, &l.values),
+        is_aside: is_aside(l.to) && !is_aside(l.from),
+    };
     let edges: Vec<Edge> = joined.links.iter().map(edge).collect();
     let placed = lay_out(&sizes, &edges);
     let summary = Summary::of(network, all, scene);

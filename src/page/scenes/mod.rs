@@ -14,6 +14,7 @@ mod tests;
 
 pub use draw::{Drawing, draw};
 
+use super::entries::Bundle;
 use super::network::{Kind, Mark, Network};
 
 /// Boxes of the uncut graph, and of the outline.
@@ -38,8 +39,7 @@ pub enum Entry {
     Item(Item),
     /// Items that are one box until it is opened.
     Group {
-        title: String,
-        mark: Mark,
+        bundle: Bundle,
         items: Vec<Item>,
     },
 }
@@ -56,6 +56,8 @@ pub struct Scene {
     pub parts: Vec<Part>,
     /// Whether it is an [`Entry::Group`].
     pub is_group: bool,
+    /// Whether it stands beside the graph.
+    pub is_aside: bool,
     /// The items in it, from the first to behind the last.
     pub items: std::ops::Range<usize>,
 }
@@ -88,9 +90,9 @@ impl Scenes {
             let first = all.items.len();
             match entry {
                 Entry::Item(item) => all.items.push(item),
-                Entry::Group { title, mark, items } => {
+                Entry::Group { bundle, items } => {
                     all.items.extend(items);
-                    groups.push((first..all.items.len(), title, mark));
+                    groups.push((first..all.items.len(), bundle));
                 }
             }
         }
@@ -105,14 +107,15 @@ impl Scenes {
         let live = cut::live_values(network, &all);
         let mut parts = Vec::new();
         let mut next = 0;
-        for (range, title, mark) in groups {
+        for (range, bundle) in groups {
             parts.extend((next..range.start).map(Part::Item));
             next = range.end;
             if range.is_empty() {
                 continue;
             }
             let inner = all.cut(range.clone().map(Part::Item).collect(), &live);
-            all.scenes.push(Scene { title, mark, is_group: true, ..Scene::default() });
+            let Bundle { title, mark, is_aside } = bundle;
+            all.scenes.push(Scene { title, mark, is_aside, is_group: true, ..Scene::default() });
             let scene = all.scenes.len() - 1;
             all.fill(scene, inner);
             parts.push(Part::Scene(scene));
@@ -173,11 +176,13 @@ impl Scenes {
     /// The first and the last node's name.
     fn title(&self, network: &Network, scene: usize) -> String {
         let range = self.scenes[scene].items.clone();
-        let name = |item: &Item| match item {
-            Item::Node(n) => {
-                network.nodes.get(*n as usize).map(|n| if n.name.is_empty() { n.op.as_str() } else { &n.name })
-            }
-            _ => None,
+        let name = |item: &Item| {
+            let Item::Node(n) = item else { return None };
+            let node = network.nodes.get(*n as usize)?;
+            let name = if node.name.is_empty() { &node.op } else { &node.name };
+            // Of the title of a bundle what stands before the details.
+            let name = if node.stands_for > 0 { name.split(": ").next()? } else { name };
+            Some(name).filter(|n| !n.is_empty())
         };
         let first = self.items[range.clone()].iter().find_map(name).unwrap_or("nodes");
         let last = self.items[range].iter().rev().find_map(name).unwrap_or("nodes");

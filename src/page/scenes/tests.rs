@@ -106,7 +106,7 @@ fn cuts_are_where_few_values_cross() {
 #[test]
 fn nodes_that_belong_together_are_one_box_until_opened() {
     let network = chain(40);
-    let bundle = crate::page::entries::Bundle { title: "PER at x".into(), mark: Mark::Added };
+    let bundle = crate::page::entries::Bundle { title: "PER at x".into(), mark: Mark::Added, is_aside: false };
     let of: Vec<Option<usize>> = (0..40).map(|i| (10..16).contains(&i).then_some(0)).collect();
     let entries = entries(&network, &HashMap::new(), &of, &[bundle]);
     let all = check(&network, entries);

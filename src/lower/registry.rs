@@ -42,7 +42,6 @@ const RULES: &[&[Rule]] = &[
     rules::pow::RULES,
     rules::rectifiers::RULES,
     rules::recurrent::RULES,
-    rules::rnn::RULES,
     rules::reductions::RULES,
     rules::resize::RULES,
     rules::slice::RULES,
@@ -53,6 +52,7 @@ const RULES: &[&[Rule]] = &[
     rules::steps::RULES,
     rules::sum::RULES,
     rules::twice::RULES,
+    rules::unrolled::RULES,
     rules::transpose::RULES,
     rules::trigonometric::RULES,
 ];

@@ -48,6 +48,8 @@ class Case:
     rewrites_open: Sequence[str] | None = None
     # What a refusal says where the first dimension is open, and no exact rewriting is known.
     refused_open: str | None = None
+    # Whether stock ONNX Runtime runs the graph as it is; else the float64 evaluation says what it means.
+    has_kernel: bool = True
 
     def __str__(self) -> str:
         return self.name

@@ -30,6 +30,8 @@ def reduction(op, opset, rewrites=True, shape=(3, 4, 2), name="", x=None, **attr
     return Case(label, [node(op, words, **attributes)], shape, constants, opset=opset, x=x, rewrites=[op] if rewrites else None, refused_open=refused)
 
 
+UNKNOWN_LENGTH = "known only to the running graph"
+
 EDGES = np.array([[-3.0, -1.0, -0.5, 0.25], [0.5, 1.0, 2.0, 3.5], [-20.0, 20.0, -90.0, 90.0]])
 
 ACTIVATIONS = [
@@ -107,6 +109,11 @@ SUMS = [
     Case("Einsum-sum", [node("Einsum", "h", equation="ijk->j")], (2, 3, 4), rewrites=["Einsum"]),
     Case("Einsum-two-contracted", [node("Einsum", "h p1", equation="bhtd,hde->bte")], (2, 2, 3, 2), {"p1": f(2, 2, 4)}, rewrites=["Einsum"]),
     Case("Einsum-three", [node("Einsum", "h p1 p2", equation="ij,jk,kl->il")], initializers={"p1": f(4, 2), "p2": f(2, 3)}, rewrites=["Einsum"]),
+    Case("Einsum-diagonal", [node("Einsum", "h", equation="ii->i")], (3, 3), rewrites=["Einsum"], refused_open=UNKNOWN_LENGTH),
+    Case("Einsum-trace", [node("Einsum", "h", equation="bii->b")], (2, 3, 3), rewrites=["Einsum"]),
+    Case("Einsum-diagonal-apart", [node("Einsum", "h p1", equation="bibj,ij->bj")], (2, 3, 2, 4), {"p1": f(3, 4)}, rewrites=["Einsum"], refused_open=UNKNOWN_LENGTH),
+    Case("Einsum-diagonal-of-a-parameter", [node("Einsum", "h p1", equation="bi,ijj->bi")], (2, 3), {"p1": f(3, 4, 4)}, rewrites=["Einsum"]),
+    Case("Einsum-diagonal-thrice", [node("Einsum", "h", equation="biii->bi")], (2, 3, 3, 3), rewrites=["Einsum"]),
     Case("Mul-a-parameter-twice", [node("Mul", "p1 p1", "w"), node("Mul", "h w")], initializers={"p1": f(3, 4)}, rewrites=["Mul"]),
     Case("Add-a-parameter-twice", [node("Add", "p1 p1", "w"), node("Mul", "h w")], initializers={"p1": f(3, 4)}, rewrites=["Add"]),
     Case("ReduceSumSquare-of-a-parameter", [node("ReduceSumSquare", "p1", "w", axes=[1]), node("Mul", "h w")], initializers={"p1": f(3, 4)}, rewrites=["ReduceSumSquare"]),
@@ -293,6 +300,29 @@ RECURRENT += [
     for name, words in (("frozen", "h w r"), ("frozen-recurrence", "h p1 r"))
 ]
 
+# Forms that the kernels of training do not have: unrolled, where the sequence's length is fixed.
+UNROLLED = [
+    Case(f"{op}-{name}", [node(op, words, outputs, hidden_size=3, **attributes)], shape,
+         {n: v for n, v in {"p1": 0.5 * f(d, g * 3, 2), "p2": 0.5 * f(d, g * 3, 3), "p3": 0.5 * f(d, 2 * g * 3), "p4": 0.5 * f(*state), "p5": 0.5 * f(*state), "p6": 0.5 * f(d, 9),
+                            "n": np.array(lengths, np.int32)}.items() if n in words.split()},
+         rewrites=[op], refused_open=refused, has_kernel="layout" not in attributes)
+    for op, g in (("LSTM", 4), ("GRU", 3), ("RNN", 1))
+    for d, name, words, outputs, attributes, shape, state, lengths, refused in [
+        (1, "lengths", "h p1 p2 p3 n", "y", {}, (4, 3, 2), (1, 3, 3), [4, 2, 3], UNKNOWN_LENGTH),
+        (1, "lengths-last", "h p1 p2 - n p4", "- y", {}, (4, 3, 2), (1, 3, 3), [1, 4, 0], UNKNOWN_LENGTH),
+        (1, "lengths-reverse", "h p1 p2 p3 n p4", "y", {"direction": "reverse"}, (4, 3, 2), (1, 3, 3), [2, 4, 1], UNKNOWN_LENGTH),
+        (2, "lengths-bidirectional", "h p1 p2 p3 n p4", "- y", {"direction": "bidirectional"}, (4, 3, 2), (2, 3, 3), [2, 4, 3], UNKNOWN_LENGTH),
+        (1, "clip", "h p1 p2 p3", "y", {"clip": 0.6}, (4, 2, 2), (1, 2, 3), [], UNKNOWN_LENGTH),
+        (1, "layout", "h p1 p2 p3 - p4", "y", {"layout": 1}, (2, 4, 2), (2, 1, 3), [], None),
+        (2, "layout-last", "h p1 p2 p3", "- y", {"layout": 1, "direction": "bidirectional"}, (2, 4, 2), (2, 2, 3), [], None),
+        (2, "activations", "h p1 p2 p3", "y", {"direction": "bidirectional", "activations": {"LSTM": ["Sigmoid", "Relu", "Tanh"] * 2, "GRU": ["Sigmoid", "Relu", "Sigmoid", "Tanh"], "RNN": ["Relu", "Sigmoid"]}[op]}, (4, 2, 2), (2, 2, 3), [], UNKNOWN_LENGTH),
+        *([(1, "input-forget", "h p1 p2 p3", "y", {"input_forget": 1}, (4, 2, 2), (1, 2, 3), [], UNKNOWN_LENGTH),
+           (1, "peepholes-clip", "h p1 p2 p3 - p4 p5 p6", "y", {"clip": 0.8}, (4, 2, 2), (1, 2, 3), [], UNKNOWN_LENGTH),
+           (1, "lengths-cell", "h p1 p2 p3 n", "a b y", {}, (4, 3, 2), (1, 3, 3), [4, 2, 3], UNKNOWN_LENGTH)] if op == "LSTM" else []),
+        *([(1, "late-reset-lengths", "h p1 p2 p3 n", "y", {"linear_before_reset": 1}, (4, 3, 2), (1, 3, 3), [4, 2, 3], UNKNOWN_LENGTH)] if op == "GRU" else []),
+    ]
+]
+
 DROPOUTS = [
     Case("Dropout-eval", [node("Dropout", "h")], opset=13, rewrites=["Dropout"]),
     Case("Dropout-eval-ratio", [node("Dropout", "h r")], initializers={"r": np.float32(0.4)}, opset=13, rewrites=["Dropout"]),
@@ -350,4 +380,4 @@ OLD = [
     Case("Upsample-9", [node("Upsample", "h s", mode="nearest")], (2, 2, 2, 3), {"s": f32(1, 1, 2, 2)}, opset=9, rewrites=["Upsample"]),
 ]
 
-CASES = [*CALLS, *OLD, *ACTIVATIONS, *FUNCTIONS, *SUMS, *REDUCTIONS, *LOSSES, *NORMALISATIONS, *MOVES, *WINDOWS, *RECURRENT, *DROPOUTS, *SOFTMAXES]
+CASES = [*CALLS, *OLD, *ACTIVATIONS, *FUNCTIONS, *SUMS, *REDUCTIONS, *LOSSES, *NORMALISATIONS, *MOVES, *WINDOWS, *RECURRENT, *UNROLLED, *DROPOUTS, *SOFTMAXES]

@@ -157,4 +157,77 @@ class LogSoftmax(Softmax):
         return (np.log(super()._run(x, axis=axis)[0]),)
 
 
-ALL = [BatchNormalization, Erf, Gelu, GlobalLpPool, GroupNormalization, LRN, LpNormalization, MeanVarianceNormalization, Pad, ConvTranspose, Softmax, LogSoftmax]
+ACTIVATIONS = {
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "tanh": np.tanh,
+    "relu": lambda x: np.maximum(x, 0),
+}
+
+
+class _Recurrent(OpRun):
+    """All of RNN, LSTM and GRU, one sample and one step at a time, each over its own valid part of the sequence."""
+
+    op_domain = ""
+
+    def _of_all(self, usual, x, w, r, bias, lengths, states, p, activations, clip, direction, layout, cell):
+        if layout:
+            x, states = x.swapaxes(0, 1), [s if s is None else s.swapaxes(0, 1) for s in states]
+        (steps, batch, _), (directions, _, hidden) = x.shape, r.shape
+        bound = (lambda v: np.clip(v, -clip, clip)) if clip else (lambda v: v)
+        names = [a.lower() for a in activations or [n for _ in range(directions) for n in usual]]
+        y = np.zeros((steps, directions, batch, hidden))
+        last = np.zeros((len(states), directions, batch, hidden))
+        for d, n in itertools.product(range(directions), range(batch)):
+            functions = [ACTIVATIONS[a] for a in names[d * len(usual) : (d + 1) * len(usual)]]
+            bias_w, bias_r = np.split(bias[d], 2) if bias is not None else (np.zeros(len(w[d])), np.zeros(len(w[d])))
+            state = [np.zeros(hidden) if s is None else s[d, n] for s in states]
+            length = steps if lengths is None else int(lengths[n])
+            order = range(length)
+            for t in reversed(order) if direction == "reverse" or d else order:
+                state = cell(x[t, n], state, w[d], r[d], bias_w, bias_r, None if p is None else p[d], functions, bound)
+                y[t, d, n] = state[0]
+            # Of an empty sequence the specification says nothing; this is what ONNX Runtime does.
+            last[:, d, n] = state if length else 0
+        if layout:
+            y, last = y.transpose(2, 0, 1, 3), last.swapaxes(1, 2)
+        return (y, *last)[: len(self.onnx_node.output)]
+
+
+class RNN(_Recurrent):
+    def _run(self, x, w, r, b=None, lengths=None, h=None, activation_alpha=None, activation_beta=None, activations=None, clip=None,
+             direction=None, hidden_size=None, layout=None):
+        def cell(x, state, w, r, bias_w, bias_r, p, f, bound):
+            return [f[0](bound(w @ x + bias_w + r @ state[0] + bias_r))]
+
+        return self._of_all(["tanh"], x, w, r, b, lengths, [h], None, activations, clip, direction, layout, cell)
+
+
+class LSTM(_Recurrent):
+    def _run(self, x, w, r, b=None, lengths=None, h=None, c=None, p=None, activation_alpha=None, activation_beta=None,
+             activations=None, clip=None, direction=None, hidden_size=None, input_forget=None, layout=None):
+        def cell(x, state, w, r, bias_w, bias_r, p, f, bound):
+            h, c = state
+            i, o, forget, g = np.split(w @ x + bias_w + r @ h + bias_r, 4)
+            pi, po, pf = np.split(p, 3) if p is not None else (0, 0, 0)
+            i = f[0](bound(i + pi * c))
+            forget = 1 - i if input_forget else f[0](bound(forget + pf * c))
+            c = forget * c + i * f[1](bound(g))
+            return [f[0](bound(o + po * c)) * f[2](c), c]
+
+        return self._of_all(["sigmoid", "tanh", "tanh"], x, w, r, b, lengths, [h, c], p, activations, clip, direction, layout, cell)
+
+
+class GRU(_Recurrent):
+    def _run(self, x, w, r, b=None, lengths=None, h=None, activation_alpha=None, activation_beta=None, activations=None, clip=None,
+             direction=None, hidden_size=None, layout=None, linear_before_reset=None):
+        def cell(x, state, w, r, bias_w, bias_r, p, f, bound):
+            [h] = state
+            (xz, xr, xn), (rz, rr, rn), (bz, br, bn) = (np.split(v, 3) for v in (w @ x + bias_w, r, bias_r))
+            z, reset = f[0](bound(xz + rz @ h + bz)), f[0](bound(xr + rr @ h + br))
+            late = reset * (rn @ h + bn) if linear_before_reset else rn @ (reset * h) + bn
+            return [(1 - z) * f[1](bound(xn + late)) + z * h]
+
+        return self._of_all(["sigmoid", "tanh"], x, w, r, b, lengths, [h], None, activations, clip, direction, layout, cell)
+
+
+ALL = [BatchNormalization, Erf, Gelu, GlobalLpPool, GroupNormalization, LRN, LpNormalization, MeanVarianceNormalization, Pad, ConvTranspose, Softmax, LogSoftmax, RNN, LSTM, GRU]

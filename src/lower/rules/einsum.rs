@@ -1,10 +1,11 @@
-//! **What.** Einsum of any number of operands, without repeated letters in one operand.
+//! **What.** Einsum of any number of operands.
 //!
 //! **Why.** No gradient of it is registered.
 //!
 //! **Equation.** Operands are joined one by one. Letters that only one of two has, and that nobody asks for later, are summed first;
 //! shared ones that are asked for are the batch of a MatMul, shared ones that are not its contraction, the others its rows and columns.
-//! An ellipsis stands for letters of its own.
+//! An ellipsis stands for letters of its own. A letter that an operand has twice is its diagonal: the two axes in one, and of that every
+//! (n + 1)-th element.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +13,7 @@ use crate::graph::Attributes;
 use crate::graph::types::Dim;
 use crate::lower::builder::{Builder, Extent, Made};
 use crate::lower::registry::{Rule, on_path};
-use crate::lower::site::{Known, Refusal, Site, rank};
+use crate::lower::site::{Known, Refusal, Site, extent, rank, size};
 use crate::regularizer::emit::Tensor;
 
 /// Rules of this module.
@@ -43,12 +44,14 @@ fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
     }
     let mut terms = Vec::new();
     for (subscript, tensor) in subscripts.iter().zip(operands) {
-        let letters = letters(subscript, rank(&tensor)?)?;
-        let distinct: BTreeSet<char> = letters.iter().copied().collect();
-        if distinct.len() != letters.len() {
-            return Err("an operand has the same letter twice, a diagonal".into());
+        let mut term = Term { letters: letters(subscript, rank(&tensor)?)?, tensor };
+        let twice = |letters: &[char]| {
+            (0..letters.len()).find_map(|i| Some((i, i + 1 + letters[i + 1..].iter().position(|c| *c == letters[i])?)))
+        };
+        while let Some((first, second)) = twice(&term.letters) {
+            term = diagonal(b, &term, first, second)?;
         }
-        terms.push(Term { tensor, letters });
+        terms.push(term);
     }
     let result = match right {
         Some(right) => {
@@ -76,6 +79,23 @@ fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
     let perm = result.iter().map(|c| joined.letters.iter().position(|l| l == c)).collect::<Option<Vec<usize>>>();
     let perm = perm.ok_or("its result has a letter that no operand has")?;
     Ok(vec![b.transpose(&joined.tensor, &perm).into()])
+}
+
+/// Two axes of one letter become one, the last.
+fn diagonal(b: &mut Builder, term: &Term, first: usize, second: usize) -> Known<Term> {
+    let (n, same) = (size(&term.tensor, first)?, size(&term.tensor, second)?);
+    if n != same {
+        return Err("two axes of one letter have different lengths".into());
+    }
+    let others: Vec<usize> = (0..term.letters.len()).filter(|i| *i != first && *i != second).collect();
+    let perm: Vec<usize> = others.iter().copied().chain([first, second]).collect();
+    let moved = b.transpose(&term.tensor, &perm);
+    let all = extent(n.saturating_mul(n));
+    let extents: Vec<Extent> = (0..others.len()).map(|i| (&moved, i).into()).chain([all.into()]).collect();
+    let flat = b.reshape(&moved, &extents);
+    let tensor = b.slice(&flat, others.len(), 0, all, extent(n) + 1);
+    let letters = others.iter().map(|i| term.letters[*i]).chain([term.letters[first]]).collect();
+    Ok(Term { tensor, letters })
 }
 
 /// One letter an axis. The axes of an ellipsis are counted from the last, so that those of all operands fit.

@@ -11,7 +11,8 @@ use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
 use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::Rule;
-use crate::lower::site::{Known, Refusal, Site, extent, size, written_out};
+use crate::lower::rules::unrolled;
+use crate::lower::site::{Known, Site, extent, size, written_out};
 use crate::onnx::AttributeProto;
 use crate::onnx::tensor_proto::DataType;
 use crate::regularizer::emit::{Tensor, int};
@@ -21,8 +22,8 @@ pub const RULES: &[Rule] = &[
     Rule {
         ops: &["LSTM", "GRU"],
         because: "its training kernel has no such form",
-        applies: |site| site.on_path() && unsupported(site).is_some(),
-        rewrite: |site, _| Err(Refusal(unsupported(site).unwrap_or_default().into())),
+        applies: |site| site.on_path() && is_unusual(site),
+        rewrite: unrolled::rewrite,
     },
     Rule {
         ops: &["LSTM", "GRU"],
@@ -72,22 +73,16 @@ pub fn direction<'a>(site: &Site<'a>) -> &'a str {
     site.node.string("direction").unwrap_or("forward")
 }
 
-/// What no kernel of training has; the graph would train something else, or not at all.
-fn unsupported(site: &Site) -> Option<&'static str> {
+/// What no kernel of training has: the graph would train something else, or not at all. It is unrolled.
+fn is_unusual(site: &Site) -> bool {
     let usual: &[&str] = if is_lstm(site) { &["sigmoid", "tanh", "tanh"] } else { &["sigmoid", "tanh"] };
     let is_usual = |(i, name): (usize, &bytes::Bytes)| name.eq_ignore_ascii_case(usual[i % usual.len()].as_bytes());
     let activations = site.node.attribute("activations");
-    if site.input(LENGTHS).is_some() {
-        Some("it has sequence_lens, and its gradient knows whole sequences only")
-    } else if site.int("layout", 0) != 0 {
-        Some("its layout is 1, and ONNX Runtime has no kernel of that; export it with the time axis first")
-    } else if site.node.attribute("clip").is_some() || site.int("input_forget", 0) != 0 {
-        Some("it has clip or input_forget, which its gradient ignores")
-    } else if activations.is_some_and(|a| !a.strings.iter().enumerate().all(is_usual)) {
-        Some("its activations are not the default ones, the only ones that its gradient knows")
-    } else {
-        None
-    }
+    site.input(LENGTHS).is_some()
+        || site.int("layout", 0) != 0
+        || site.node.attribute("clip").is_some()
+        || site.int("input_forget", 0) != 0
+        || activations.is_some_and(|a| !a.strings.iter().enumerate().all(is_usual))
 }
 
 fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
@@ -177,7 +172,7 @@ fn forward(site: &Site, b: &mut Builder, inputs: &[Option<Tensor>], d: u64, dire
 const LONGEST: u64 = 1 << 16;
 
 /// The sequence from its end.
-pub fn reversed(b: &mut Builder, x: &Tensor) -> Tensor {
+fn reversed(b: &mut Builder, x: &Tensor) -> Tensor {
     if let Some(n) = x.ty.dims.as_ref().and_then(|d| d.first()).and_then(Dim::known).filter(|n| *n <= LONGEST) {
         let positions: Vec<i64> = (0..extent(n)).rev().collect();
         return b.pick(x, 0, &positions);
@@ -194,7 +189,7 @@ pub fn reversed(b: &mut Builder, x: &Tensor) -> Tensor {
 }
 
 /// Zeros [directions, batch, hidden].
-fn state(b: &mut Builder, x: &Tensor, directions: u64, hidden: u64) -> Known<Tensor> {
+pub fn state(b: &mut Builder, x: &Tensor, directions: u64, hidden: u64) -> Known<Tensor> {
     let batch = x.ty.dims.as_ref().and_then(|d| d.get(1)).cloned().ok_or("the rank of its input is unknown")?;
     match batch {
         Dim::Known(n) => {

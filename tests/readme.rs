@@ -32,7 +32,8 @@ fn the_readme_shows_real_output() {
         let mut run = Command::new(env!("CARGO_BIN_EXE_per-inject"));
         let mut is_output = false;
         for argument in arguments.split_whitespace() {
-            if is_output {
+            // What an earlier command wrote lies there, too.
+            if is_output || folder.path().join(argument).exists() {
                 run.arg(folder.path().join(argument));
             } else {
                 run.arg(argument);

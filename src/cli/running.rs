@@ -5,7 +5,7 @@ use per_inject::compare::{
     run as run_both,
 };
 use per_inject::diff::Matching;
-use per_inject::engine::{Arrays, EngineError, Fill, LoadOptions, Origin, Runtime, Search};
+use per_inject::engine::{Arrays, Fill, LoadOptions, Origin, Runtime, Search};
 use per_inject::wire::Model;
 
 use super::args::RunArgs;
@@ -26,7 +26,7 @@ pub fn run(
     b: &Model,
     matching: &Matching,
 ) -> Result<RunComparison, Failure> {
-    let pairs = Pairs::by(a, b, |name| matching.value(name).map(str::to_owned)).map_err(EngineError::from)?;
+    let pairs = Pairs::by(a, b, |name| matching.value(name).map(str::to_owned))?;
     let fill = Fill { seed: args.seed, dims: args.dim.iter().cloned().collect(), ..Fill::default() };
     let arrays = args.inputs.as_deref().map(Arrays::read).transpose()?.unwrap_or_default();
     let inputs = Inputs::of(a, b, &pairs, &fill, &arrays)?;

@@ -214,7 +214,8 @@ fn scan<T: Number>(a: &[T], b: &[T], tolerance: f64) -> Scan {
         let allowed = if distance.ulp.is_some() { tolerance * distance.scale.max(1.0) } else { 0.0 };
         found.differing += 1;
         // A tolerance that is no number allows nothing.
-        found.beyond += usize::from(!(distance.abs <= allowed));
+        let is_within = distance.abs <= allowed;
+        found.beyond += usize::from(!is_within);
         if distance.abs > found.max_abs {
             found.max_abs = distance.abs;
             if found.special == 0 {

@@ -13,7 +13,7 @@ use super::elements::Outcome;
 use super::expose;
 use super::outputs::{Inputs, outcome, values};
 use super::pairs::Pairs;
-use crate::engine::{Engine, EngineResult, LoadOptions, Optimisation, element_size};
+use crate::engine::{Engine, EngineResult, LoadOptions, Optimisation, element_size, graph_of};
 use crate::graph::infer::Types;
 use crate::graph::types::{Dim, TensorType};
 use crate::graph::{Graph, NodeId};
@@ -112,7 +112,7 @@ fn describe(
     (in_a, in_b): &(String, String),
     outcome: Outcome,
 ) -> EngineResult<Found> {
-    let (graph_a, graph_b) = (Graph::of(a)?, Graph::of(b)?);
+    let (graph_a, graph_b) = (graph_of(a)?, graph_of(b)?);
     let maker =
         |graph: &Graph<'_>, name: &str| graph.find(name).and_then(|v| graph.producer(v)).map_or(NodeId(0), |p| p.0);
     let (node_a, node_b) = (maker(&graph_a, in_a), maker(&graph_b, in_b));
@@ -142,7 +142,7 @@ struct Sizes {
 
 impl Sizes {
     fn of(model: &Model, inputs: &Inputs, budget: u64) -> EngineResult<Self> {
-        let graph = Graph::of(model)?;
+        let graph = graph_of(model)?;
         let types = Types::of(&graph, model);
         let mut symbols = HashMap::new();
         for feed in &inputs.a.feeds {

@@ -7,8 +7,9 @@ use super::expose;
 use super::pairs::Pairs;
 use super::random_nodes::unseeded;
 use super::{FirstDifference, Options};
-use crate::engine::{Arrays, Engine, EngineResult, Feeds, Fill, Optimisation, Origin, Program, Tensor, element_size};
-use crate::graph::Graph;
+use crate::engine::{
+    Arrays, Engine, EngineResult, Feeds, Fill, Optimisation, Origin, Program, Tensor, element_size, graph_of,
+};
 use crate::graph::types::{Dim, TensorType, elem_name};
 use crate::wire::Model;
 
@@ -136,8 +137,13 @@ pub fn run(
 ) -> EngineResult<RunComparison> {
     let of_a: Vec<&str> = pairs.outputs.iter().map(|(a, _)| a.as_str()).collect();
     let of_b: Vec<&str> = pairs.outputs.iter().map(|(_, b)| b.as_str()).collect();
-    let values_of_a = values(&mut *engine.load(expose::source(a)?, &options.load)?, &of_a, &inputs.a)?;
-    let values_of_b = values(&mut *engine.load(expose::source(b)?, &options.load)?, &of_b, &inputs.b)?;
+    let compute = |model: &Model, names: &[&str], feeds: &Feeds| match names {
+        // An empty model, as git hands over for a file that is new, would not even load.
+        [] => Ok(Vec::new()),
+        names => values(&mut *engine.load(expose::source(model)?, &options.load)?, names, feeds),
+    };
+    let values_of_a = compute(a, &of_a, &inputs.a)?;
+    let values_of_b = compute(b, &of_b, &inputs.b)?;
     let outputs: Vec<OutputComparison> = pairs
         .outputs
         .iter()
@@ -226,7 +232,7 @@ fn with_sizes_of(b: &Model, a: &Model, pairs: &Pairs, fill: &Fill) -> EngineResu
 fn notes(a: &Model, b: &Model) -> EngineResult<Vec<String>> {
     let mut notes = Vec::new();
     for (which, model) in [("the first model", a), ("the second model", b)] {
-        let drawing = unseeded(&Graph::of(model)?);
+        let drawing = unseeded(&graph_of(model)?);
         if !drawing.is_empty() {
             notes.push(format!(
                 "{which} draws random numbers without a seed ({}), so that no two runs of it need be alike",

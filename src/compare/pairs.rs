@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 
+use crate::engine::{EngineResult, graph_of};
+use crate::graph::Graph;
 use crate::graph::infer::Types;
-use crate::graph::{Graph, GraphError};
 use crate::wire::Model;
 
 /// Pairs of names, each as (in the first model, in the second).
@@ -21,14 +22,14 @@ pub struct Pairs {
 
 impl Pairs {
     /// What is called the same.
-    pub fn by_name(a: &Model, b: &Model) -> Result<Self, GraphError> {
+    pub fn by_name(a: &Model, b: &Model) -> EngineResult<Self> {
         Self::by(a, b, |name| Some(name.to_owned()))
     }
 
     /// What `counterpart` says: the name in `b` of a value of `a`. Inputs and outputs are a model's face: there the same name counts
     /// first, and `counterpart` only for those that are left.
-    pub fn by(a: &Model, b: &Model, counterpart: impl Fn(&str) -> Option<String>) -> Result<Self, GraphError> {
-        let (first, second) = (Graph::of(a)?, Graph::of(b)?);
+    pub fn by(a: &Model, b: &Model, counterpart: impl Fn(&str) -> Option<String>) -> EngineResult<Self> {
+        let (first, second) = (graph_of(a)?, graph_of(b)?);
         let names =
             |graph: &Graph<'_>, values: &[_]| values.iter().map(|v| graph.name(*v).to_owned()).collect::<Vec<_>>();
         let inputs = face(names(&first, &first.inputs), names(&second, &second.inputs), &counterpart);

@@ -1,4 +1,6 @@
 //! CUDA: what must be there, and what to say of what is not.
+//!
+//! What is said was tried with the wheels onnxruntime and onnxruntime-gpu 1.31 on a machine without a GPU. On a GPU it is untried.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -155,8 +155,13 @@ pub enum EngineError {
         problem: String,
     },
     /// The graph's structure.
-    #[error(transparent)]
-    Graph(#[from] GraphError),
+    #[error("{model}: {source}")]
+    Graph {
+        /// The model.
+        model: String,
+        /// What is wrong with it.
+        source: GraphError,
+    },
     /// The model's file.
     #[error(transparent)]
     Wire(#[from] crate::wire::WireError),

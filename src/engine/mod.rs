@@ -38,6 +38,7 @@ pub use device::Device;
 pub use error::{EngineError, EngineResult};
 pub use find::{Found, FoundBy, Search};
 pub use onnx_runtime::Runtime;
+pub(crate) use program::graph_of;
 pub use program::{Engine, LoadOptions, Optimisation, Port, Program, Source};
 pub use random::{Feed, Feeds, Fill, Origin};
 pub use tensor::{Data, Element, Tensor, element_size};

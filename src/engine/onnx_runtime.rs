@@ -345,5 +345,7 @@ fn with_log(message: &str) -> String {
 /// A message of ONNX Runtime on one line, without the place in its source that some begin with.
 fn one_line(message: &str) -> String {
     let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
-    line.trim_end_matches('.').to_owned()
+    // "…/provider_bridge_ort.cc:2043 onnxruntime::Provider& … [ONNXRuntimeError] : 1 : FAIL : Failed to load …"
+    let said = line.split_once("[ONNXRuntimeError] : ").and_then(|(_, rest)| rest.splitn(3, " : ").nth(2));
+    said.unwrap_or(&line).trim_end_matches('.').to_owned()
 }

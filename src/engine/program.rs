@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::device::Device;
 use super::error::{EngineError, EngineResult};
 use super::tensor::{Tensor, element_size};
+use crate::graph::Graph;
 use crate::graph::types::{Dim, TensorType, elem_name};
 use crate::wire::Model;
 
@@ -145,6 +146,11 @@ impl Port {
     pub fn shown(&self) -> String {
         self.tensor.as_ref().map_or_else(|| "no tensor".into(), ToString::to_string)
     }
+}
+
+/// The main graph of a model, or why it has none, with the model's name.
+pub(crate) fn graph_of(model: &Model) -> EngineResult<Graph<'_>> {
+    Graph::of(model).map_err(|source| EngineError::Graph { model: Source::of(model).name(), source })
 }
 
 /// Checks values against what a program takes: every input has one, and each fits.

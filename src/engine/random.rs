@@ -7,11 +7,12 @@ use serde::Serialize;
 
 use super::arrays::Arrays;
 use super::error::{EngineError, EngineResult};
+use super::program::graph_of;
 use super::ranges::bound;
 use super::tensor::{Element, Tensor};
+use crate::graph::ValueId;
 use crate::graph::infer::Types;
 use crate::graph::types::{Dim, TensorType, elem_name};
-use crate::graph::{Graph, ValueId};
 use crate::onnx::tensor_proto::DataType;
 use crate::wire::Model;
 
@@ -92,7 +93,7 @@ impl Fill {
     /// Arrays for the inputs that they name, and made-up values for the others. The sizes that the arrays have hold for equal symbols
     /// elsewhere. An array that no input takes is listed, not refused; whether the arrays fit is left to the run.
     pub fn complete(&self, model: &Model, arrays: &Arrays) -> EngineResult<Feeds> {
-        let graph = Graph::of(model)?;
+        let graph = graph_of(model)?;
         let types = Types::of(&graph, model);
         let required: Vec<ValueId> = graph.inputs.iter().copied().filter(|v| graph.initializer(*v).is_none()).collect();
         if arrays.nameless.is_some() && arrays.named.is_empty() && required.len() != 1 {
@@ -127,6 +128,10 @@ impl Fill {
             if let Some(tensor) = given(*value) {
                 feeds.feeds.push(Feed { name: name.into(), tensor: tensor.clone(), origin: Origin::Given });
             } else if required.contains(value) {
+                if !types.is_tensor(*value) {
+                    let problem = "it is no tensor, and only tensors of numbers and bool can be run".to_owned();
+                    return Err(EngineError::Random { name: name.into(), problem });
+                }
                 let below = bound(&graph, &types, *value, &size);
                 let shape = self.shape(name, types.get(*value), &size)?;
                 let (tensor, origin) = self.values(name, types.get(*value).elem, shape, below)?;

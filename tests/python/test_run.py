@@ -314,6 +314,16 @@ def test_options_that_make_no_sense_are_refused():
         assert done.returncode == 2 and words in done.stderr, (options, done)
 
 
+def test_a_broken_graph_is_named_and_a_new_file_has_nothing_to_run(tmp_path):
+    a = models.MODELS / "mlp_relu.ts17.onnx"
+    model = parsed("(float[2] x) => (float[2] y) { y = Relu(x) }")
+    model.graph.node[0].input[0] = "nowhere"
+    path = save(tmp_path / "odd.onnx", model)
+    assert f'{path}: node 0 (Relu) reads tensor "nowhere"' in said(command("diff", a, path, "--run", "--ort", VENV))
+    done = command("diff", "/dev/null", a, "--run", "--bisect", "--ort", VENV)
+    assert done.returncode == 0 and b"No output is in both." in done.stdout, done
+
+
 # ---------------------------------------------------------------- which ONNX Runtime
 
 MODEL = models.MODELS / "mlp_relu.ts17.onnx"

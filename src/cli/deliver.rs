@@ -67,9 +67,7 @@ pub fn report(text: String, output: Option<&Path>, models: &[&Model]) -> Result<
         }
         refuse_data_as_target(&external_files(model)?, output)?;
     }
-    // Names from the model hold no escapes by now: all that there are colour a terminal.
-    let plain = text.replace("\x1b[33m", "").replace("\x1b[0m", "");
-    let rope = Rope { pieces: vec![Piece::New(plain.into())] };
+    let rope = Rope { pieces: vec![Piece::New(text.into())] };
     write(&rope, &per_inject::wire::ModelFile::from_bytes(Vec::new()), output, Sync::Auto)?;
     Ok(())
 }

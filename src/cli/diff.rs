@@ -6,14 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use per_inject::diff::{Diff, Ignore, Options, diff};
+use per_inject::diff::{Diff, DotOptions, Ignore, Options, diff, dot};
 use per_inject::page;
-use per_inject::wire::{Model, WireError};
+use per_inject::wire::Model;
 
 use super::args::{ColorArg, DiffArgs, FormatArg, IgnoreArg};
-use super::difference;
+use super::{deliver, difference};
 use super::failure::Failure;
-use super::render;
 use super::text::escaped;
 
 /// A model without anything: field 7, the graph, of no bytes. What git calls `/dev/null`.
@@ -34,14 +33,17 @@ pub fn run(args: &DiffArgs) -> ExitCode {
 /// Compares and shows; whether nothing differs.
 fn compare(args: &DiffArgs) -> Result<bool, Failure> {
     let [a, b] = &files(&args.models)?;
+    if let Some(output) = &args.output {
+        refuse_as_output(output, [a, b])?;
+    }
+    if args.format == FormatArg::Html {
+        deliver::refuse_a_terminal(args.output.as_deref())?;
+    }
     let options = Options { ignore: ignored(&args.ignore) };
     let (a, b) = (open(a)?, open(b)?);
     let found = diff(&a, &b, &options)?;
     let shown = show(args, &a, &b, &found)?;
-    match args.output.as_deref().filter(|o| o.as_os_str() != "-") {
-        Some(path) => write(path, &shown)?,
-        None => render::print(&shown)?,
-    }
+    deliver::report(shown, args.output.as_deref(), &[&a, &b])?;
     let is_equal = found.equal;
     // The process ends here: freeing two large graphs piece by piece would only take time.
     std::mem::forget((a, b, found));
@@ -61,10 +63,8 @@ fn show(args: &DiffArgs, a: &Model, b: &Model, found: &Diff) -> Result<String, F
     match args.format {
         FormatArg::Json => Ok(escaped(&serde_json::to_string_pretty(found)?) + "\n"),
         FormatArg::Text => Ok(difference::text(found, args.expand, is_coloured)),
+        FormatArg::Dot => Ok(dot(found, a, b, DotOptions { full: args.full, expand: args.expand })),
         FormatArg::Html => Ok(page::of_diff(a, b, found, args.expand)?),
-        FormatArg::Dot => {
-            Err(Failure::usage(ErrorKind::InvalidValue, "this format is not there yet; --format json is"))
-        }
     }
 }
 
@@ -84,13 +84,21 @@ fn files(arguments: &[PathBuf]) -> Result<[PathBuf; 2], Failure> {
     Ok([a.clone(), b.clone()])
 }
 
+/// A report in the place of a model is a slip of the pen.
+fn refuse_as_output(output: &Path, models: [&Path; 2]) -> Result<(), Failure> {
+    let real = |path: &Path| fs::canonicalize(path).ok();
+    match models.into_iter().find(|m| real(m).is_some() && real(m) == real(output)) {
+        Some(model) => {
+            let message = format!("the difference would take the place of {}; give -o another name", model.display());
+            Err(Failure::usage(ErrorKind::ArgumentConflict, message))
+        }
+        None => Ok(()),
+    }
+}
+
 fn open(path: &Path) -> Result<Model, Failure> {
     let model = if path == Path::new("/dev/null") { Model::from_bytes(NOTHING) } else { Model::open(path) };
     model.map_err(|error| Failure::from(error).of_file(path))
-}
-
-fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    fs::write(path, text).map_err(|source| WireError::WriteDirect { path: path.to_owned(), source }.into())
 }
 
 fn ignored(list: &[IgnoreArg]) -> Ignore {

@@ -172,6 +172,9 @@ fn changed(page: &mut Page, change: &NodeChange) {
         let value = |v: &Option<String>| v.as_ref().map_or("(none)".into(), |v| short(v, 40));
         let text = match one {
             Change::Attribute { name, from, to } => format!("{}: {} → {}", visible(name), value(from), value(to)),
+            Change::Input { slot, from: Some(from), to: Some(to) } if from == to => {
+                format!("input {slot}: {}, which something else makes", short(from, 40))
+            }
             Change::Input { slot, from, to } => format!("input {slot}: {} → {}", value(from), value(to)),
             Change::Output { slot, from, to } => format!("output {slot}: {} → {}", value(from), value(to)),
             Change::Doc { from, to } => format!("doc: {} → {}", short(from, 40), short(to, 40)),

@@ -107,7 +107,8 @@ pub struct GraphDiff {
     pub outputs: ValuesDiff,
     /// Declared types of inner values.
     pub value_info: ValuesDiff,
-    /// Values made by nodes that correspond, under other names.
+    /// Values made by nodes that correspond, under other names; and what has other names in bodies in which nothing else differs, with
+    /// its path in front.
     pub values_renamed: Vec<Renamed>,
 }
 
@@ -471,15 +472,29 @@ pub enum FoldKind {
 impl GraphDiff {
     /// Whether nothing is reported but what stands elsewhere in a list of nodes.
     pub fn is_empty(&self) -> bool {
-        let nodes = &self.nodes;
-        self.properties.is_empty()
+        self.is_renamed_at_most() && self.properties.is_empty() && self.all_renamed().next().is_none()
+    }
+
+    /// Whether nothing differs but names, and what stands elsewhere in a list of nodes.
+    pub fn is_renamed_at_most(&self) -> bool {
+        let (nodes, tensors) = (&self.nodes, &self.initializers);
+        let values =
+            |v: &ValuesDiff| v.added.is_empty() && v.removed.is_empty() && v.changed.is_empty() && v.moved.is_empty();
+        self.properties.iter().all(|p| p.what == "name")
             && nodes.added.is_empty()
             && nodes.removed.is_empty()
             && nodes.changed.is_empty()
-            && nodes.renamed.is_empty()
-            && self.initializers.is_empty()
-            && [&self.inputs, &self.outputs, &self.value_info].iter().all(|v| v.is_empty())
-            && self.values_renamed.is_empty()
+            && tensors.added.is_empty()
+            && tensors.removed.is_empty()
+            && tensors.changed.is_empty()
+            && [&self.inputs, &self.outputs, &self.value_info].into_iter().all(values)
+    }
+
+    /// Everything that has another name.
+    pub(super) fn all_renamed(&self) -> impl Iterator<Item = &Renamed> {
+        let (inputs, outputs) = (&self.inputs.renamed, &self.outputs.renamed);
+        let lists = [&self.nodes.renamed, &self.initializers.renamed, inputs, outputs, &self.values_renamed];
+        lists.into_iter().flatten()
     }
 
     /// Whether what is computed from what differs: names, docs, declared types and the order of lists set aside.
@@ -499,23 +514,5 @@ impl GraphDiff {
             || !initializers.changed.is_empty()
             || interface(&self.inputs)
             || interface(&self.outputs)
-    }
-}
-
-impl InitializersDiff {
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty() && self.renamed.is_empty()
-    }
-}
-
-impl ValuesDiff {
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.added.is_empty()
-            && self.removed.is_empty()
-            && self.changed.is_empty()
-            && self.renamed.is_empty()
-            && self.moved.is_empty()
     }
 }

@@ -43,7 +43,7 @@ pub fn graphs<'m>(
     let pairs = pair(&a, &b, &Surroundings { outer });
     let mut diff = GraphDiff {
         properties: properties(context, &a.view.properties, &b.view.properties),
-        nodes: compare_nodes(context, &pairs, outer, path),
+        nodes: NodesDiff::default(),
         initializers: initializers(context, &pairs),
         inputs: declared::inputs(context.options, &pairs),
         outputs: declared::outputs(context.options, &pairs),
@@ -53,6 +53,7 @@ pub fn graphs<'m>(
     if !context.options.ignore.names {
         diff.values_renamed = values_renamed(&pairs);
     }
+    diff.nodes = compare_nodes(context, &pairs, outer, path, &mut diff.values_renamed);
     inspect(&pairs);
     diff
 }
@@ -90,7 +91,13 @@ pub fn properties(
     found
 }
 
-fn compare_nodes(context: &Context, pairs: &Pairs, outer: Outer, path: &str) -> NodesDiff {
+fn compare_nodes(
+    context: &Context,
+    pairs: &Pairs,
+    outer: Outer,
+    path: &str,
+    renamed_inside: &mut Vec<Renamed>,
+) -> NodesDiff {
     let (a, b) = (pairs.a, pairs.b);
     let (nodes_a, nodes_b) = (0..a.nodes() as u32, 0..b.nodes() as u32);
     let added = nodes_b.clone().into_par_iter().filter(|y| pairs.in_a(*y).is_none());
@@ -110,7 +117,7 @@ fn compare_nodes(context: &Context, pairs: &Pairs, outer: Outer, path: &str) -> 
         .filter(|(x, _, changes)| !changes.is_empty() || bodies(&a.view.nodes[*x as usize]).next().is_some())
         .collect();
     for (x, y, mut changes) in own {
-        body_changes(context, pairs, (x, y), outer, path, &mut changes);
+        body_changes(context, pairs, (x, y), outer, path, &mut changes, renamed_inside);
         if !changes.is_empty() {
             let (a, b) = (nodes::node_ref(a, x), nodes::node_ref(b, y));
             found.changed.push(NodeChange { a, b, changes, fold: None });
@@ -155,6 +162,7 @@ fn body_changes(
     outer: Outer,
     path: &str,
     changes: &mut Vec<Change>,
+    renamed_inside: &mut Vec<Renamed>,
 ) {
     let (left, right) = (&pairs.a.view.nodes[x as usize], &pairs.b.view.nodes[y as usize]);
     let of_right: Vec<_> = bodies(right).map(|(body, at)| (body_name(right, at), body)).collect();
@@ -176,7 +184,21 @@ fn body_changes(
         };
         let place = if path.is_empty() { format!("{node}/{name}") } else { format!("{path}/{node}/{name}") };
         let diff = graphs(context, View::of_graph(body), View::of_graph(other), &here, &place, &mut |_| {});
-        if !diff.is_empty() {
+        // Other names inside make no other node.
+        if diff.is_renamed_at_most() {
+            let place = place.strip_prefix(path).unwrap_or(&place).trim_start_matches('/');
+            let inner = |r: Renamed| Renamed {
+                position: y as usize,
+                from: format!("{place}/{}", r.from),
+                to: format!("{place}/{}", r.to),
+                fold: None,
+            };
+            let own = diff.properties.iter().map(|p| {
+                let name = |v: &Option<String>| v.clone().unwrap_or_default();
+                Renamed { position: 0, from: name(&p.from), to: name(&p.to), fold: None }
+            });
+            renamed_inside.extend(own.chain(diff.all_renamed().cloned()).map(inner));
+        } else {
             changes.push(Change::Body { attribute: name, path: place, diff: Box::new(diff) });
         }
     }

@@ -18,8 +18,10 @@ mod change;
 mod colour;
 mod compare;
 mod declared;
+mod dot;
 mod elements;
 mod fold;
+mod gaps;
 mod label;
 mod matching;
 mod model;
@@ -38,6 +40,7 @@ pub use change::{
     NodesDiff, Property, Renamed, SCHEMA, SourceChange, Summary, TrainingDiff, ValueChange, ValueRef, ValuesChange,
     ValuesDiff,
 };
+pub use dot::{DotOptions, dot};
 pub use matching::Matching;
 
 use thiserror::Error;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use foldhash::fast::FixedState;
 
 use super::label::mix;
-use super::side::{Side, Use};
+use super::side::{Side, Source, Use};
 
 const NONE: u32 = u32::MAX;
 
@@ -68,10 +68,14 @@ impl<'s, 'm> Pairs<'s, 'm> {
         !self.to_b.contains(&NONE) && !self.to_a.contains(&NONE)
     }
 
-    /// Makes a pair if both are free and of one kind.
+    /// Makes a pair if both are free and of one kind. Values of the graphs around are paired there.
     pub fn join(&mut self, a: u32, b: u32) -> bool {
-        let is_free = self.to_b[a as usize] == NONE && self.to_a[b as usize] == NONE;
-        if !is_free || self.a.kind(a) != self.b.kind(b) {
+        self.a.source(a) != Some(Source::Outer) && self.a.kind(a) == self.b.kind(b) && self.join_any(a, b)
+    }
+
+    /// Makes a pair if both are free.
+    pub fn join_any(&mut self, a: u32, b: u32) -> bool {
+        if self.to_b[a as usize] != NONE || self.to_a[b as usize] != NONE {
             return false;
         }
         (self.to_b[a as usize], self.to_a[b as usize]) = (b, a);
@@ -88,6 +92,15 @@ impl<'s, 'm> Pairs<'s, 'm> {
         self.to_b[to as usize] = partner;
         if let Some(back) = self.to_a.get_mut(partner as usize) {
             *back = to;
+        }
+    }
+
+    /// Two vertices of `a` that have partners exchange them; nothing follows from it.
+    pub fn exchange(&mut self, first: u32, second: u32) {
+        self.to_b.swap(first as usize, second as usize);
+        for vertex in [first, second] {
+            let partner = self.to_b[vertex as usize];
+            self.to_a[partner as usize] = vertex;
         }
     }
 

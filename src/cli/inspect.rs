@@ -1,5 +1,7 @@
 //! `per-inject inspect MODEL`.
 
+use std::path::Path;
+
 use per_inject::analysis::Analysis;
 use per_inject::inspect::report;
 use per_inject::page;
@@ -19,7 +21,7 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
     let analysis = Analysis::with_overrides(&model, args.wrt.as_deref(), args.freeze.as_deref())?;
     let found = report(&analysis);
     let text = match format {
-        InspectFormat::Text => render::inspection(&found, args.initializers),
+        InspectFormat::Text => plain_in_files(render::inspection(&found, args.initializers), to),
         InspectFormat::Json => render::json_text(&found)?,
         InspectFormat::Html => page::of_inspection(&analysis, &found)?,
     };
@@ -27,4 +29,9 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
     let is_file = to.is_some_and(|o| o.as_os_str() != "-");
     let text = if is_file { text.replace("\x1b[33m", "").replace("\x1b[0m", "") } else { text };
     deliver::report(text, to, &[&model])
+}
+
+/// Colours are for a terminal. Names from the model hold no escapes by now: all that there are colour something.
+fn plain_in_files(text: String, to: Option<&Path>) -> String {
+    if to.is_none() { text } else { text.replace("\x1b[33m", "").replace("\x1b[0m", "") }
 }

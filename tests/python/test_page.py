@@ -76,6 +76,11 @@ def pixels(png):
     return width, height, out
 
 
+def facts_of(page):
+    """What the panel says first."""
+    return dict(zip(page.texts("#panel section:first-of-type dt"), page.texts("#panel section:first-of-type dd")))
+
+
 def active(page):
     return page.text(".row.active .sub")
 
@@ -151,7 +156,7 @@ def test_an_activation_tells_its_cost_and_how_to_select_it(browser, inspected, p
     tap = json.loads(per_inject("inspect", models.MODELS / "gpt_gelu.ts17.onnx", "--json").stdout)["taps"][1]
     with browser.page(inspected("gpt_gelu.ts17")) as page:
         page.click(".row:nth-child(2)")
-        facts = dict(zip(page.texts("#panel section:first-of-type dt"), page.texts("#panel section:first-of-type dd")))
+        facts = facts_of(page)
         assert facts["selected by"] == "#2 of all, or gelu"
         assert facts["cost, sampled, 256 slices"].startswith(f"{100 * tap['sampled_share']:.2f} %")
         assert facts["nodes"] == str(tap["nodes"])
@@ -413,3 +418,196 @@ def test_the_command_line_refuses_what_makes_no_sense(per_inject, tmp_path):
     per_inject("inspect", copy, "--format", "html", "-o", tmp_path / "p.html")
     assert (tmp_path / "p.html").read_text() == page == per_inject("inspect", copy, "--format", "html", "-o", "-").stdout
     assert json.loads(per_inject("inspect", copy, "--format", "json").stdout) == json.loads(per_inject("inspect", copy, "--json").stdout)
+
+
+@pytest.fixture(scope="module")
+def difference(per_inject, tmp_path_factory):
+    """`difference(a, b, *options)` is the page of a difference, and what `--format json` says."""
+    folder = tmp_path_factory.mktemp("differences")
+    made = {}
+
+    def page_of(a, b, *options):
+        key = (a, b, options)
+        if key not in made:
+            path = folder / f"{len(made)}.html"
+            per_inject("diff", a, b, "--format", "html", "-o", path, *options)
+            made[key] = path, json.loads(per_inject("diff", a, b, "--format", "json").stdout)
+        return made[key]
+
+    return page_of
+
+
+@pytest.fixture(scope="module")
+def injected(per_inject, tmp_path_factory):
+    """`injected("bn_resnet8.ts17")` is a model of models/ with PER at every layer."""
+    folder = tmp_path_factory.mktemp("injected")
+
+    def path_of(name):
+        path = folder / f"{name}.onnx"
+        if not path.exists():
+            per_inject(models.MODELS / f"{name}.onnx", "--layers", "all", "--coef", "3e-5", "-o", path)
+        return path
+
+    return path_of
+
+
+@pytest.fixture(scope="module")
+def edited(tmp_path_factory):
+    """fixup_resnet20.dyn with one of each: an attribute changed, a weight, a node inserted, one removed, one renamed."""
+    model = onnx.load(models.MODELS / "fixup_resnet20.dyn.onnx")
+    graph = model.graph
+    convs = [n for n in graph.node if n.op_type == "Conv"]
+    relus = [n for n in graph.node if n.op_type == "Relu"]
+    next(a for a in convs[4].attribute if a.name == "pads").ints[:] = [0, 0, 2, 2]
+    weight = next(t for t in graph.initializer if t.name == convs[2].input[1])
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values[0] += 0.125
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    inserted = helper.make_node("Dropout", [relus[5].input[0]], ["drop_out"], "inserted")
+    graph.node.insert(list(graph.node).index(relus[5]), inserted)
+    relus[5].input[0] = "drop_out"
+    gone = relus[9]
+    for node in graph.node:
+        node.input[:] = [gone.input[0] if name == gone.output[0] else name for name in node.input]
+    graph.node.remove(gone)
+    relus[2].name = "under another name"
+    path = tmp_path_factory.mktemp("edited") / "edited.onnx"
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_what_per_inject_added_is_one_box_for_each_layer(browser, difference, injected, name):
+    path, found = difference(models.MODELS / f"{name}.onnx", injected(name))
+    with browser.page(path) as page:
+        assert page.text("#title") == f"{name}.onnx → {name}.onnx"
+        titles = [fold["title"].split(": ")[0] for fold in found["folds"]]
+        assert page.texts(".row .title") == titles
+        layers = sum(fold["kind"] == "layer" for fold in found["folds"])
+        page.click(".row")
+        heads = page.texts(".box.scene.mark-added .op")
+        assert sum(head.startswith("+ PER at ") for head in heads) == layers > 0
+        assert page.text("#panel h2") == titles[0]
+        # Opened, it shows as many nodes as it says, all of them marked.
+        page.click("#panel .opens")
+        nodes = page.js("document.querySelectorAll('.box.node').length")
+        assert nodes == found["folds"][0]["nodes"] == page.js("document.querySelectorAll('.box.node.mark-added .badge').length")
+        assert titles[0] in page.text("#trail")
+        page.js("document.querySelector('#trail button').click()")
+        assert page.js("document.querySelector('.box.lit').classList.contains('scene')")
+        assert page.trouble() == []
+
+
+def test_a_page_lists_and_draws_what_differs(browser, difference, edited):
+    original = models.MODELS / "fixup_resnet20.dyn.onnx"
+    path, found = difference(original, edited)
+    with browser.page(path) as page:
+        chips = dict(re.fullmatch(r"[^\w]?(.+) ([\d,]+)", chip).groups() for chip in page.texts(".chip"))
+        nodes = found["nodes"]
+        assert chips["Added"] == str(len(nodes["added"])) == "1"
+        assert chips["Removed"] == str(len(nodes["removed"])) == "1"
+        assert chips["Changed"] == str(len(nodes["changed"]))
+        assert chips["Initializers"] == str(len(found["initializers"]["changed"])) == "1"
+        page.js("[...document.querySelectorAll('.chip')].find((c) => c.textContent.includes('All')).click()")
+        page.js("[...document.querySelectorAll('.row')].find((r) => r.querySelector('.side').textContent === 'pads').click()")
+        assert facts_of(page)["pads"] == "[1, 1, 1, 1] → [0, 0, 2, 2]"
+        assert page.text(".box.lit .badge") == "~"
+        # The removed node is drawn where it stood, and both the old way and the new one.
+        page.js("[...document.querySelectorAll('.row')].find((r) => r.textContent.startsWith('−')).click()")
+        assert page.text(".box.lit .badge") == "−" and page.text(".box.lit .op") == "Relu"
+        assert page.js("document.querySelectorAll('.edge.near.mark-removed').length") == 2
+        # What reads something else now says what it read.
+        page.js("[...document.querySelectorAll('.row')].find((r) => r.querySelector('.side').textContent === 'input 0').click()")
+        slots = page.texts("#panel .values:first-of-type .slot")
+        assert slots[:2] == ["−0", "+0"]
+        page.js("[...document.querySelectorAll('.row')].find((r) => r.querySelector('.sub').textContent === 'changed').click()")
+        assert float(facts_of(page)["max |Δ|"]) == pytest.approx(0.125, rel=1e-5)
+        assert page.js("document.querySelectorAll('.weight.mark-changed').length") == 1
+        # Light grey context: what is the same has no sign.
+        assert page.js("document.querySelectorAll('.box.mark-none .badge').length") == 0
+        assert page.trouble() == []
+
+
+def test_the_other_way_round_added_is_removed(browser, difference, edited):
+    original = models.MODELS / "fixup_resnet20.dyn.onnx"
+    counts = []
+    for a, b in ((original, edited), (edited, original)):
+        path, _ = difference(a, b)
+        with browser.page(path) as page:
+            of = lambda mark: page.js(f"document.querySelectorAll('.box.node.mark-{mark}').length")
+            counts.append((of("added"), of("removed"), of("changed")))
+    (added, removed, changed), swapped = counts
+    assert swapped == (removed, added, changed) and added == removed == 1 and changed > 1
+
+
+def test_nothing_differs_and_everything_differs(browser, difference):
+    a, b = models.MODELS / "mlp_relu.ts17.onnx", models.MODELS / "gpt_gelu.dyn.onnx"
+    path, _ = difference(a, a)
+    with browser.page(path) as page:
+        assert "The models are the same." in page.text("#notes")
+        assert page.text("#count") == "0 rows" and page.js("document.querySelectorAll('.box.node').length") == 6
+        assert page.trouble() == []
+    path, found = difference(a, b)
+    with browser.page(path) as page:
+        assert page.js("document.querySelectorAll('.box.node.mark-added').length") > 50
+        assert len(found["nodes"]["removed"]) == page.js("document.querySelectorAll('.box.node.mark-removed').length")
+        assert page.trouble() == []
+
+
+def test_hostile_names_differ_harmlessly(browser, per_inject, difference, tmp_path):
+    a, b = hostile_model(), hostile_model()
+    del b.graph.node[-1].attribute[:]
+    b.graph.initializer[3].raw_data, b.graph.initializer[3].float_data[:] = b"\0\0\0@", []
+    for node in b.graph.node:
+        node.name += HOSTILE[0]
+    paths = [tmp_path / "a<b>&.onnx", tmp_path / "b'\".onnx"]
+    for path, model in zip(paths, (a, b)):
+        path.write_bytes(model.SerializeToString())
+    path, found = difference(*paths)
+    assert path.stat().st_size < 600_000
+    with browser.page(path) as page:
+        for group in range(page.js("document.querySelectorAll('.chip').length")):
+            page.js(f"document.querySelectorAll('.chip')[{group}].click()")
+            for row in range(min(16, page.js("document.querySelectorAll('.row').length"))):
+                page.js(f"document.querySelectorAll('.row')[{row}]?.click()")
+                assert page.text("#panel h2") is not None
+        assert page.js("[typeof window.hacked, document.querySelectorAll('img, script:not([id])').length]") == ["undefined", 1]
+        assert not any(c in page.js("document.body.innerText") for c in "\0\u202e\u2066\u2028\u2029\ufeff")
+        assert page.trouble() == []
+
+
+def test_graphs_that_onnx_refuses_are_drawn_all_the_same(browser, difference, tmp_path):
+    """Names that nothing defines, and a cycle."""
+    paths = []
+    for name, nodes in {
+        "whole": [("Relu", ["x"], ["a"]), ("Neg", ["a"], ["y"])],
+        "undefined": [("Relu", ["nowhere"], ["a"]), ("Neg", ["a"], ["y"])],
+        "cycle": [("Add", ["x", "b"], ["a"]), ("Neg", ["a"], ["b"]), ("Neg", ["b"], ["y"])],
+    }.items():
+        made = [helper.make_node(op, inputs, outputs, f"{name} {i}") for i, (op, inputs, outputs) in enumerate(nodes)]
+        value = lambda v: helper.make_tensor_value_info(v, TensorProto.FLOAT, [2])
+        paths.append(tmp_path / f"{name}.onnx")
+        paths[-1].write_bytes(helper.make_model(helper.make_graph(made, name, [value("x")], [value("y")])).SerializeToString())
+    for a, b in ((paths[0], paths[1]), (paths[1], paths[2]), (paths[2], paths[2])):
+        path, _ = difference(a, b)
+        with browser.page(path) as page:
+            assert page.js("document.querySelectorAll('.box.node').length") >= 2
+            assert page.trouble() == []
+
+
+def test_in_a_large_graph_the_changes_are_shown_and_the_rest_is_folded(browser, per_inject, large, tmp_path):
+    original = large[0].with_name("m.onnx")
+    model = onnx.load(original)
+    model.graph.node[50001].attribute[0].i = 0
+    changed = model.graph.node[50001].name
+    edited, path = tmp_path / "edited.onnx", tmp_path / "edited.html"
+    onnx.save(model, edited)
+    per_inject("diff", original, edited, "--format", "html", "-o", path)
+    assert path.stat().st_size < 200_000
+    with browser.page(path) as page:
+        page.click(".row")
+        assert page.text(".box.lit .badge") == "~" and changed in page.text("#panel")
+        folded = [int(re.fullmatch(r"… ([\d,]+) nodes …", text)[1].replace(",", "")) for text in page.texts(".box.quiet text")]
+        drawn = page.js("document.querySelectorAll('.box.node').length")
+        assert len(folded) == 2 and sum(folded) + drawn == len(model.graph.node) and drawn < 30
+        assert page.trouble() == []

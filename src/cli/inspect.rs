@@ -25,13 +25,10 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
         InspectFormat::Json => render::json_text(&found)?,
         InspectFormat::Html => page::of_inspection(&analysis, &found)?,
     };
-    // Names from the model hold no escapes by now: all that there are colour a terminal, which a file is not.
-    let is_file = to.is_some_and(|o| o.as_os_str() != "-");
-    let text = if is_file { text.replace("\x1b[33m", "").replace("\x1b[0m", "") } else { text };
     deliver::report(text, to, &[&model])
 }
 
 /// Colours are for a terminal. Names from the model hold no escapes by now: all that there are colour something.
 fn plain_in_files(text: String, to: Option<&Path>) -> String {
-    if to.is_none() { text } else { text.replace("\x1b[33m", "").replace("\x1b[0m", "") }
+    if to.is_none_or(|to| to.as_os_str() == "-") { text } else { text.replace("\x1b[33m", "").replace("\x1b[0m", "") }
 }

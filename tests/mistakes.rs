@@ -300,9 +300,22 @@ fn inspections() {
 }
 
 #[test]
+fn differences() {
+    let mut session = Session::new();
+    session.output("mlp.onnx --layers relu --coef 3e-5 --estimator exact -o out.onnx", &[]);
+    session.run("diff mlp.onnx out.onnx").run("diff mlp.onnx mlp.onnx").run("diff mlp.onnx cnn.onnx --exit-code");
+    session.run("diff mlp.onnx").run("diff mlp.onnx out.onnx cnn.onnx").run("diff - -");
+    session
+        .run("diff mlp.onnx none.onnx")
+        .run("diff mlp.onnx none.onnx --exit-code")
+        .run("diff mlp.onnx out.onnx -o out.onnx");
+    session.compare("differences");
+}
+
+#[test]
 fn help() {
     let mut session = Session::new();
-    session.run("").run("inspect -h").run("strip -h").run("--version");
+    session.run("").run("inspect -h").run("strip -h").run("diff -h").run("--version");
     session.compare("help");
     let lines = session.transcript.lines();
     assert!(lines.clone().all(|l| l.chars().count() <= COLUMNS));
@@ -397,7 +410,7 @@ fn every_option_can_come_from_an_environment_variable() {
 #[test]
 fn a_variable_that_is_set_to_nothing_is_as_good_as_not_set() {
     let session = Session::new();
-    let help = ["--help", "inspect --help", "strip --help"].map(|line| session.output(line, &[]).stdout);
+    let help = ["--help", "inspect --help", "strip --help", "diff --help"].map(|line| session.output(line, &[]).stdout);
     let help = help.map(|text| String::from_utf8(text).unwrap()).concat();
     let variables =
         help.split(|c: char| !(c.is_ascii_uppercase() || c == '_')).filter(|w| w.starts_with("PER_INJECT_"));
@@ -407,6 +420,7 @@ fn a_variable_that_is_set_to_nothing_is_as_good_as_not_set() {
         "mlp.onnx --layers relu --coef 3e-5 --json -o out.onnx",
         "strip out.onnx --all -o back.onnx",
         "inspect out.onnx --json",
+        "diff mlp.onnx out.onnx",
         "mlp.onnx --layers relu --coef 3e-5",
         "mlp.onnx --coef 3e-5 --dry-run",
         "strip out.onnx",
@@ -421,11 +435,15 @@ fn a_variable_that_is_set_to_nothing_is_as_good_as_not_set() {
 #[test]
 fn every_option_is_documented_with_its_variable() {
     let session = Session::new();
-    for command in ["--help", "inspect --help", "strip --help"] {
+    for command in ["--help", "inspect --help", "strip --help", "diff --help"] {
         let output = session.output(command, &[]);
         let text = String::from_utf8(output.stdout).unwrap();
         let options = text.lines().filter_map(|l| l.split_whitespace().find(|w| w.starts_with("--")));
         for option in options.filter(|o| !["--help", "--version"].contains(o) && !o.contains('\'')) {
+            // Where an injected model goes is no place for a report.
+            if (command, option) == ("diff --help", "--output") {
+                continue;
+            }
             let variable = format!("PER_INJECT_{}", option.trim_start_matches('-').replace('-', "_").to_uppercase());
             assert!(text.contains(&variable), "{command}: {option} has no {variable}");
         }

@@ -215,8 +215,13 @@ fn readers(graph: &GraphProto, name: &str) -> usize {
     graph.node.iter().filter(|n| n.input.iter().any(|i| i == name)).count()
 }
 
+/// Twice proptest's own number, or what PROPTEST_CASES says.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(512)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
 
     #[test]
     fn a_model_equals_itself(nodes in vec(random_node(), 1..60)) {
@@ -329,6 +334,28 @@ proptest! {
             prop_assert_eq!((weights.added.len(), weights.removed.len(), weights.changed.len()), (0, 0, 1));
             let values = weights.changed[0].values.unwrap();
             prop_assert_eq!((values.elements, values.different), (4, 4));
+        }
+    }
+
+    #[test]
+    fn a_damaged_model_is_compared_or_refused(
+        damage in vec((any::<prop::sample::Index>(), 1u8..), 1..6), bodies in any::<bool>(),
+    ) {
+        let path = if bodies { "models/seq_lstm_lm.dyn.onnx" } else { "models/gpt_gelu.dyn.onnx" };
+        let bytes = std::fs::read(path).unwrap();
+        let mut damaged = bytes.clone();
+        // Weights fill most of a file, and damage to them is of one kind.
+        let length = damaged.len().min(20_000);
+        for (at, bits) in damage {
+            damaged[at.index(length)] ^= bits;
+        }
+        if let Ok(damaged) = Model::from_bytes(damaged) {
+            let original = Model::from_bytes(bytes).unwrap();
+            for (a, b) in [(&original, &damaged), (&damaged, &original), (&damaged, &damaged)] {
+                if let Ok(found) = diff(a, b, &Options::default()) {
+                    per_inject::diff::dot(&found, a, b, per_inject::diff::DotOptions { full: true, expand: true });
+                }
+            }
         }
     }
 

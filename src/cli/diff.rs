@@ -38,6 +38,9 @@ fn compare(args: &DiffArgs) -> Result<bool, Failure> {
         let message = "--run shows in --format text, json and html, and not in a picture";
         return Err(Failure::usage(ErrorKind::ArgumentConflict, message));
     }
+    if let Some(output) = &args.output {
+        refuse_as_output(output, [a, b])?;
+    }
     let options = Options { ignore: ignored(&args.ignore) };
     let (a, b) = (open(a)?, open(b)?);
     // First, since whoever lacks an ONNX Runtime need not wait to be told.
@@ -91,6 +94,18 @@ fn files(arguments: &[PathBuf]) -> Result<[PathBuf; 2], Failure> {
         return Err(Failure::usage(ErrorKind::ArgumentConflict, "standard input (-) holds one model, not two"));
     }
     Ok([a.clone(), b.clone()])
+}
+
+/// A report in the place of a model is a slip of the pen.
+fn refuse_as_output(output: &Path, models: [&Path; 2]) -> Result<(), Failure> {
+    let real = |path: &Path| fs::canonicalize(path).ok();
+    match models.into_iter().find(|m| real(m).is_some() && real(m) == real(output)) {
+        Some(model) => {
+            let message = format!("the difference would take the place of {}; give -o another name", model.display());
+            Err(Failure::usage(ErrorKind::ArgumentConflict, message))
+        }
+        None => Ok(()),
+    }
 }
 
 fn open(path: &Path) -> Result<Model, Failure> {

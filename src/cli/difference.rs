@@ -178,7 +178,7 @@ fn summary(page: &mut Page, diff: &Diff) {
         ("outputs", s.outputs, String::new()),
     ];
     for (name, counts, about) in parts {
-        if counts == Counts::default() && !(name == "nodes" && !diff.equal) {
+        if counts == Counts::default() && (diff.equal || name != "nodes") {
             continue;
         }
         let mut words = Vec::new();

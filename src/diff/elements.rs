@@ -29,7 +29,7 @@ impl<'a> Stream<'a> {
     /// Of an initializer whose elements are inline. `None` for strings and for types that nobody knows.
     pub fn inline(tensor: &Initializer, bytes: &'a [u8]) -> Option<Self> {
         let parts = || tensor.payload.iter().filter_map(|(f, range)| Some((*f, bytes.get(range.clone())?)));
-        if let Some((_, raw)) = parts().filter(|(f, _)| *f == field::RAW_DATA).last() {
+        if let Some((_, raw)) = parts().rfind(|(f, _)| *f == field::RAW_DATA) {
             return Some(Stream::Slices([raw].into()));
         }
         if parts().any(|(f, _)| matches!(f, field::INT32_DATA | field::INT64_DATA | field::UINT64_DATA)) {

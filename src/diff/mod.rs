@@ -21,6 +21,7 @@ mod declared;
 mod dot;
 mod elements;
 mod fold;
+mod gaps;
 mod label;
 mod matching;
 mod model;

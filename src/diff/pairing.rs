@@ -95,6 +95,15 @@ impl<'s, 'm> Pairs<'s, 'm> {
         }
     }
 
+    /// Two vertices of `a` that have partners exchange them; nothing follows from it.
+    pub fn exchange(&mut self, first: u32, second: u32) {
+        self.to_b.swap(first as usize, second as usize);
+        for vertex in [first, second] {
+            let partner = self.to_b[vertex as usize];
+            self.to_a[partner as usize] = vertex;
+        }
+    }
+
     /// Colours of the pairs, for both sides.
     pub fn fixed(&self) -> (Vec<u64>, Vec<u64>) {
         let colour = |a: u32| mix(0x9a, u64::from(a)) | 1;

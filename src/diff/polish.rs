@@ -2,7 +2,8 @@
 //!
 //! In `p → E → E → {c, d}` against `p → E → {c, d}` both nodes `E` fit. Taking the first one for the one that stayed leaves two readers with
 //! another input, taking the second one leaves `E` itself. So for each node without a counterpart its twins next to it are asked whether
-//! fewer nodes would differ if they changed places.
+//! fewer nodes would differ if they changed places. And where a node reads something else than its counterpart does, the two nodes that
+//! make these values are asked whether they belong to each other.
 
 use super::nodes::corresponds;
 use super::pairing::Pairs;
@@ -14,14 +15,75 @@ const MOST_READERS: usize = 64;
 /// How often one node may change places.
 const MOST_STEPS: usize = 64;
 
+/// Rounds of exchanges.
+const MOST_ROUNDS: usize = 4;
+
 /// Lets pairs change partners as long as fewer nodes differ for it.
 pub fn polish(pairs: &mut Pairs) {
-    slide(pairs);
-    let flipped = std::mem::replace(pairs, Pairs::new(pairs.a, pairs.b)).flipped();
-    *pairs = flipped;
-    slide(pairs);
-    let flipped = std::mem::replace(pairs, Pairs::new(pairs.a, pairs.b)).flipped();
-    *pairs = flipped;
+    for _ in 0..2 {
+        slide(pairs);
+        let flipped = std::mem::replace(pairs, Pairs::new(pairs.a, pairs.b)).flipped();
+        *pairs = flipped;
+    }
+    for _ in 0..MOST_ROUNDS {
+        if !exchange(pairs) {
+            break;
+        }
+    }
+}
+
+/// Where a node's input is made by nodes that are no pair, but alike: they become one, and their partners another. Whether any did.
+fn exchange(pairs: &mut Pairs) -> bool {
+    let (a, b) = (pairs.a, pairs.b);
+    let mut did = false;
+    for node in (0..a.nodes() as u32).filter(|v| differs(pairs, *v)).collect::<Vec<_>>() {
+        let Some(other) = pairs.in_b(node) else { continue };
+        for (x, y) in a.ins.get(node as usize).iter().zip(b.ins.get(other as usize)) {
+            let (Some(x), Some(y)) = (x, y) else { continue };
+            let (first, Some(second)) = (x.vertex, pairs.in_a(y.vertex)) else { continue };
+            let is_alike = first != second
+                && x.out == y.out
+                && a.is_node(first)
+                && a.is_node(second)
+                && pairs.in_b(first).is_some()
+                && a.labels.full[first as usize] == a.labels.full[second as usize];
+            if is_alike && is_better_exchanged(pairs, first, second) {
+                pairs.exchange(first, second);
+                did = true;
+            }
+        }
+    }
+    did
+}
+
+/// Whether fewer nodes differ when two nodes exchange their partners.
+fn is_better_exchanged(pairs: &mut Pairs, first: u32, second: u32) -> bool {
+    let Some(around) = around(pairs, first, second) else { return false };
+    let cost = |pairs: &Pairs| around.iter().chain([&first, &second]).filter(|v| differs(pairs, **v)).count();
+    let before = cost(pairs);
+    pairs.exchange(first, second);
+    let after = cost(pairs);
+    pairs.exchange(first, second);
+    after < before
+}
+
+/// Nodes of the first side, beside these two, that could differ or not by who their partners are. `None` where there are too many.
+fn around(pairs: &Pairs, first: u32, second: u32) -> Option<Vec<u32>> {
+    let (a, b) = (pairs.a, pairs.b);
+    let mut around: Vec<u32> = Vec::new();
+    for node in [first, second] {
+        let own = a.uses.get(node as usize);
+        let partners = pairs.in_b(node).map(|p| b.uses.get(p as usize)).unwrap_or_default();
+        if own.len().max(partners.len()) > MOST_READERS {
+            return None;
+        }
+        around.extend(own.iter().map(|u| u.node));
+        around.extend(partners.iter().filter_map(|u| pairs.in_a(u.node)));
+    }
+    around.retain(|v| *v != first && *v != second);
+    around.sort_unstable();
+    around.dedup();
+    Some(around)
 }
 
 /// For nodes of the first side that are left over.
@@ -55,18 +117,8 @@ fn twins(side: &Side, node: u32) -> Vec<u32> {
 
 /// Whether fewer nodes differ when the partner of `from` belongs to `to`, which has none.
 fn is_better(pairs: &mut Pairs, from: u32, to: u32) -> bool {
-    let Some(partner) = pairs.in_b(from) else { return false };
     let (a, b) = (pairs.a, pairs.b);
-    let (of_from, of_to, of_partner) =
-        (a.uses.get(from as usize), a.uses.get(to as usize), b.uses.get(partner as usize));
-    if of_from.len().max(of_to.len()).max(of_partner.len()) > MOST_READERS {
-        return false;
-    }
-    let mut around: Vec<u32> = of_from.iter().chain(of_to).map(|u| u.node).collect();
-    around.extend(of_partner.iter().filter_map(|u| pairs.in_a(u.node)));
-    around.retain(|v| *v != from && *v != to);
-    around.sort_unstable();
-    around.dedup();
+    let Some(around) = around(pairs, from, to) else { return false };
     let outputs = |pairs: &Pairs, v: u32| {
         let made =
             a.outputs.iter().zip(&b.outputs).take(MOST_READERS).filter(|(x, _)| x.is_some_and(|x| x.vertex == v));

@@ -6,9 +6,9 @@
 //! 1. *Interface.* Inputs and outputs of the main graph by name, then by type and order; those of bodies and functions by position.
 //! 2. *Colours.* One sweep from producers to consumers gives every vertex a hash of all that it is computed from (as a Merkle tree does),
 //!    one sweep back a hash of all that is computed from it. Vertices with a colour that nothing else has are pairs. An edit spoils the
-//!    first colour of all that lies behind it and the second of all that lies before it, so either alone is enough where the other fails.
-//!    Pairs let nothing through, so sweeping again reaches what lies between two edits, and colours of what is at most a few edges away
-//!    find beginnings there.
+//!    first colour of all that lies behind it and the second of all that lies before it, so one of them must be enough where the other
+//!    fails: first together with what is two edges away on the other side, then one, then alone. Pairs let nothing through, so sweeping
+//!    again reaches what lies between two edits, and colours of what is at most a few edges away find beginnings there.
 //! 3. *Ties.* Of vertices with one colour, as many on both sides, the first in order is paired with that of its name, else with the first;
 //!    what follows from that along edges is paired before the next. This is where parallel twins get their partners, and names count.
 //! 4. Both once more without the elements of initializers, so that training changes no structure.
@@ -27,24 +27,19 @@ use std::collections::HashMap;
 
 use foldhash::fast::FixedState;
 
-use super::align::{common, increasing};
+use super::align::common;
 use super::colour::{Palette, Way, around, sweep};
+use super::gaps::align;
 use super::label::mix;
 use super::pairing::{Pairs, Ties};
 use super::polish::polish;
 use super::side::{Side, Source};
 
 /// Sweeps of one strictness.
-const MOST_SWEEPS: usize = 8;
-
-/// Edits of an alignment; its time and memory grow with their square.
-const MOST_EDITS: usize = 700;
+const MOST_SWEEPS: usize = 24;
 
 /// Edges around a vertex that its local colour sees.
 const RADIUS: usize = 3;
-
-/// A pair of gaps is aligned at most so long before only what is unique in it is.
-const LONGEST_GAP: usize = 1 << 20;
 
 /// Where two graphs stand: what their names refer to outside.
 pub struct Surroundings<'x> {
@@ -202,11 +197,14 @@ fn settle(pairs: &mut Pairs, outputs: &Outputs, la: &[u64], lb: &[u64]) {
         let (both_a, both_b) = (both(&ca.up, &ca.down), both(&cb.up, &cb.down));
         let mut found = pairs.join_unique(&both_a, &both_b, &table.free, |_, _, _| true);
         // One colour and a like surrounding on the other side: near an edit of a chain of twins, one colour alone is that of a neighbour.
+        // What one of these finds can forbid what the next one would, so they take turns.
         for radius in [2, 1] {
-            if found == 0 || radius == 2 {
-                let (ua, ub) = table.on_both(pairs, outputs, la, lb, |s, p| around(s, p, Way::Up, radius));
+            if found == 0 {
                 let (da, db) = table.on_both(pairs, outputs, la, lb, |s, p| around(s, p, Way::Down, radius));
                 found += pairs.join_unique(&both(&ca.up, &da), &both(&cb.up, &db), &table.free, |_, _, _| true);
+            }
+            if found == 0 {
+                let (ua, ub) = table.on_both(pairs, outputs, la, lb, |s, p| around(s, p, Way::Up, radius));
                 found += pairs.join_unique(&both(&ca.down, &ua), &both(&cb.down, &ub), &table.free, |_, _, _| true);
             }
         }
@@ -214,6 +212,8 @@ fn settle(pairs: &mut Pairs, outputs: &Outputs, la: &[u64], lb: &[u64]) {
             found += pairs.join_unique(&ca.up, &cb.up, &table.free, |p, x, y| {
                 p.a.is_node(x) && ca.up_grounded[x as usize] && cb.up_grounded[y as usize]
             });
+        }
+        if found == 0 {
             found += pairs.join_unique(&ca.down, &cb.down, &table.free, |_, x, y| {
                 ca.down_grounded[x as usize] && cb.down_grounded[y as usize]
             });
@@ -364,98 +364,6 @@ fn named_initializers(pairs: &mut Pairs, la: &[u64], lb: &[u64]) {
     }
 }
 
-/// Stage 6.
-fn align(pairs: &mut Pairs) {
-    if pairs.is_done() {
-        return;
-    }
-    let (a, b) = (pairs.a, pairs.b);
-    let rank = |side: &Side| {
-        let mut rank = vec![0u32; side.nodes()];
-        side.order.iter().zip(0..).for_each(|(node, r)| rank[*node as usize] = r);
-        rank
-    };
-    let rank_b = rank(b);
-    // Pairs in the order of both are walls; what lies between two of them is a gap.
-    let joined: Vec<(u32, u32)> = a.order.iter().filter_map(|x| Some((*x, pairs.in_b(*x)?))).collect();
-    let ranks: Vec<u32> = joined.iter().map(|(_, y)| rank_b[*y as usize]).collect();
-    let walls: Vec<(u32, u32)> = increasing(&ranks).into_iter().map(|i| joined[i]).collect();
-    let gaps = |side: &Side, walls: Vec<u32>, is_free: &dyn Fn(u32) -> bool| {
-        let mut gaps: Vec<Vec<u32>> = vec![Vec::new()];
-        let mut wall = walls.iter().peekable();
-        for node in &side.order {
-            if wall.next_if_eq(&node).is_some() {
-                gaps.push(Vec::new());
-            } else if let Some(gap) = gaps.last_mut().filter(|_| is_free(*node)) {
-                gap.push(*node);
-            }
-        }
-        gaps
-    };
-    let gaps_a = gaps(a, walls.iter().map(|w| w.0).collect(), &|v| pairs.in_b(v).is_none());
-    let gaps_b = gaps(b, walls.iter().map(|w| w.1).collect(), &|v| pairs.in_a(v).is_none());
-    let (la, lb) = (&a.labels.full, &b.labels.full);
-    let mut wanted: Vec<(u32, u32)> = Vec::new();
-    let mut fills: Vec<bool> = Vec::new();
-    let mut edits = MOST_EDITS;
-    for (i, (ga, gb)) in gaps_a.iter().zip(&gaps_b).enumerate() {
-        if ga.is_empty() || gb.is_empty() {
-            continue;
-        }
-        let key = |labels: &[u64], gap: &[u32]| gap.iter().map(|v| labels[*v as usize]).collect::<Vec<_>>();
-        let (ka, kb) = (key(la, ga), key(lb, gb));
-        let found = if ga.len().max(gb.len()) <= LONGEST_GAP { common(&ka, &kb, edits) } else { None };
-        let found = found.unwrap_or_else(|| unique_in_order(&ka, &kb));
-        edits = edits.saturating_sub((ga.len() + gb.len() - 2 * found.len()) / 16).max(64);
-        let is_walled = i > 0 || i + 1 < gaps_a.len();
-        let does_fill = is_walled && 2 * found.len() >= ga.len().min(gb.len());
-        wanted.extend(found.iter().map(|(i, j)| (ga[*i], gb[*j])));
-        fills.resize(wanted.len(), does_fill);
-    }
-    let partner: HashMap<u32, (u32, usize), FixedState> =
-        wanted.iter().enumerate().map(|(i, (x, y))| (*x, (*y, i))).collect();
-    let supported: Vec<bool> = wanted
-        .iter()
-        .map(|(x, y)| {
-            let known = |x: u32, y: u32| pairs.in_b(x) == Some(y) || partner.get(&x).is_some_and(|(p, _)| *p == y);
-            let ins = a.ins.get(*x as usize).iter().zip(b.ins.get(*y as usize));
-            let mut ins = ins.filter_map(|(p, q)| Some((p.as_ref()?, q.as_ref()?)));
-            ins.any(|(p, q)| p.out == q.out && a.is_node(p.vertex) && known(p.vertex, q.vertex))
-                || a.uses
-                    .get(*x as usize)
-                    .iter()
-                    .zip(b.uses.get(*y as usize))
-                    .any(|(p, q)| p.slot == q.slot && known(p.node, q.node))
-        })
-        .collect();
-    for (i, (x, y)) in wanted.iter().enumerate() {
-        if supported[i] || fills[i] {
-            pairs.join(*x, *y);
-        }
-    }
-}
-
-/// What is unique on both sides, as far as it stands in one order.
-fn unique_in_order(a: &[u64], b: &[u64]) -> Vec<(usize, usize)> {
-    let mut seen: HashMap<u64, (usize, usize, usize, usize), FixedState> =
-        HashMap::with_hasher(FixedState::with_seed(7));
-    for (i, key) in a.iter().enumerate() {
-        let entry = seen.entry(*key).or_insert((i, 0, 0, 0));
-        entry.2 += 1;
-    }
-    for (j, key) in b.iter().enumerate() {
-        if let Some(entry) = seen.get_mut(key) {
-            entry.1 = j;
-            entry.3 += 1;
-        }
-    }
-    let mut found: Vec<(usize, usize)> =
-        seen.into_values().filter(|(_, _, x, y)| (*x, *y) == (1, 1)).map(|(i, j, ..)| (i, j)).collect();
-    found.sort_unstable();
-    let order: Vec<u32> = found.iter().map(|(_, j)| u32::try_from(*j).unwrap_or(u32::MAX)).collect();
-    increasing(&order).into_iter().map(|k| found[k]).collect()
-}
-
 /// Sources that nothing led to: by name, and inputs of old files by their position.
 fn left_sources(pairs: &mut Pairs) {
     let (a, b) = (pairs.a, pairs.b);
@@ -463,6 +371,7 @@ fn left_sources(pairs: &mut Pairs) {
         let x = (a.nodes() + i) as u32;
         if pairs.in_b(x).is_none()
             && let Some(y) = b.names.get(name).filter(|y| !b.is_node(y.vertex))
+            && a.labels.full[x as usize] == b.labels.full[y.vertex as usize]
         {
             pairs.join(x, y.vertex);
         }

@@ -95,7 +95,7 @@ fn tensor_words(tensor: &TensorProto) -> String {
     if all.is_none() || values.is_empty() {
         return ty;
     }
-    values.truncate(usize::try_from(count).unwrap_or(usize::MAX).max(1).min(MOST_ITEMS));
+    values.truncate(usize::try_from(count).unwrap_or(usize::MAX).clamp(1, MOST_ITEMS));
     let shown: Vec<String> = values.iter().map(ToString::to_string).collect();
     let more = if count > shown.len() as u64 { ", …" } else { "" };
     format!("{ty} {{{}{more}}}", shown.join(", "))

@@ -235,32 +235,32 @@ pub struct DiffArgs {
 #[command(next_help_heading = "Running both models")]
 pub struct RunArgs {
     /// Run both on the same inputs with ONNX Runtime and compare what comes out
-    #[arg(long)]
+    #[arg(long, env = "PER_INJECT_RUN", value_parser = yes_or_no())]
     pub run: bool,
     /// Inputs: an .npz archive, a folder of .npy files named after inputs, or one .npy file for a single input; what is missing is made up
-    #[arg(long, value_name = "PATH", requires = "run")]
+    #[arg(long, value_name = "PATH", env = "PER_INJECT_INPUTS")]
     pub inputs: Option<PathBuf>,
     /// Seed of the inputs that are made up
-    #[arg(long, value_name = "N", default_value_t = 0, requires = "run", value_parser = whole_number, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", env = "PER_INJECT_SEED", default_value_t = 0, value_parser = whole_number, allow_negative_numbers = true)]
     pub seed: u64,
     /// Size of a dimension of inputs that are made up: its symbol, or INPUT:AXIS; 2 for those that nothing says
-    #[arg(long, value_name = "NAME=N", requires = "run", value_parser = parse_dim)]
+    #[arg(long, value_name = "NAME=N", env = "PER_INJECT_DIM", value_delimiter = ',', value_parser = parse_dim)]
     pub dim: Vec<(String, u64)>,
     /// Floats a and b agree where |a − b| ≤ T · max(1, |a|, |b|)
-    #[arg(long, value_name = "T", default_value_t = 0.0, requires = "run", value_parser = parse_tolerance, allow_negative_numbers = true)]
+    #[arg(long, value_name = "T", env = "PER_INJECT_TOLERANCE", default_value_t = 0.0, value_parser = parse_tolerance, allow_negative_numbers = true)]
     pub tolerance: f64,
     /// Find the first value in execution order that differs, with the graphs run as they stand, nothing fused
-    #[arg(long, requires = "run")]
+    #[arg(long, env = "PER_INJECT_BISECT", value_parser = yes_or_no())]
     pub bisect: bool,
     /// ONNX Runtime: its library, a folder that holds it, or a Python environment; else ORT_DYLIB_PATH, the active Python
     /// environment, python3's packages, the system
-    #[arg(long, value_name = "PATH", requires = "run")]
+    #[arg(long, value_name = "PATH", env = "PER_INJECT_ORT")]
     pub ort: Option<PathBuf>,
     /// cpu, cuda or cuda:N
-    #[arg(long, value_name = "DEVICE", default_value_t = Device::Cpu, requires = "run")]
+    #[arg(long, value_name = "DEVICE", env = "PER_INJECT_DEVICE", default_value_t = Device::Cpu)]
     pub device: Device,
     /// Threads on the CPU; all cores where it is not given
-    #[arg(long, value_name = "N", requires = "run")]
+    #[arg(long, value_name = "N", env = "PER_INJECT_THREADS")]
     pub threads: Option<NonZeroUsize>,
 }
 

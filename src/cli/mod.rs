@@ -54,7 +54,8 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 
 /// Parses the process's arguments, runs one command, and prints its error.
 pub fn run() -> ExitCode {
-    let parsed = without_empty_variables(Cli::command()).try_get_matches().and_then(|m| Cli::from_arg_matches(&m));
+    let parsed = without_empty_variables(Cli::command()).try_get_matches();
+    let parsed = parsed.and_then(|m| running::refuse_without_run(&m).and_then(|()| Cli::from_arg_matches(&m)));
     let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => explain(error).exit(),

@@ -1,5 +1,8 @@
 //! `per-inject diff A B --run`: what both models compute, and how far apart that is.
 
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory};
 use per_inject::compare::{
     FirstDifference, Inputs, Options, Outcome, Pairs, RunComparison, TensorDifference, first_difference,
     run as run_both,
@@ -8,10 +11,23 @@ use per_inject::diff::Matching;
 use per_inject::engine::{Arrays, Fill, LoadOptions, Origin, Runtime, Search};
 use per_inject::wire::Model;
 
-use super::args::RunArgs;
+use super::args::{Cli, RunArgs};
 use super::difference::{MOST, Mark, NAME, Page, both_names};
 use super::failure::Failure;
 use super::text::{short, visible};
+
+/// Refuses an option on the command line that says how to run models where none is run. An environment variable may say so always.
+pub fn refuse_without_run(matches: &ArgMatches) -> Result<(), clap::Error> {
+    let Some(diff) = matches.subcommand_matches("diff").filter(|diff| !diff.get_flag("run")) else { return Ok(()) };
+    let is_given = |id: &&str| diff.value_source(id) == Some(ValueSource::CommandLine);
+    match ["inputs", "seed", "dim", "tolerance", "bisect", "ort", "device", "threads"].into_iter().find(is_given) {
+        Some(id) => {
+            let message = format!("--{id} says how to run the models, and nothing runs them without --run");
+            Err(Cli::command().error(ErrorKind::MissingRequiredArgument, message))
+        }
+        None => Ok(()),
+    }
+}
 
 /// The runtime that the arguments and the environment lead to.
 pub fn open(args: &RunArgs) -> Result<Runtime, Failure> {

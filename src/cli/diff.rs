@@ -11,9 +11,9 @@ use per_inject::page;
 use per_inject::wire::Model;
 
 use super::args::{ColorArg, DiffArgs, FormatArg, IgnoreArg};
-use super::{deliver, difference};
 use super::failure::Failure;
 use super::text::escaped;
+use super::{deliver, difference};
 
 /// A model without anything: field 7, the graph, of no bytes. What git calls `/dev/null`.
 const NOTHING: &[u8] = &[7 << 3 | 2, 0];

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use per_inject::diff::{Change, Neighbour, NodeChange, NodeRef, NodesDiff};
 
 use super::difference::{MOST, Mark, NAME, Page, nested};
-use super::text::{short, visible};
+use super::text::{COLUMNS, short, visible};
 
 /// Hunks before the rest is summed up.
 const MOST_HUNKS: usize = 60;
@@ -130,8 +130,8 @@ fn show(page: &mut Page, hunk: &[Item]) {
     outside(|n| &n.producers).iter().for_each(|line| page.line(Mark::Context, line));
     for item in hunk.iter().take(MOST) {
         match item {
-            Item::Added(node) => page.line(Mark::Added, &signature(node)),
-            Item::Removed(node) => page.line(Mark::Removed, &signature(node)),
+            Item::Added(node) => signature(page, Mark::Added, node),
+            Item::Removed(node) => signature(page, Mark::Removed, node),
             Item::Changed(change) => changed(page, change),
         }
     }
@@ -149,14 +149,27 @@ fn neighbour(n: &Neighbour) -> String {
     format!("{name} {}", short(&n.op, NAME))
 }
 
-/// `name Op(inputs) → outputs {attributes}`.
-fn signature(node: &NodeRef) -> String {
-    let list = |names: &[String]| names.iter().map(|n| short(n, 28)).collect::<Vec<_>>().join(", ");
+/// `name Op(inputs) → outputs {attributes}`, on as many lines as it takes.
+fn signature(page: &mut Page, mark: Mark, node: &NodeRef) {
+    let list = |names: &[String]| names.iter().map(|n| short(n, 36)).collect::<Vec<_>>().join(", ");
     let name = if node.name.is_empty() { String::new() } else { format!("{} ", short(&node.name, NAME)) };
+    let head = format!("{name}{}", operator(node));
+    let (inputs, outputs) = (format!("({})", list(&node.inputs)), format!(" → {}", list(&node.outputs)));
     let attributes: Vec<String> =
         node.attributes.iter().map(|a| format!("{} = {}", short(&a.name, 20), short(&a.value, 40))).collect();
-    let attributes = if attributes.is_empty() { String::new() } else { format!(" {{{}}}", attributes.join(", ")) };
-    format!("{name}{}({}) → {}{attributes}", operator(node), list(&node.inputs), list(&node.outputs))
+    let attributes = if attributes.is_empty() { String::new() } else { format!("{{{}}}", attributes.join(", ")) };
+    let mut line = head;
+    for part in [inputs, outputs, format!(" {attributes}")] {
+        if line.chars().count() + part.trim_end().chars().count() > COLUMNS - 2 - 2 * page.indent {
+            page.line(mark, line.trim_end());
+            line = format!("    {}", part.trim_start());
+        } else {
+            line.push_str(&part);
+        }
+    }
+    if !line.trim().is_empty() {
+        page.line(mark, line.trim_end());
+    }
 }
 
 fn operator(node: &NodeRef) -> String {

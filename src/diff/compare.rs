@@ -42,7 +42,7 @@ pub fn graphs<'m>(
     let (a, b) = rayon::join(|| Side::of(a, context.a.bytes()), || Side::of(b, context.b.bytes()));
     let pairs = pair(&a, &b, &Surroundings { outer });
     let mut diff = GraphDiff {
-        properties: properties(context, &a.view.properties, &b.view.properties),
+        properties: graph_properties(context, &pairs),
         nodes: NodesDiff::default(),
         initializers: initializers(context, &pairs),
         inputs: declared::inputs(context.options, &pairs),
@@ -56,6 +56,26 @@ pub fn graphs<'m>(
     diff.nodes = compare_nodes(context, &pairs, outer, path, &mut diff.values_renamed);
     inspect(&pairs);
     diff
+}
+
+/// Properties of the graphs themselves, how their tensors are quantized included, which goes by the names of values.
+fn graph_properties(context: &Context, pairs: &Pairs) -> Vec<Property> {
+    let (a, b) = (pairs.a, pairs.b);
+    let in_b = |name: &str| {
+        let value = a.names.get(name).and_then(|v| counterpart(pairs, *v));
+        value.map_or_else(|| name.to_owned(), |v| b.value_name(v).to_owned())
+    };
+    let with_annotations = |side: &Side, name: &dyn Fn(&str) -> String| {
+        let mut list = side.view.properties.clone();
+        for note in &side.view.annotations {
+            let entries = note.quant_parameter_tensor_names.iter();
+            let mut entries: Vec<String> = entries.map(|e| format!("{} = {}", e.key(), name(e.value()))).collect();
+            entries.sort();
+            list.push(("quantization", name(note.tensor_name()), entries.join(", ")));
+        }
+        list
+    };
+    properties(context, &with_annotations(a, &in_b), &with_annotations(b, &|name| name.to_owned()))
 }
 
 /// Named values on both sides; of those under one key, in order.

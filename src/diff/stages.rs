@@ -6,9 +6,9 @@
 //! 1. *Interface.* Inputs and outputs of the main graph by name, then by type and order; those of bodies and functions by position.
 //! 2. *Colours.* One sweep from producers to consumers gives every vertex a hash of all that it is computed from (as a Merkle tree does),
 //!    one sweep back a hash of all that is computed from it. Vertices with a colour that nothing else has are pairs. An edit spoils the
-//!    first colour of all that lies behind it and the second of all that lies before it, so either alone is enough where the other fails.
-//!    Pairs let nothing through, so sweeping again reaches what lies between two edits, and colours of what is at most a few edges away
-//!    find beginnings there.
+//!    first colour of all that lies behind it and the second of all that lies before it, so one of them must be enough where the other
+//!    fails: first together with what is two edges away on the other side, then one, then alone. Pairs let nothing through, so sweeping
+//!    again reaches what lies between two edits, and colours of what is at most a few edges away find beginnings there.
 //! 3. *Ties.* Of vertices with one colour, as many on both sides, the first in order is paired with that of its name, else with the first;
 //!    what follows from that along edges is paired before the next. This is where parallel twins get their partners, and names count.
 //! 4. Both once more without the elements of initializers, so that training changes no structure.

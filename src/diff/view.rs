@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use prost::Message;
 
-use crate::onnx::{FunctionProto, GraphProto, NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto};
+use crate::onnx::{
+    FunctionProto, GraphProto, NodeProto, StringStringEntryProto, TensorAnnotation, TensorProto, ValueInfoProto,
+};
 use crate::wire::fields::graph as field;
 use crate::wire::{Initializer, Model, WireResult, records};
 
@@ -22,6 +24,8 @@ pub struct View<'m> {
     pub value_info: &'m [ValueInfoProto],
     /// Properties of the graph itself: which, key, value.
     pub properties: Vec<(&'static str, String, String)>,
+    /// How tensors are quantized: the tensor, and by key other tensors.
+    pub annotations: Vec<TensorAnnotation>,
     /// Whether inputs and outputs go by their names, as those of the main graph do; else by their positions.
     pub by_name: bool,
 }
@@ -65,6 +69,7 @@ impl<'m> View<'m> {
             outputs: declared(&graph.outputs),
             value_info: &graph.value_info,
             properties: vec![("name", String::new(), graph.name.clone())],
+            annotations: Vec::new(),
             by_name: true,
         };
         let bytes = &model.file.bytes;
@@ -94,8 +99,8 @@ impl<'m> View<'m> {
                         view.properties.push(("metadata", entry.key().into(), entry.value().into()));
                     }
                     QUANTIZATION => {
-                        let note = crate::onnx::TensorAnnotation::decode(&bytes[part.payload]).unwrap_or_default();
-                        view.properties.push(quantization(&note));
+                        let note = TensorAnnotation::decode(&bytes[part.payload]).unwrap_or_default();
+                        view.annotations.push(note);
                     }
                     _ => {}
                 }
@@ -114,6 +119,7 @@ impl<'m> View<'m> {
             outputs: declared(&graph.output),
             value_info: &graph.value_info,
             properties: vec![("name", String::new(), graph.name().to_owned())],
+            annotations: Vec::new(),
             by_name: false,
         };
         for sparse in &graph.sparse_initializer {
@@ -125,7 +131,7 @@ impl<'m> View<'m> {
         }
         let entry = |e: &StringStringEntryProto| ("metadata", e.key().to_owned(), e.value().to_owned());
         view.properties.extend(graph.metadata_props.iter().map(entry));
-        view.properties.extend(graph.quantization_annotation.iter().map(quantization));
+        view.annotations.clone_from(&graph.quantization_annotation);
         view
     }
 
@@ -151,6 +157,7 @@ impl<'m> View<'m> {
             outputs: named(&function.output),
             value_info: &function.value_info,
             properties,
+            annotations: Vec::new(),
             by_name: false,
         }
     }
@@ -163,11 +170,4 @@ const METADATA_PROPS: u32 = 16;
 
 fn declared(values: &[ValueInfoProto]) -> Vec<Declared<'_>> {
     values.iter().map(|v| Declared { name: v.name(), value: Some(v) }).collect()
-}
-
-fn quantization(note: &crate::onnx::TensorAnnotation) -> (&'static str, String, String) {
-    let entries = note.quant_parameter_tensor_names.iter().map(|e| format!("{} = {}", e.key(), e.value()));
-    let mut entries: Vec<String> = entries.collect();
-    entries.sort();
-    ("quantization", note.tensor_name().to_owned(), entries.join(", "))
 }

@@ -245,6 +245,17 @@ def test_what_stands_around_the_graph_is_compared(pair):
     assert change["function"] == "local::F" and [n["op"] for n in change["diff"]["nodes"]["added"]] == ["Abs"]
 
 
+def test_how_tensors_are_quantized_goes_by_values_and_not_by_names(tmp_path, pair):
+    model = parsed(MLP)
+    note = model.graph.quantization_annotation.add(tensor_name="h")
+    note.quant_parameter_tensor_names.add(key="SCALE_TENSOR", value="w")
+    other = renamed(model)
+    assert other.graph.quantization_annotation[0].tensor_name != "h"
+    assert pair(model, other, "--ignore", "names")["equal"]
+    del other.graph.quantization_annotation[:]
+    assert [p["what"] for p in pair(model, other)["properties"]] == ["quantization"]
+
+
 def test_declared_types_are_compared(pair):
     before = "(float[N,4] x) => (float[N,4] y) { y = Neg(x) }"
     found = pair(before, before.replace("N,4", "N,5"))

@@ -180,7 +180,7 @@ pub struct InspectArgs {
     /// The model, an ONNX file; - reads standard input
     pub model: PathBuf,
     /// A table, JSON (schemas/inspect.schema.json), or a page with a picture of the graph
-    #[arg(long, value_name = "FORMAT", value_enum, conflicts_with = "json")]
+    #[arg(long, value_enum, conflicts_with = "json", env = "PER_INJECT_FORMAT")]
     pub format: Option<InspectFormat>,
     /// The same as --format json
     #[arg(long, env = "PER_INJECT_JSON", value_parser = yes_or_no())]

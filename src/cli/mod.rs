@@ -52,9 +52,22 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
     command.mut_subcommands(without_empty_variables)
 }
 
+/// `--format` and `--json` say the same: the command line wins over variables, and of two variables the one that says more.
+fn one_format(command: clap::Command) -> clap::Command {
+    let says = |option: &str| std::env::args_os().any(|a| a.to_string_lossy().split('=').next() == Some(option));
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
+    let (format, json) = (says("--format"), says("--json"));
+    let silent = match () {
+        () if json && !format => "format",
+        () if format || is_set("PER_INJECT_FORMAT") => "json",
+        () => return command,
+    };
+    command.mut_subcommand("inspect", |inspect| inspect.mut_arg(silent, |arg| arg.env(None::<&str>)))
+}
+
 /// Parses the process's arguments, runs one command, and prints its error.
 pub fn run() -> ExitCode {
-    let parsed = without_empty_variables(Cli::command()).try_get_matches();
+    let parsed = one_format(without_empty_variables(Cli::command())).try_get_matches();
     let parsed = parsed.and_then(|m| running::refuse_without_run(&m).and_then(|()| Cli::from_arg_matches(&m)));
     let cli = match parsed {
         Ok(cli) => cli,

@@ -1,7 +1,8 @@
 //! A model, or the difference of two, as one HTML file: overview, list and pictures of the graph.
 //!
-//! The file loads nothing and works offline. A page is data ([`data::Page`]): a list of rows and a graph with marks. Pictures
-//! are laid out here, not in the browser ([`layout`]), and large graphs are cut into pictures that can be looked at ([`scenes`]).
+//! The file loads nothing and works offline. A page is data (`data::Page`): a list of rows and a graph with marks, whoever made it.
+//! Pictures are laid out here, not in the browser (`layout`), and large graphs are cut into pictures that can be looked at
+//! (`scenes`); of a difference only what is near a change is drawn, where all of it would be too much (`focus`).
 
 mod data;
 mod difference;

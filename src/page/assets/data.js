@@ -105,6 +105,7 @@ function readersOf(value) {
     };
     nodes.inputs.forEach((read, node) => read.forEach(note(node)));
     Object.entries(nodes.captured).forEach(([node, read]) => read.forEach(note(Number(node))));
+    Object.entries(nodes.former).forEach(([node, read]) => read.forEach(([, value]) => note(Number(node))(value)));
   }
   return readers.get(value) || [];
 }

@@ -46,7 +46,7 @@ const list = (() => {
         "aria-setsize": found.length,
         "aria-posinset": at + 1,
       },
-      element("span", { class: "sign", "aria-label": mark.name || null, title: mark.name || null }, mark.sign),
+      element("span", { class: "sign", role: mark.name ? "img" : null, "aria-label": mark.name || null, title: mark.name || null }, mark.sign),
       element("span", { class: "title", title: row.title }, row.title),
       element("span", { class: "side" }, row.side),
       element("span", { class: "sub", title: row.sub }, row.sub),

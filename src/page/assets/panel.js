@@ -48,7 +48,8 @@ const panel = (() => {
       section("Node", pairs([
         ...(nodes.name[node] ? [["name", nodes.name[node]]] : []),
         ["operator", domainOf(node) ? `${domainOf(node)} · ${opOf(node)}` : opOf(node)],
-        ["position", number(node + 1)],
+        // Positions in a page of a difference are those of neither model.
+        ...(data.command === "inspect" ? [["position", number(node + 1)]] : []),
         ...(mark.name ? [["", `${mark.sign} ${mark.name}`]] : []),
       ])),
       attributes.length ? section("Attributes", pairs(attributes)) : null,

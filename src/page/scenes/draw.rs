@@ -166,18 +166,14 @@ impl Summary {
     fn of(network: &Network, all: &Scenes, scene: usize) -> Self {
         let (mut count, mut ops, mut marks) = (0, HashMap::new(), HashMap::new());
         for item in &all.items[all.scenes[scene].items.clone()] {
-            match item {
-                Item::Node(n) => {
-                    let node = &network.nodes[*n as usize];
-                    count += (node.stands_for as usize).max(1);
-                    if node.stands_for == 0 {
-                        *ops.entry(node.op.as_str()).or_insert(0) += 1;
-                    }
-                    if node.mark != Mark::None {
-                        *marks.entry(node.mark as u8).or_insert(0) += 1;
-                    }
-                }
-                _ => {}
+            let Item::Node(n) = item else { continue };
+            let node = &network.nodes[*n as usize];
+            count += (node.stands_for as usize).max(1);
+            if node.stands_for == 0 {
+                *ops.entry(node.op.as_str()).or_insert(0) += 1;
+            }
+            if node.mark != Mark::None {
+                *marks.entry(node.mark as u8).or_insert(0) += 1;
             }
         }
         let mut ops: Vec<(String, usize)> = ops.into_iter().map(|(op, n)| (op.to_owned(), n)).collect();

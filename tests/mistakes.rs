@@ -410,7 +410,8 @@ fn every_option_can_come_from_an_environment_variable() {
 #[test]
 fn a_variable_that_is_set_to_nothing_is_as_good_as_not_set() {
     let session = Session::new();
-    let help = ["--help", "inspect --help", "strip --help", "diff --help", "differentiate --help"].map(|line| session.output(line, &[]).stdout);
+    let help = ["--help", "inspect --help", "strip --help", "diff --help", "differentiate --help"]
+        .map(|line| session.output(line, &[]).stdout);
     let help = help.map(|text| String::from_utf8(text).unwrap()).concat();
     let variables =
         help.split(|c: char| !(c.is_ascii_uppercase() || c == '_')).filter(|w| w.starts_with("PER_INJECT_"));

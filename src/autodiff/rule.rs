@@ -52,6 +52,7 @@ pub fn rule(site: &Site) -> Option<&'static Rule> {
 fn is_known_form(site: &Site) -> bool {
     match site.node.op_type() {
         "Pad" => matches!(site.node.string("mode"), None | Some("constant")),
+        "LSTM" | "GRU" | "RNN" => rules::recurrent::is_known_form(site),
         "SoftmaxCrossEntropyLoss" => !site.gives_gradient(1),
         _ => true,
     }

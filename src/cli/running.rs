@@ -4,8 +4,7 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory};
 use per_inject::compare::{
-    FirstDifference, Inputs, Options, Outcome, Pairs, RunComparison, TensorDifference, first_difference,
-    run as run_both,
+    FirstDifference, Inputs, Options, Outcome, Pairs, RunComparison, first_difference, run as run_both,
 };
 use per_inject::diff::Matching;
 use per_inject::engine::{Arrays, Fill, LoadOptions, Origin, Runtime, Search};
@@ -75,18 +74,11 @@ pub fn show(page: &mut Page, run: &RunComparison) {
     page.some(&run.unused, MOST, |page, name| {
         page.line(Mark::Context, &format!("neither model has an input {}, which is given", short(name, NAME)));
     });
-    let agreement = match (run.outputs.len(), run.tolerance) {
-        (0, _) => "No output is in both.".to_owned(),
-        (_, 0.0) if run.agree => "All outputs that both have are equal.".into(),
-        (_, t) if run.agree => format!("All outputs that both have agree within {t}."),
-        (_, 0.0) => "Outputs differ.".into(),
-        (_, t) => format!("Outputs differ by more than {t}."),
-    };
-    page.plain(&agreement);
+    page.plain(&run.verdict());
     page.some(&run.outputs, MOST, |page, output| {
         let mark = if output.outcome.agrees() { Mark::Context } else { Mark::Changed };
         let name = both_names(&output.a, &output.b);
-        page.line(mark, &format!("{name}: {}", in_words(&output.outcome)));
+        page.line(mark, &format!("{name}: {}", visible(&output.outcome.to_string())));
         details(page, &output.outcome);
     });
     page.some(&run.only_a, MOST, |page, name| page.line(Mark::Removed, &format!("output {}", short(name, NAME))));
@@ -127,7 +119,7 @@ fn show_first(page: &mut Page, first: &FirstDifference, agree: bool) {
         return;
     };
     let name = both_names(&found.a, &found.b);
-    page.line(Mark::Changed, &format!("{name}: {}", in_words(&found.outcome)));
+    page.line(Mark::Changed, &format!("{name}: {}", visible(&found.outcome.to_string())));
     details(page, &found.outcome);
     page.sentence(
         Mark::Context,
@@ -137,27 +129,6 @@ fn show_first(page: &mut Page, first: &FirstDifference, agree: bool) {
         let names: Vec<String> = found.unmatched_inputs.iter().take(8).map(|name| short(name, NAME)).collect();
         page.sentence(Mark::Context, &format!("it reads what has no counterpart: {}", names.join(", ")));
     }
-}
-
-fn in_words(outcome: &Outcome) -> String {
-    match outcome {
-        Outcome::Compared(d) if d.differing == 0 => {
-            let nan = if d.nan_in_both > 0 { format!(", {} NaN in both", d.nan_in_both) } else { String::new() };
-            format!("equal, {}{:?}{nan}", d.elem, d.shape)
-        }
-        Outcome::Compared(d) => distances(d),
-        Outcome::Shapes { a, b } => format!("shape {a:?} → {b:?}"),
-        Outcome::Types { a, b } => format!("type {a} → {b}"),
-        Outcome::Skipped { why } => format!("not compared: {}", visible(why)),
-    }
-}
-
-fn distances(d: &TensorDifference) -> String {
-    let mut text = format!("max |Δ| {:.3e}, relative {:.3e}", d.max_abs, d.max_rel);
-    if let Some(ulp) = d.max_ulp {
-        text += &format!(", {ulp} ulp");
-    }
-    text + &format!("; {} of {} differ", d.differing, d.elements)
 }
 
 /// What else there is to know of a difference, on a line of its own.

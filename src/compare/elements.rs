@@ -1,5 +1,7 @@
 //! Two tensors → how far apart they are.
 
+use std::fmt;
+
 use half::{bf16, f16};
 use serde::Serialize;
 
@@ -37,6 +39,28 @@ impl Outcome {
     /// Whether nothing differs beyond the tolerance. What could not be compared does not agree.
     pub fn agrees(&self) -> bool {
         matches!(self, Outcome::Compared(d) if d.beyond == 0)
+    }
+}
+
+impl fmt::Display for Outcome {
+    /// In a few words, such as `max |Δ| 1.2e-7, relative 3e-7, 2 ulp; 5 of 20 differ`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Compared(d) if d.differing == 0 => {
+                write!(f, "equal, {}{:?}", d.elem, d.shape)?;
+                if d.nan_in_both > 0 { write!(f, ", {} NaN in both", d.nan_in_both) } else { Ok(()) }
+            }
+            Outcome::Compared(d) => {
+                write!(f, "max |Δ| {:.3e}, relative {:.3e}", d.max_abs, d.max_rel)?;
+                if let Some(ulp) = d.max_ulp {
+                    write!(f, ", {ulp} ulp")?;
+                }
+                write!(f, "; {} of {} differ", d.differing, d.elements)
+            }
+            Outcome::Shapes { a, b } => write!(f, "shape {a:?} → {b:?}"),
+            Outcome::Types { a, b } => write!(f, "type {a} → {b}"),
+            Outcome::Skipped { why } => write!(f, "not compared: {why}"),
+        }
     }
 }
 

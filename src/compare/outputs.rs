@@ -48,6 +48,19 @@ pub struct RunComparison {
     pub notes: Vec<String>,
 }
 
+impl RunComparison {
+    /// Whether the outputs agree, as a sentence.
+    pub fn verdict(&self) -> String {
+        match (self.outputs.len(), self.tolerance) {
+            (0, _) => "No output is in both.".to_owned(),
+            (_, 0.0) if self.agree => "All outputs that both have are equal.".into(),
+            (_, t) if self.agree => format!("All outputs that both have agree within {t}."),
+            (_, 0.0) => "Outputs differ.".into(),
+            (_, t) => format!("Outputs differ by more than {t}."),
+        }
+    }
+}
+
 /// A value that went in.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct InputUsed {

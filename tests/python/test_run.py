@@ -166,6 +166,17 @@ def test_an_injected_model_differs_in_its_loss_alone(tmp_path):
     assert any("without a seed (RandomNormal" in note for note in run(path, sampled)["notes"])
 
 
+def test_a_page_says_what_the_run_showed(tmp_path):
+    model = models.reference("mlp_relu.ts17")
+    other, page = save(tmp_path / "b.onnx", perturbed(model.model)), tmp_path / "page.html"
+    for b, verdict in [(model.path, "All outputs that both have are equal."), (other, "Outputs differ.")]:
+        done = command("diff", model.path, b, "--run", "--bisect", "--format", "html", "-o", page, "--ort", VENV)
+        assert done.returncode == 0, done.stderr
+        text = page.read_text()
+        assert verdict in text and "output logits: " in text
+        assert ("The first value that differs is " in text) == (b == other)
+
+
 def test_the_exit_code_says_whether_models_or_outputs_differ(tmp_path):
     a = save(tmp_path / "a.onnx", parsed("(float[2] x) => (float[2] y) { y = Relu(x) }"))
     b = save(tmp_path / "b.onnx", parsed("(float[2] x) => (float[2] y) { y = Abs(x) }"))

@@ -15,6 +15,7 @@ use super::network::Mark;
 use super::reduce::{Kept, reduce};
 use super::text;
 use super::words::{count, file_name, scaled};
+use crate::compare::RunComparison;
 use crate::diff::{Counts, Diff, Fold, FoldKind, FoldSide};
 use crate::inject::report::ModelSummary;
 use crate::wire::Model;
@@ -112,5 +113,32 @@ fn notes(found: &Diff) -> Vec<Note> {
     let said = if found.ignored.is_empty() { "The models are the same." } else { "Nothing else differs." };
     let equal = found.equal.then(|| Note { is_warning: false, text: said.into() });
     let warnings = found.warnings.iter().map(|w| Note { is_warning: true, text: text::value(w) });
-    equal.into_iter().chain(warnings).collect()
+    let run = found.run.iter().flat_map(run_notes);
+    equal.into_iter().chain(warnings).chain(run).collect()
+}
+
+/// Outputs that are shown of a run; a page is no place for thousands of sentences.
+const MOST_OUTPUTS: usize = 20;
+
+/// What running both models showed.
+fn run_notes(run: &RunComparison) -> Vec<Note> {
+    let seed = run.seed.map_or(String::new(), |seed| format!(", made-up inputs of seed {seed}"));
+    let on = format!("Run on {}, {}{seed}. {}", run.engine, run.device, run.verdict());
+    let mut notes = vec![Note { is_warning: !run.agree, text: text::value(&on) }];
+    let said = |a: &str, b: &str| if a == b { a.to_owned() } else { format!("{a} → {b}") };
+    for output in run.outputs.iter().take(MOST_OUTPUTS) {
+        let sentence = format!("output {}: {}", said(&output.a, &output.b), output.outcome);
+        notes.push(Note { is_warning: !output.outcome.agrees(), text: text::value(&sentence) });
+    }
+    if let Some(more) = run.outputs.len().checked_sub(MOST_OUTPUTS).filter(|n| *n > 0) {
+        notes.push(Note {
+            is_warning: false, text: format!("… {} more outputs: --format json has them", count(more))
+        });
+    }
+    if let Some(found) = run.first.as_ref().and_then(|f| f.found.as_ref()) {
+        let value = said(&found.a, &found.b);
+        let sentence = format!("The first value that differs is {value}, made by {}: {}", found.made_by, found.outcome);
+        notes.push(Note { is_warning: true, text: text::value(&sentence) });
+    }
+    notes
 }

@@ -17,40 +17,33 @@ use crate::autodiff::shape::zeros_like;
 use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
 use crate::lower::builder::{Builder, Extent};
-use crate::lower::site::{Known, Refusal, extent, size};
+use crate::lower::site::{Known, Site, extent, size};
 use crate::onnx::AttributeProto;
 use crate::regularizer::emit::{Tensor, int};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[
-    Rule { ops: &["LSTM"], adjoint: |a| recurrent(a, &["sigmoid", "tanh", "tanh"], lstm::back) },
-    Rule { ops: &["GRU"], adjoint: |a| recurrent(a, &["sigmoid", "tanh"], gru::back) },
-    Rule { ops: &["RNN"], adjoint: |a| recurrent(a, &["tanh"], rnn::back) },
+    Rule { ops: &["LSTM"], adjoint: |a| recurrent(a, lstm::back) },
+    Rule { ops: &["GRU"], adjoint: |a| recurrent(a, gru::back) },
+    Rule { ops: &["RNN"], adjoint: |a| recurrent(a, rnn::back) },
 ];
 
-/// What the rules do not know, in words.
-fn unknown_form(a: &Adjoint<'_, '_>, usual: &[&str]) -> Option<&'static str> {
-    let node = a.site.node;
+/// Whether the rules know this form. With lengths, clipping, peepholes or activations of its own a layer is unrolled instead.
+pub fn is_known_form(site: &Site) -> bool {
+    let node = site.node;
+    let usual: &[&str] = match node.op_type() {
+        "LSTM" => &["sigmoid", "tanh", "tanh"],
+        "GRU" => &["sigmoid", "tanh"],
+        _ => &["tanh"],
+    };
     let are_usual = |given: &AttributeProto| {
         let names = given.strings.iter().map(|s| s.to_ascii_lowercase());
         names.zip(usual.iter().cycle()).all(|(name, usual)| name == usual.as_bytes())
     };
-    if node.attribute("activations").is_some_and(|given| !are_usual(given)) {
-        return Some("it has activations of its own");
-    }
-    if node.float("clip").is_some_and(|clip| clip != 0.0) {
-        return Some("it clips");
-    }
-    if node.int("input_forget").is_some_and(|v| v != 0) {
-        return Some("its input and forget gates are coupled");
-    }
-    if node.int("layout").is_some_and(|v| v != 0) {
-        return Some("its batch axis comes first");
-    }
-    if a.site.input(4).is_some() {
-        return Some("its sequences have lengths of their own");
-    }
-    a.site.input(7).map(|_| "it has peepholes")
+    node.attribute("activations").is_none_or(are_usual)
+        && node.float("clip").is_none_or(|clip| clip == 0.0)
+        && ["input_forget", "layout"].iter().all(|name| node.int(name).unwrap_or(0) == 0)
+        && [4, 7].iter().all(|slot| site.input(*slot).is_none())
 }
 
 /// What one direction reads; time is the first axis and runs forwards.
@@ -175,14 +168,7 @@ fn tanh_slope(b: &mut Builder, t: &Tensor) -> Tensor {
     rest(b, &square)
 }
 
-fn recurrent(
-    a: &mut Adjoint<'_, '_>,
-    usual: &[&str],
-    back: fn(&mut Adjoint<'_, '_>, &Operands) -> Known<Direction>,
-) -> Known<()> {
-    if let Some(form) = unknown_form(a, usual) {
-        return Err(Refusal(format!("{form}, and the gradient of that is not known yet")));
-    }
+fn recurrent(a: &mut Adjoint<'_, '_>, back: fn(&mut Adjoint<'_, '_>, &Operands) -> Known<Direction>) -> Known<()> {
     let (x, w, r) = (a.x(0)?, a.x(1)?, a.x(2)?);
     let hidden = extent(size(&r, 2)?);
     let directions = match a.site.node.string("direction").unwrap_or("forward") {

@@ -168,7 +168,7 @@ pub fn report(analysis: &Analysis) -> Inspection {
                 reason: m.reason.clone(),
             })
             .collect(),
-        for_ort_training: for_ort_training(&analysis, &candidates),
+        for_ort_training: for_ort_training(analysis, &candidates),
         initializers: analysis.roles.iter().zip(&analysis.trained).map(initializer).collect(),
         injections,
         warnings: warnings(&analysis.graph, model, &analysis.types, &analysis.roles, &analysis.reach, &analysis.kind)

@@ -1,6 +1,6 @@
 //! A forward + loss graph → one step graph of standard operators: forward, backward and optimiser, which any ONNX Runtime runs.
 //!
-//! Reverse mode over the graph ([`reverse`](mod@reverse)); one [`Rule`] for each operator or family. The forward nodes stay what they are,
+//! Reverse mode over the graph (`reverse.rs`); one [`Rule`] for each operator or family. The forward nodes stay what they are,
 //! but for outputs that a gradient reads and that were left out; the backward pass is put behind them. Parameters become inputs that have
 //! their initializers as defaults, so the file still holds the weights.
 //!

@@ -12,6 +12,7 @@ import onnx
 import pytest
 
 import models
+import ort
 import taps
 from command import per_inject
 from renaming import renamed
@@ -107,6 +108,17 @@ def test_the_difference_to_an_injected_model_is_the_patch(reference, tmp_path, n
     for options in OPTIONS:
         report = inject(path, injected, "--layers", "all", "--coef", "3e-5", *options)
         check(path, injected, tmp_path, report)
+
+
+@pytest.mark.parametrize("name", ["bn_resnet8.ts17", "fixup_resnet20.dyn"])
+def test_the_difference_is_the_patch_in_graphs_that_compute_gradients(reference, tmp_path, name):
+    """Readers of a layer's gradient read a sum instead: these are changed, and belong to the injection."""
+    path, injected = tmp_path / "training_model.onnx", tmp_path / "injected.onnx"
+    path.write_bytes(ort.artifacts(reference(name).model).training_model)
+    report = inject(path, injected, "--layers", "relu", "--coef", "3e-5", "--estimator", "exact")
+    assert report["form"] == "gradient"
+    found = check(path, injected, tmp_path, report)
+    assert len(found["nodes"]["changed"]) >= len(report["layers"])
 
 
 @pytest.mark.parametrize("name", models.NAMES)

@@ -22,6 +22,12 @@ VIEWS = {"bn_resnet8.ts17": ["flatten", "channel", "last"], "fixup_resnet20.dyn"
 ESTIMATORS = {"exact": ["--estimator", "exact"], "sampled": ["--seed", 7, "--slices", 64]}
 
 RANDOM = np.random.default_rng(11)
+START = RANDOM.bit_generator.state
+
+
+@pytest.fixture(autouse=True)
+def _the_same_numbers_whatever_ran_before():
+    RANDOM.bit_generator.state = START
 
 
 def errors(got, expected):

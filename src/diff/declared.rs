@@ -94,7 +94,10 @@ pub fn value_info(pairs: &Pairs) -> ValuesDiff {
     for (i, before) in a.view.value_info.iter().enumerate() {
         let value = a.names.get(before.name());
         let name = match value {
-            Some(value) => counterpart(pairs, *value).map(|v| b.value_name(v)),
+            // The declaration of a value that is gone may have stayed.
+            Some(value) => counterpart(pairs, *value)
+                .map(|v| b.value_name(v))
+                .or_else(|| (!b.names.contains_key(before.name())).then_some(before.name())),
             None => Some(before.name()),
         };
         let Some(j) = name.and_then(|name| by_name.get(name).copied()).filter(|j| is_free[*j]) else {

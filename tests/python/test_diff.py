@@ -222,6 +222,19 @@ def test_every_model_of_the_wheels_equals_itself_and_its_renamed_self(corpus, tm
     assert not problems, f"{len(problems)}:\n" + "\n".join(problems[:5])
 
 
+def test_the_declaration_of_a_node_that_is_gone_is_no_difference(reference, tmp_path):
+    model = onnx.ModelProto.FromString(reference("cnn11_elu.dyn").path.read_bytes())
+    elu = next(node for node in model.graph.node if node.op_type == "Elu")
+    for node in model.graph.node:
+        node.input[:] = [elu.input[0] if name == elu.output[0] else name for name in node.input]
+    model.graph.node.remove(elu)
+    onnx.save(model, tmp_path / "b.onnx")
+    for a, b in [(reference("cnn11_elu.dyn").path, tmp_path / "b.onnx"), (tmp_path / "b.onnx", reference("cnn11_elu.dyn").path)]:
+        graph = diff(a, b)
+        assert len(graph["nodes"]["added"]) + len(graph["nodes"]["removed"]) == 1 and len(graph["nodes"]["changed"]) == 1
+        assert not any(graph["value_info"][kind] for kind in ("added", "removed", "changed"))
+
+
 @pytest.mark.parametrize("name", ["joined_adam", "called_momentum", "repeated_adagrad", "two_entries"])
 def test_training_info_is_compared_too(tmp_path, name):
     path, injected = models.MODELS / "training_info" / f"{name}.onnx", tmp_path / "injected.onnx"

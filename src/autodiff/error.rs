@@ -5,7 +5,7 @@ use thiserror::Error;
 use crate::analysis::AnalysisError;
 use crate::graph::GraphError;
 use crate::inject::InjectError;
-use crate::lower::LowerError;
+use crate::lower::{LowerError, by_reason};
 use crate::select::SelectError;
 use crate::wire::WireError;
 
@@ -96,15 +96,6 @@ pub struct Undifferentiable {
     pub reason: String,
 }
 
-/// The nodes by their reasons, in the order in which those come first.
 fn list(nodes: &[Undifferentiable]) -> String {
-    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
-    for node in nodes {
-        match reasons.iter_mut().find(|(reason, _)| *reason == node.reason) {
-            Some((_, names)) => names.push(&node.node),
-            None => reasons.push((&node.reason, vec![&node.node])),
-        }
-    }
-    let each: Vec<String> = reasons.iter().map(|(reason, names)| format!("{}: {reason}", names.join(", "))).collect();
-    each.join("; ")
+    by_reason(nodes.iter().map(|n| (n.node.as_str(), n.reason.as_str())))
 }

@@ -366,15 +366,10 @@ impl Draft<'_> {
             activations: Vec::new(),
             widths: narrowed(model, patch)?,
         };
-        let json = |value: Option<String>| value.unwrap_or_default();
-        let entries = [
-            (Record::key(self.number), json(serde_json::to_string(&record).ok())),
-            (format!("{}step", self.root), json(serde_json::to_string(report).ok())),
-        ];
-        let metadata = entries.into_iter().take(1);
+        let value = serde_json::to_string(&record).unwrap_or_default();
         patch.changes.push(Change {
             reason: "record of the differentiation, for strip".into(),
-            metadata: metadata.map(|(k, v)| StringStringEntryProto { key: Some(k), value: Some(v) }).collect(),
+            metadata: vec![StringStringEntryProto { key: Some(Record::key(self.number)), value: Some(value) }],
             ..Change::default()
         });
         Ok(())

@@ -89,8 +89,8 @@ pub fn reverse(analysis: &Analysis, path: &Path, loss: ValueId, root: &str) -> R
             prefix: format!("{root}{label}/"),
             given: Vec::new(),
         };
-        let is_known = unknown.is_empty();
-        let outcome = if is_known || adjoint.cotangents.iter().any(Option::is_some) {
+        // Behind a node without a rule nothing is given, and the others are looked at for their rules alone.
+        let outcome = if adjoint.cotangents.iter().any(Option::is_some) {
             is_reasonable(&site).and_then(|()| (rule.adjoint)(&mut adjoint))
         } else {
             Ok(())

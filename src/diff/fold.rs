@@ -332,7 +332,7 @@ fn row_length(dims: &[Dim], view: &str) -> Option<u64> {
 }
 
 /// 16384 as 16,384.
-fn grouped(n: u64) -> String {
+pub(crate) fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, c) in digits.chars().enumerate() {

@@ -41,6 +41,7 @@ pub use change::{
     ValuesDiff,
 };
 pub use dot::{DotOptions, dot};
+pub(crate) use fold::grouped;
 pub use matching::Matching;
 
 use thiserror::Error;

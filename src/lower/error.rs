@@ -67,13 +67,17 @@ impl Unlowered {
     }
 }
 
-/// The nodes by their reasons, in the order in which those come first.
 fn list(nodes: &[Unlowered]) -> String {
+    by_reason(nodes.iter().map(|n| (n.node.as_str(), n.reason.as_str())))
+}
+
+/// Nodes, each with a reason, by their reasons, in the order in which those come first.
+pub(crate) fn by_reason<'n>(nodes: impl Iterator<Item = (&'n str, &'n str)>) -> String {
     let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
-    for node in nodes {
-        match reasons.iter_mut().find(|(reason, _)| *reason == node.reason) {
-            Some((_, names)) => names.push(&node.node),
-            None => reasons.push((&node.reason, vec![&node.node])),
+    for (node, reason) in nodes {
+        match reasons.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, names)) => names.push(node),
+            None => reasons.push((reason, vec![node])),
         }
     }
     let each: Vec<String> = reasons.iter().map(|(reason, names)| format!("{}: {reason}", names.join(", "))).collect();

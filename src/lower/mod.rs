@@ -15,6 +15,7 @@ pub(crate) mod registry;
 pub(crate) mod rules;
 pub(crate) mod site;
 
+pub(crate) use error::by_reason;
 pub use error::{LowerError, Unlowered};
 pub use registry::Rule;
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::text;
+pub(crate) use crate::diff::grouped;
 
 /// What stands behind the last separator of a path.
 pub fn file_name(path: &str) -> String {
@@ -13,19 +14,6 @@ pub fn file_name(path: &str) -> String {
 /// A number of things.
 pub fn count(n: usize) -> String {
     grouped(n as u64)
-}
-
-/// 1234567 as 1,234,567.
-pub fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(c);
-    }
-    out
 }
 
 /// 1234567 as 1.23 M.

@@ -75,7 +75,9 @@ fn translated(glob: &str) -> Result<String, &'static str> {
                 regex.push_str("(?:");
             }
             '}' => {
-                braces = braces.checked_sub(1).ok_or("unopened alternate group; missing '{' (maybe escape '}' with '[}]'?)")?;
+                braces = braces
+                    .checked_sub(1)
+                    .ok_or("unopened alternate group; missing '{' (maybe escape '}' with '[}]'?)")?;
                 regex.push(')');
             }
             ',' if braces > 0 => regex.push('|'),
@@ -138,11 +140,11 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// The crate globset, which translates too, is the judge: what is a glob, and what it matches.
+        /// The crate globset, which translates too, is the judge: what is a glob, and what it matches. (On ASCII: its `?` is a byte.)
         #[test]
         fn a_glob_matches_what_globset_matches(
-            glob in r"([a-c/é.+^-]|\*|\?|\[!?[a-c/^-]{1,3}\]|\[|\]|\{[a-c*]{0,2}(,[a-c]{0,2}){1,2}\}|\{|\}|,|\\[*a?\]]){0,8}",
-            names in prop::collection::vec("[a-c/é.+*,^-]{0,6}", 16),
+            glob in r"([a-c/.+^-]|\*|\?|\[!?[a-c/^-]{1,3}\]|\[|\]|\{[a-c*]{0,2}(,[a-c]{0,2}){1,2}\}|\{|\}|,|\\[*a?\]]){0,8}",
+            names in prop::collection::vec("[a-c/.+*,^-]{0,6}", 16),
         ) {
             let theirs = GlobBuilder::new(&glob).literal_separator(false).backslash_escape(true).empty_alternates(true).build();
             let ours = NamePattern::glob(&glob);

@@ -20,7 +20,7 @@ fn transposed(b: &mut Builder, x: &Tensor) -> Known<Tensor> {
 }
 
 /// α·a′·b′ by Gemm, where ′ may transpose.
-fn gemm_of(b: &mut Builder, (x, trans_x): (&Tensor, bool), (w, trans_w): (&Tensor, bool), alpha: f64) -> Tensor {
+pub fn gemm_of(b: &mut Builder, (x, trans_x): (&Tensor, bool), (w, trans_w): (&Tensor, bool), alpha: f64) -> Tensor {
     let dim = |t: &Tensor, axis: usize| t.ty.dims.as_ref().and_then(|d| d.get(axis)).cloned().unwrap_or_default();
     let dims = vec![dim(x, usize::from(trans_x)), dim(w, usize::from(!trans_w))];
     let mut attributes = vec![int("transA", i64::from(trans_x)), int("transB", i64::from(trans_w))];

@@ -86,6 +86,16 @@ impl Window {
         self.pads.iter().any(|p| *p != 0)
     }
 
+    /// Whether it is one cell that visits every place.
+    pub fn is_point(&self) -> bool {
+        !self.is_padded() && self.is_dense() && self.kernel.iter().all(|k| *k == 1)
+    }
+
+    /// Whether it moves by one place at a time.
+    pub fn is_dense(&self) -> bool {
+        self.strides.iter().all(|s| *s == 1)
+    }
+
     /// How many cells it has.
     pub fn cells(&self) -> f64 {
         self.kernel.iter().map(|k| *k as f64).product()

@@ -14,6 +14,7 @@
 //! | `step` | input, an int64 scalar: how many steps were made before, 0 at first (Adam and AdamW) |
 
 mod adjoint;
+mod composite;
 mod error;
 mod optimizer;
 mod prepare;

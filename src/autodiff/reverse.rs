@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::adjoint::{Adjoint, Cotangent, Saved};
+use super::composite;
 use super::error::Undifferentiable;
 use super::rule;
 use crate::analysis::Analysis;
@@ -80,6 +81,18 @@ pub fn reverse(analysis: &Analysis, path: &Path, loss: ValueId, root: &str) -> R
         for value in outputs {
             let parts = value.and_then(|v| contributions.remove(&v)).unwrap_or_default();
             cotangents.push(value.and_then(|v| total(&mut builder, analysis, v, parts)));
+        }
+        let composite = composite::ending_at(graph, id).filter(|c| path.needs_gradient(c.operand));
+        if let (Some(composite), [Some(g)]) = (composite, &cotangents[..]) {
+            let slope = Tensor {
+                name: graph.name(composite.slope).to_owned(),
+                ty: analysis.types.get(composite.slope).clone(),
+            };
+            let product = builder.binary("Mul", &g.tensor, &slope);
+            let tensor = Tensor { ty: slope.ty, ..product };
+            contributions.entry(composite.operand).or_default().push(Cotangent { tensor, is_full: true });
+            reversed.add(builder.finish(&[], &[]));
+            continue;
         }
         let mut adjoint = Adjoint {
             site,

@@ -39,7 +39,7 @@ EXPORTS = [
 WIDE = "cnn11"
 TERMS = {
     f"{estimator}, {view}": ["--layers", "all", "--coef", "3e-4", "--estimator", estimator, "--view", view]
-    for estimator in ("exact", "sampled")
+    for estimator in ("exact", "sampled", "structured")
     for view in ("channel", "flatten")
 }
 

@@ -86,11 +86,11 @@ pub struct InjectArgs {
     #[arg(short, long, value_name = "OUT", env = "PER_INJECT_OUTPUT")]
     pub output: Option<PathBuf>,
 
-    /// Expectation over slices: the paper's Monte Carlo, or its closed form
+    /// Expectation over slices: the paper's Monte Carlo, Monte Carlo with slices that differ in signs (fast where rows are long), or the closed form
     #[arg(long, value_enum, default_value = "sampled", env = "PER_INJECT_ESTIMATOR")]
     pub estimator: EstimatorArg,
 
-    /// Slices of the sampled estimator
+    /// Slices of the sampled and structured estimators
     #[arg(long, value_name = "S", default_value_t = 256, env = "PER_INJECT_SLICES", value_parser = whole_number, allow_negative_numbers = true)]
     pub slices: u64,
 
@@ -336,6 +336,7 @@ pub enum InspectFormat {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum EstimatorArg {
     Sampled,
+    Structured,
     Exact,
 }
 
@@ -446,6 +447,7 @@ impl InjectArgs {
             coef_input: self.coef_input,
             estimator: match self.estimator {
                 EstimatorArg::Sampled => Estimator::Sampled,
+                EstimatorArg::Structured => Estimator::Structured,
                 EstimatorArg::Exact => Estimator::Exact,
             },
             slices: self.slices,

@@ -1,8 +1,8 @@
 //! What deserves a second look after an injection was planned: cost, missing kernels, doubled terms.
 
+use super::Injection;
 use super::report::{LayerReport, Report};
 use super::term::feeds_no_defaults;
-use super::Injection;
 use crate::graph::backward::requests;
 use crate::record::Record;
 use crate::regularizer::View;

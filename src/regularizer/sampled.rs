@@ -80,7 +80,7 @@ impl Regularizer for Sampled {
             _ if folded.is_some() => {
                 let (size, d) = folded.unwrap_or_default();
                 let weighted = e.binary("erf_weighted", "Mul", &erf, &weight);
-                let signs = signs::hadamard(e, layer.elem(), size, [self.slices, size]);
+                let signs = signs::hadamard(e, "hadamard_back", layer.elem(), size, [self.slices, size]);
                 let batch = u.ty.dims.as_ref().and_then(|dims| dims.first().cloned()).unwrap_or_default();
                 let sums = e.matmul("gradient_sums", &weighted, &signs, Some(vec![batch, Dim::Known(size)]));
                 signs::unfold(e, &sums, &directions, size, d)
@@ -188,7 +188,7 @@ impl Sampled {
         let weighted = e.binary("rows_weighted", "Mul", rows, vector);
         let (sums, tail) = signs::fold(e, &weighted, size, d);
         let dims = sums.ty.dims.as_ref().map(|dims| replace_last(dims, Dim::Known(self.slices)));
-        let signs = signs::hadamard(e, layer.elem(), size, [size, self.slices]);
+        let signs = signs::hadamard(e, "hadamard", layer.elem(), size, [size, self.slices]);
         let u = e.matmul("project", &sums, &signs, dims.clone());
         let Some(tail) = tail else { return u };
         let signs = e.slice("tail_signs", &signs, 0, 0..d % size);

@@ -32,14 +32,14 @@ impl Groups {
 }
 
 /// Row j, column i: (−1)^(number of ones that j and i have in common), for `rows` rows and `columns` columns of the matrix of order `size`.
-pub(super) fn hadamard(e: &mut Emitter, elem: Elem, size: u64, [rows, columns]: [u64; 2]) -> Tensor {
+pub(super) fn hadamard(e: &mut Emitter, label: &str, elem: Elem, size: u64, [rows, columns]: [u64; 2]) -> Tensor {
     let sign = |j: u64, i: u64| if (j & i).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
     let values: Vec<f64> = (0..size).flat_map(|j| (0..size).map(move |i| sign(j, i))).collect();
     let signs = e.constant(&format!("hadamard_{size}"), Elem::I8, &[size, size], &values);
-    let mut signs = e.cast("hadamard", &signs, elem.onnx());
+    let mut signs = e.cast(label, &signs, elem.onnx());
     for (axis, length) in [rows, columns].into_iter().enumerate() {
         if length < size {
-            signs = e.slice(&format!("hadamard_part_{axis}"), &signs, axis, 0..length);
+            signs = e.slice(&format!("{label}_part_{axis}"), &signs, axis, 0..length);
         }
     }
     signs
@@ -48,7 +48,7 @@ pub(super) fn hadamard(e: &mut Emitter, elem: Elem, size: u64, [rows, columns]: 
 /// The slices [s, d] of normal vectors [count, d].
 pub(super) fn directions(e: &mut Emitter, elem: Elem, groups: Groups, slices: u64, d: u64, normal: &Tensor) -> Tensor {
     let Groups { size, count } = groups;
-    let signs = hadamard(e, elem, size, [size, size]);
+    let signs = hadamard(e, "hadamard", elem, size, [size, size]);
     let copies = d.div_ceil(size);
     let repeats = e.shape_constant("repeats", &[1, copies.cast_signed()]);
     let ty = |dims: &[u64]| dims.iter().map(|d| Dim::Known(*d)).collect::<Vec<_>>();

@@ -41,4 +41,5 @@ pub mod transpose;
 pub mod trigonometric;
 pub mod twice;
 pub mod unrolled;
-pub mod window;
+
+pub use crate::rewrite::window;

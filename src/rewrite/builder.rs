@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use sha2::{Digest, Sha256};
 
 use crate::graph::types::{Dim, TensorType};
-use crate::lower::site::{Site, extent};
 use crate::onnx::AttributeProto;
 use crate::onnx::tensor_proto::DataType;
 use crate::regularizer::emit::{Elem, Emission, Emitter, Tensor, int, ints};
+use crate::rewrite::site::{Site, extent};
 
 /// What stands in for one output of a node; `None` where that output is left out.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,9 +2,9 @@
 
 use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
-use crate::lower::builder::{Builder, Extent};
-use crate::lower::site::{Known, Refusal, Site, extent};
 use crate::regularizer::emit::{Tensor, ints};
+use crate::rewrite::builder::{Builder, Extent};
+use crate::rewrite::site::{Known, Refusal, Site, extent};
 
 /// A sliding window over the spatial axes.
 #[derive(Debug, Clone, PartialEq, Eq)]

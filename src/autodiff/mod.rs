@@ -15,6 +15,7 @@
 
 mod adjoint;
 mod error;
+mod expand;
 mod optimizer;
 mod prepare;
 mod reverse;

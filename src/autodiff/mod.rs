@@ -16,6 +16,7 @@
 mod adjoint;
 mod composite;
 mod error;
+mod expand;
 mod optimizer;
 mod prepare;
 mod reverse;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::error::{DifferentiateError, Undifferentiable};
-use super::rule;
+use super::{expand, rule};
 use crate::analysis::Analysis;
 use crate::graph::{NodeId, ValueId};
 use crate::lower::builder::Builder;
@@ -130,7 +130,7 @@ pub fn prepare(original: &Analysis, loss: ValueId, root: &str) -> Result<Option<
 
 /// The nodes that stand for one without a rule.
 fn spelt_out(site: &Site, root: &str, label: &str) -> Result<crate::regularizer::emit::Emission, Refusal> {
-    let Some(lowering) = registry::rule(site) else {
+    let Some(lowering) = expand::rule(site).or_else(|| registry::rule(site)) else {
         let op = site.node.op_type();
         return Err(Refusal(match site.node.domain() {
             "" | "ai.onnx" => format!("there is no rule for {op}, or not for this form of it"),

@@ -53,6 +53,7 @@ fn is_known_form(site: &Site) -> bool {
     match site.node.op_type() {
         "Pad" => matches!(site.node.string("mode"), None | Some("constant")),
         "LSTM" | "GRU" | "RNN" => rules::recurrent::is_known_form(site),
+        "ConvTranspose" => rules::convolution::is_plain(site),
         "SoftmaxCrossEntropyLoss" => !site.gives_gradient(1),
         _ => true,
     }
@@ -65,13 +66,17 @@ pub fn stops(node: &NodeProto, slot: usize) -> bool {
         "Not" | "And" | "Or" | "Xor" | "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual" | "IsInf"
         | "IsNaN" | "NonZero" | "Shape" | "Size" | "ConstantOfShape" | "Range" | "ArgMax" | "ArgMin" | "Sign"
         | "Floor" | "Ceil" | "Round" | "RandomNormalLike" | "RandomUniformLike" | "Bernoulli" | "Multinomial"
-        | "EyeLike" | "BitShift" => true,
+        | "EyeLike" | "BitShift" | "Hardmax" => true,
         "Where" => slot == 0,
         "OneHot" => slot < 2,
         "Gather" | "GatherElements" | "GatherND" | "Reshape" | "Expand" | "Tile" | "TopK" | "Squeeze" | "Unsqueeze"
         | "ReduceSum" | "ReduceMean" | "ReduceL1" | "ReduceL2" | "ReduceLogSum" | "ReduceLogSumExp" | "ReduceMax"
         | "ReduceMin" | "ReduceProd" | "ReduceSumSquare" | "Split" | "Trilu" | "CumSum" | "Scatter"
-        | "ScatterElements" | "ScatterND" => slot == 1,
+        | "ScatterElements" | "ScatterND" | "CastLike" | "ReverseSequence" | "Compress" | "CumProd" | "Col2Im"
+        | "AffineGrid" | "CenterCropPad" => slot == 1,
+        "MaxUnpool" => slot > 0,
+        "RotaryEmbedding" => slot == 3,
+        "Attention" => slot == 6,
         "Dropout" | "Slice" | "SoftmaxCrossEntropyLoss" | "NegativeLogLikelihoodLoss" => slot > 0,
         "Pad" => slot != 0 && slot != 2,
         "BatchNormalization" => slot > 2,

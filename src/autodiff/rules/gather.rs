@@ -1,6 +1,7 @@
 //! Gather and its kin: what was read goes back to where it was read from, and adds up where it was read more than once.
 
 use crate::autodiff::adjoint::Adjoint;
+use crate::autodiff::expand::range;
 use crate::autodiff::rule::Rule;
 use crate::autodiff::shape::{reshape_like, shape_of, zeros_like};
 use crate::graph::Attributes;
@@ -128,42 +129,105 @@ fn gather_elements(a: &mut Adjoint<'_, '_>) -> Known<()> {
 
 /// Slices of x by tuples of positions.
 fn gather_nd(a: &mut Adjoint<'_, '_>) -> Known<()> {
-    if a.site.int("batch_dims", 0) != 0 {
-        return Err(Refusal("it has batch axes (batch_dims), and the gradient of that is not known yet".into()));
-    }
     if a.b.opset() < 16 {
         return Err(Refusal(
             "adding up what was read more than once needs operator set 16 (ScatterND with a reduction)".into(),
         ));
     }
-    let (g, x, indices) = (a.g(0)?, a.x(0)?, a.x(1)?);
-    let zeros = zeros_like(a.b, &x);
-    let dx = a.b.one("ScatterND", &[&zeros, &indices, &g], vec![string("reduction", "add")], x.ty);
+    let (mut g, x, mut indices) = (a.g(0)?, a.x(0)?, a.x(1)?);
+    let batch = usize::try_from(a.site.int("batch_dims", 0)).unwrap_or_default();
+    let mut zeros = zeros_like(a.b, &x);
+    if batch > 0 {
+        // Batch axes become one, whose position is one more number of each tuple.
+        let joined = |b: &mut Builder, t: &Tensor| -> Known<Tensor> {
+            let rest = (batch..rank(t)?).map(|i| Extent::from((t, i)));
+            Ok(b.reshape(t, &[Extent::Fixed(-1)].into_iter().chain(rest).collect::<Vec<_>>()))
+        };
+        (g, zeros, indices) = (joined(a.b, &g)?, joined(a.b, &zeros)?, joined(a.b, &indices)?);
+        let last = rank(&indices)? - 1;
+        let samples = range(a.b, &(&indices, 0).into());
+        let samples = a.b.unsqueeze(&samples, &(1..=last).collect::<Vec<_>>());
+        let extents: Vec<Extent> =
+            (0..=last).map(|i| if i == last { Extent::Fixed(1) } else { (&indices, i).into() }).collect();
+        let shape = a.b.shape(&extents);
+        let mut ty = indices.ty.clone();
+        if let Some(dim) = ty.dims.as_mut().and_then(|d| d.last_mut()) {
+            *dim = Dim::Known(1);
+        }
+        let samples = a.b.one("Expand", &[&samples, &shape], Vec::new(), ty);
+        let samples = a.b.cast(&samples, indices.ty.elem);
+        indices = a.b.concat(&[samples, indices], last);
+    }
+    let ty = zeros.ty.clone();
+    let dx = a.b.one("ScatterND", &[&zeros, &indices, &g], vec![string("reduction", "add")], ty);
+    let dx = reshape_like(a.b, &dx, &x);
     a.give(0, dx);
     Ok(())
 }
 
-/// y is x with updates written, or added, at positions: ∂updates is what stands there in g, and ∂x is g, with zeros there where they were
-/// written.
+/// y is x with updates written, or combined with what stands there, at positions. Where
+///
+/// - they are written or added: ∂u is what stands there in g, and ∂x is g, with zeros there where they were written;
+/// - the largest (or smallest) stays: g goes to those of x and u that are y, in equal shares;
+/// - they are multiplied: g times the product of the others.
 fn scatter(a: &mut Adjoint<'_, '_>, write: &str, read: &str) -> Known<()> {
     let reduction = a.site.node.string("reduction").unwrap_or("none").to_owned();
-    if !matches!(reduction.as_str(), "none" | "add") {
-        return Err(Refusal(format!("its reduction is {reduction:?}, and gradients are known for none and add")));
-    }
-    let (g, indices, updates) = (a.g(0)?, a.x(1)?, a.x(2)?);
+    let (g, x, indices, updates) = (a.g(0)?, a.x(0)?, a.x(1)?, a.x(2)?);
     let along = if write == "ScatterND" { Vec::new() } else { vec![int("axis", a.site.int("axis", 0))] };
-    if a.wants(0) {
-        let dx = if reduction == "add" {
-            g.clone()
-        } else {
+    let put = |b: &mut Builder, into: &Tensor, what: &Tensor, reduction: Option<&str>| {
+        let mut attributes = along.clone();
+        attributes.extend(reduction.map(|r| string("reduction", r)));
+        b.one(write, &[into, &indices, what], attributes, into.ty.clone())
+    };
+    let get = |b: &mut Builder, from: &Tensor| {
+        let ty = TensorType { elem: from.ty.elem, dims: updates.ty.dims.clone() };
+        b.one(read, &[from, &indices], along.clone(), ty)
+    };
+    let (dx, du) = match reduction.as_str() {
+        "none" => {
             let zeros = zeros_like(a.b, &updates);
-            a.b.one(write, &[&g, &indices, &zeros], along.clone(), g.ty.clone())
-        };
-        a.give(0, dx);
+            (put(a.b, &g, &zeros, None), get(a.b, &g))
+        }
+        "add" => (g.clone(), get(a.b, &g)),
+        "max" | "min" => {
+            let y = a.y(0);
+            let there = get(a.b, &y);
+            let [of_x, of_u] = [(&x, &y), (&updates, &there)].map(|(t, y)| {
+                let is_it = a.b.compare("Equal", t, y);
+                a.b.indicator(&is_it, t)
+            });
+            let count = put(a.b, &of_x, &of_u, Some("add"));
+            let share = a.b.binary("Div", &g, &count);
+            let shared = get(a.b, &share);
+            (a.b.binary("Mul", &share, &of_x), a.b.binary("Mul", &shared, &of_u))
+        }
+        "mul" => {
+            let (zero, one) = (a.b.number(0.0, &x), a.b.number(1.0, &x));
+            // The product of all factors that are not 0, and how many are.
+            let [(nulls_x, rest_x), (nulls_u, rest_u)] = [&x, &updates].map(|t| {
+                let is_null = a.b.compare("Equal", t, &zero);
+                (a.b.indicator(&is_null, t), a.b.choose(&is_null, &one, t))
+            });
+            let product = put(a.b, &rest_x, &rest_u, Some("mul"));
+            let nulls = put(a.b, &nulls_x, &nulls_u, Some("add"));
+            let weighed = a.b.binary("Mul", &g, &product);
+            let (weighed_u, nulls_at_u) = (get(a.b, &weighed), get(a.b, &nulls));
+            let mut others = |weighed: &Tensor, own: &Tensor, all: &Tensor, rest: &Tensor| {
+                let others = a.b.binary("Sub", all, own);
+                let is_null = a.b.compare("Greater", &others, &zero);
+                let share = a.b.binary("Div", weighed, rest);
+                let made = a.b.choose(&is_null, &zero, &share);
+                Tensor { ty: rest.ty.clone(), ..made }
+            };
+            (others(&weighed, &nulls_x, &nulls, &rest_x), others(&weighed_u, &nulls_u, &nulls_at_u, &rest_u))
+        }
+        other => return Err(Refusal(format!("its reduction {other:?} is unknown"))),
+    };
+    if a.wants(0) {
+        a.give(0, Tensor { ty: x.ty, ..dx });
     }
     if a.wants(2) {
-        let du = a.b.one(read, &[&g, &indices], along, updates.ty);
-        a.give(2, du);
+        a.give(2, Tensor { ty: updates.ty.clone(), ..du });
     }
     Ok(())
 }

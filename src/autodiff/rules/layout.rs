@@ -34,6 +34,16 @@ pub const RULES: &[Rule] = &[
             Ok(())
         },
     },
+    // What was turned round is turned back.
+    Rule {
+        ops: &["ReverseSequence"],
+        adjoint: |a| {
+            let (g, lengths) = (a.g(0)?, a.x(1)?);
+            let dx = a.b.one("ReverseSequence", &[&g, &lengths], a.site.node.attribute.clone(), g.ty.clone());
+            a.give(0, dx);
+            Ok(())
+        },
+    },
     // The same triangle of the gradient, zero elsewhere.
     Rule {
         ops: &["Trilu"],

@@ -11,12 +11,15 @@ use crate::graph::Attributes;
 use crate::graph::types::TensorType;
 use crate::lower::builder::Extent;
 use crate::lower::rules::window::{Window, window_sum};
-use crate::lower::site::{Known, Refusal, rank_from};
+use crate::lower::site::{Known, Refusal, extent, rank_from, size};
 use crate::regularizer::emit::{Elem, Tensor, int, string};
 
 /// Rules of this module.
-pub const RULES: &[Rule] =
-    &[Rule { ops: &["MaxPool"], adjoint: max }, Rule { ops: &["AveragePool"], adjoint: average }];
+pub const RULES: &[Rule] = &[
+    Rule { ops: &["MaxPool"], adjoint: max },
+    Rule { ops: &["AveragePool"], adjoint: average },
+    Rule { ops: &["MaxUnpool"], adjoint: unpool },
+];
 
 fn kernel(a: &Adjoint<'_, '_>) -> Known<Vec<u64>> {
     let given = a.site.node.ints("kernel_shape").ok_or("it has no kernel_shape")?;
@@ -32,24 +35,65 @@ fn max(a: &mut Adjoint<'_, '_>) -> Known<()> {
     let places = TensorType { elem: Elem::I64.onnx(), dims: g.ty.dims.clone() };
     let indices = a.y_of_type(1, places);
     let overlaps = (0..window.kernel.len()).any(|i| window.reach(i) >= window.strides[i]);
-    if !overlaps {
-        // No place is in two windows.
+    if !overlaps && is_filled(&x, &g, &window) {
+        // No place is in two windows, and the windows fill x.
         let whole = shape_of(a.b, &x);
         let attributes = window.attributes().into_iter().filter(|p| p.name() != "dilations").collect();
         let dx = a.b.one("MaxUnpool", &[&g, &indices, &whole], attributes, x.ty.clone());
         a.give(0, dx);
         return Ok(());
     }
-    if a.b.opset() < 16 {
+    if overlaps && a.b.opset() < 16 {
         return Err(Refusal("its windows overlap, and adding up their gradients needs operator set 16 (ScatterElements with a reduction)".into()));
     }
     let flat = [Extent::Fixed(-1)];
     let (indices, updates, zeros) = (a.b.reshape(&indices, &flat), a.b.reshape(&g, &flat), zeros_like(a.b, &x));
     let zeros = a.b.reshape(&zeros, &flat);
     let ty = zeros.ty.clone();
-    let attributes = vec![int("axis", 0), string("reduction", "add")];
-    let sums = a.b.one("ScatterElements", &[&zeros, &indices, &updates], attributes, ty);
+    let mut attributes = vec![int("axis", 0)];
+    if overlaps {
+        attributes.push(string("reduction", "add"));
+    }
+    let operator = if a.b.opset() < 11 { "Scatter" } else { "ScatterElements" };
+    let sums = a.b.one(operator, &[&zeros, &indices, &updates], attributes, ty);
     let dx = reshape_like(a.b, &sums, &x);
+    a.give(0, dx);
+    Ok(())
+}
+
+/// Whether windows that do not overlap are known to end where x ends, so that MaxUnpool's own shape is x's.
+fn is_filled(x: &Tensor, g: &Tensor, window: &Window) -> bool {
+    let n = window.kernel.len();
+    let length = |t: &Tensor, i: usize| t.ty.dims.as_ref()?.get(i + 2)?.known().map(extent);
+    !window.is_padded()
+        && (0..n).all(|i| {
+            let end = length(g, i).map(|count| (count - 1) * window.strides[i] + window.reach(i) + 1);
+            window.dilations[i] == 1 && end.is_some() && end == length(x, i)
+        })
+}
+
+/// Back to where the values came from.
+fn unpool(a: &mut Adjoint<'_, '_>) -> Known<()> {
+    let (g, x, indices) = (a.g(0)?, a.x(0)?, a.x(1)?);
+    let rank = rank_from(&x, 3)?;
+    let n = rank - 2;
+    let list = |name: &str, default: i64, length: usize| {
+        let given = a.site.node.ints(name).filter(|l| l.len() == length);
+        given.map_or_else(|| vec![default; length], <[i64]>::to_vec)
+    };
+    let (kernel, strides, pads) = (list("kernel_shape", 1, n), list("strides", 1, n), list("pads", 0, 2 * n));
+    // Places are counted in the shape that follows from the pooling, whatever is filled up behind it.
+    let mut own = g;
+    if a.site.input(2).is_some() {
+        for i in 0..n {
+            let count = extent(size(&x, i + 2)?);
+            let end = (count - 1) * strides[i] - pads[i] - pads[n + i] + kernel[i];
+            own = a.b.slice(&own, i + 2, 0, end, 1);
+        }
+    }
+    let flat = a.b.reshape(&own, &[Extent::Fixed(-1)]);
+    let ty = TensorType { elem: x.ty.elem, dims: x.ty.dims.clone() };
+    let dx = a.b.one("Gather", &[&flat, &indices], vec![int("axis", 0)], ty);
     a.give(0, dx);
     Ok(())
 }
@@ -59,9 +103,8 @@ fn average(a: &mut Adjoint<'_, '_>) -> Known<()> {
     let rank = rank_from(&x, 3)?;
     let window = Window::of(&a.site, &x, kernel(a)?)?;
     let counts_padding = a.site.int("count_include_pad", 0) != 0;
-    if counts_padding && a.site.int("ceil_mode", 0) != 0 {
-        return Err(Refusal("it counts padding and rounds up (count_include_pad with ceil_mode)".into()));
-    }
+    // Padding counts, but not what rounding up adds behind it.
+    let rounds_up = a.site.int("ceil_mode", 0) != 0;
     // Every channel as a sample of one channel.
     let apart = |t: &Tensor| -> Vec<Extent> {
         [Extent::Fixed(-1), Extent::Fixed(1)].into_iter().chain((2..rank).map(|i| (t, i).into())).collect()
@@ -79,13 +122,23 @@ fn average(a: &mut Adjoint<'_, '_>) -> Known<()> {
             },
         },
     );
-    let share = if window.is_padded() && !counts_padding {
+    let share = if window.is_padded() && (!counts_padding || rounds_up) {
         // How many places of each window lie inside.
         let first = a.b.reshape(&x, &apart(&x));
         let one = a.b.slice(&first, 0, 0, 1, 1);
         let (zero, unit) = (a.b.times(&one, 0.0), 1.0);
-        let ones = a.b.plus(&zero, unit);
-        let counts = window_sum(a.b, &ones, &window);
+        let mut ones = a.b.plus(&zero, unit);
+        let mut counted = window.clone();
+        if counts_padding {
+            let n = window.kernel.len();
+            let pads =
+                a.site.node.ints("pads").filter(|l| l.len() == 2 * n).map_or_else(|| vec![0; 2 * n], <[i64]>::to_vec);
+            let whole: Vec<i64> = [&[0, 0], &pads[..n], &[0, 0], &pads[n..]].concat();
+            let one = a.b.number(1.0, &x);
+            ones = a.b.pad(&ones, &whole, Some(&one));
+            counted.pads.iter_mut().zip(&pads).for_each(|(all, own)| *all -= own);
+        }
+        let counts = window_sum(a.b, &ones, &counted);
         a.b.binary("Div", &cotangents, &counts)
     } else {
         a.b.divided(&cotangents, window.cells())

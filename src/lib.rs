@@ -39,4 +39,5 @@ pub mod regularizer;
 pub mod select;
 pub mod step;
 pub mod strip;
+pub mod train;
 pub mod wire;

@@ -41,4 +41,5 @@ mod rewrite;
 pub mod select;
 pub mod step;
 pub mod strip;
+pub mod train;
 pub mod wire;

@@ -41,4 +41,5 @@ pub use onnx_runtime::Runtime;
 pub(crate) use program::graph_of;
 pub use program::{Engine, LoadOptions, Optimisation, Port, Program, Source};
 pub use random::{Feed, Feeds, Fill, Origin};
+pub(crate) use tensor::with_elements;
 pub use tensor::{Data, Element, Tensor, element_size};

@@ -1,6 +1,7 @@
 """A training step of one peer, made once and then taken whenever the benchmark says so: a process for each peer and network.
 
     python step_peers.py PEER MODEL DATA PARAMETERS THREADS
+    python step_peers.py artifacts MODEL - PARAMETERS -      what ort_training needs first
 
 Lines on standard input: `step` makes two steps and answers with the seconds of the second; `end` answers with the peak of memory, in bytes,
 over what the process held before it loaded the model. A peer that cannot take the model answers `refused: WHY` at once.
@@ -32,30 +33,30 @@ def session(model: bytes | str, threads: int):
 
 
 def ours(model: pathlib.Path, data: dict[str, np.ndarray], parameters: list[str], threads: int) -> Step:
-    """A step graph with SGD. Parameters stay with ONNX Runtime: what a step makes, the next one reads."""
-    import onnx
+    """A step graph with SGD. Parameters stay with ONNX Runtime: the first step reads the file's, and what a step makes, the next one reads."""
     import onnxruntime
 
     made = session(str(model), threads)
-    outputs = [o.name for o in made.get_outputs()]
-    carried = [o for o in outputs if o.endswith("_next")]
-    held = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(model).graph.initializer}
-    value = onnxruntime.OrtValue.ortvalue_from_numpy
+    outputs = {o.name: o.shape for o in made.get_outputs()}
+    carried = [name for name in outputs if name.endswith("_next")]
     # Two buffers for each parameter, which take turns.
-    buffers = [{name: value(held[name.removesuffix("_next")].copy()) for name in carried} for _ in range(2)]
-    bindings = []
-    for here, there in (buffers, buffers[::-1]):
-        binding = made.io_binding()
+    buffers = [
+        {name: onnxruntime.OrtValue.ortvalue_from_shape_and_type(outputs[name], np.float32) for name in carried} for _ in range(2)
+    ]
+
+    def binding(before: dict, after: dict):
+        made_of = made.io_binding()
         for name, array in data.items():
-            binding.bind_cpu_input(name, array)
-        binding.bind_cpu_input("learning_rate", np.array(RATE, np.float32))
-        for name in carried:
-            binding.bind_ortvalue_input(name.removesuffix("_next"), here[name])
-            binding.bind_ortvalue_output(name, there[name])
+            made_of.bind_cpu_input(name, array)
+        made_of.bind_cpu_input("learning_rate", np.array(RATE, np.float32))
+        for name, value in before.items():
+            made_of.bind_ortvalue_input(name.removesuffix("_next"), value)
         for name in outputs:
-            if name not in carried:
-                binding.bind_output(name)
-        bindings.append(binding)
+            made_of.bind_ortvalue_output(name, after[name]) if name in after else made_of.bind_output(name)
+        return made_of
+
+    made.run_with_iobinding(binding({}, buffers[0]))
+    bindings = [binding(*buffers), binding(*buffers[::-1])]
 
     def step() -> None:
         made.run_with_iobinding(bindings[0])
@@ -64,20 +65,29 @@ def ours(model: pathlib.Path, data: dict[str, np.ndarray], parameters: list[str]
     return step
 
 
-def ort_training(model: pathlib.Path, data: dict[str, np.ndarray], parameters: list[str], threads: int) -> Step:
+def import_training() -> None:
     # The training package imports its PyTorch-only half unless a module of that name is there already.
     sys.modules["onnxruntime.training.optim"] = types.ModuleType("onnxruntime.training.optim")
+
+
+def make_artifacts(model: pathlib.Path, parameters: list[str]) -> None:
+    """What ONNX Runtime's training reads, in a folder beside the model."""
+    import_training()
     import onnx
-    import onnxruntime
     from onnxruntime.training import artifacts
+
+    folder = model.parent / (model.stem + ".artifacts")
+    folder.mkdir()
+    artifacts.generate_artifacts(
+        onnx.load(model), requires_grad=parameters, loss=None, optimizer=artifacts.OptimType.SGD, artifact_directory=str(folder), prefix=""
+    )
+
+
+def ort_training(model: pathlib.Path, data: dict[str, np.ndarray], parameters: list[str], threads: int) -> Step:
+    import onnxruntime
     from onnxruntime.training.api import CheckpointState, Module, Optimizer
 
     folder = model.parent / (model.stem + ".artifacts")
-    if not (folder / "optimizer_model.onnx").exists():
-        folder.mkdir(exist_ok=True)
-        artifacts.generate_artifacts(
-            onnx.load(model), requires_grad=parameters, loss=None, optimizer=artifacts.OptimType.SGD, artifact_directory=str(folder), prefix=""
-        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     state = CheckpointState.load_checkpoint(str(folder / "checkpoint"))
@@ -137,8 +147,8 @@ def pytorch(model: pathlib.Path, data: dict[str, np.ndarray], parameters: list[s
 
 PEERS = {"ours": ours, "ort_training": ort_training, "onnx_ad": onnx_ad, "pytorch": pytorch}
 IMPORTS = {
-    "ours": ["onnx", "onnxruntime"],
-    "ort_training": ["onnx", "onnxruntime"],
+    "ours": ["onnxruntime"],
+    "ort_training": ["onnxruntime", "onnxruntime.training.api"],
     "onnx_ad": ["onnx", "onnxruntime", "onnx_ad.reverse"],
     "pytorch": ["torch"],
 }
@@ -152,6 +162,11 @@ def memory(field: str) -> int:
 
 def main() -> None:
     peer, model, data, parameters, threads = sys.argv[1:]
+    if peer == "artifacts":
+        make_artifacts(pathlib.Path(model), json.loads(parameters))
+        return
+    if peer == "ort_training":
+        import_training()
     for name in IMPORTS[peer]:
         __import__(name)
     inputs = dict(np.load(data))

@@ -22,6 +22,7 @@ const RULES: &[&[Rule]] = &[
     rules::arithmetic::RULES,
     rules::choice::RULES,
     rules::convolution::RULES,
+    rules::flow::RULES,
     rules::gather::RULES,
     rules::layout::RULES,
     rules::loss::RULES,
@@ -66,8 +67,8 @@ pub fn stops(node: &NodeProto, slot: usize) -> bool {
         | "IsNaN" | "NonZero" | "Shape" | "Size" | "ConstantOfShape" | "Range" | "ArgMax" | "ArgMin" | "Sign"
         | "Floor" | "Ceil" | "Round" | "RandomNormalLike" | "RandomUniformLike" | "Bernoulli" | "Multinomial"
         | "EyeLike" | "BitShift" => true,
-        "Where" => slot == 0,
-        "OneHot" => slot < 2,
+        "Where" | "If" => slot == 0,
+        "Loop" | "OneHot" => slot < 2,
         "Gather" | "GatherElements" | "GatherND" | "Reshape" | "Expand" | "Tile" | "TopK" | "Squeeze" | "Unsqueeze"
         | "ReduceSum" | "ReduceMean" | "ReduceL1" | "ReduceL2" | "ReduceLogSum" | "ReduceLogSumExp" | "ReduceMax"
         | "ReduceMin" | "ReduceProd" | "ReduceSumSquare" | "Split" | "Trilu" | "CumSum" | "Scatter"

@@ -6,8 +6,8 @@ use sha2::{Digest, Sha256};
 
 use crate::graph::types::{Dim, TensorType};
 use crate::lower::site::{Site, extent};
-use crate::onnx::AttributeProto;
 use crate::onnx::tensor_proto::DataType;
+use crate::onnx::{AttributeProto, NodeProto};
 use crate::regularizer::emit::{Elem, Emission, Emitter, Tensor, int, ints};
 
 /// What stands in for one output of a node; `None` where that output is left out.
@@ -120,6 +120,11 @@ impl Builder {
     ) -> Vec<Tensor> {
         let label = self.label(op);
         self.emitter.node_with_outputs(&label, op, inputs, attributes, outputs)
+    }
+
+    /// A node that is made already, with what it makes.
+    pub fn push(&mut self, node: NodeProto, made: &[Tensor]) {
+        self.emitter.push(node, made);
     }
 
     /// A node of one output.

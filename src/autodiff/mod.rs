@@ -34,19 +34,18 @@ use serde::Serialize;
 
 use crate::analysis::Analysis;
 use crate::graph::kind::Kind;
-use crate::graph::{Attributes, ValueId};
+use crate::graph::{Attributes, NodeId, ValueId};
 use crate::inject;
-use crate::lower::builder::Builder;
-use crate::lower::path::Path;
 use crate::naming;
 use crate::onnx::{NodeProto, StringStringEntryProto, ValueInfoProto};
 use crate::patch::{Change, Part, Patch, Replacement, Substitute};
 use crate::record::{self, Added, LOWERED, Original, Record, Replaced, Standin};
 use crate::regularizer::emit::Tensor;
+use crate::rewrite::builder::Builder;
+use crate::rewrite::path::Path;
 use crate::wire::{Model, narrowed, record_bytes, structure_digest};
-use adjoint::Saved;
 use prepare::Prepared;
-use reverse::{Reversed, reverse, with_saved};
+use reverse::{Goal, Reversed, reverse, with_saved};
 
 /// Version of the JSON layout.
 pub const SCHEMA: &str = "per-inject.step/1";
@@ -138,20 +137,24 @@ pub fn differentiate(model: &Model, options: &Options) -> Result<Differentiation
     let choice = inject::Options { loss: options.loss.clone(), ..inject::Options::default() };
     let loss = inject::loss::choose(&analysis, &choice)?.value;
     let (root, number) = naming::free_root(model, &analysis.graph);
-    let prepared = prepare::prepare(&analysis, loss, &root)?;
+    let prepared = prepare::prepare(&analysis, &analysis.trained_values(), &[loss], &root)?;
     let inner = match &prepared {
         None => None,
         Some(prepared) => {
             let mut inner = Analysis::of(&prepared.model)?;
             inner.trained = prepare::trained(&analysis, &inner);
+            inner.decided_in_bodies.clone_from(&analysis.decided_in_bodies);
             Some(inner)
         }
     };
     let working = inner.as_ref().unwrap_or(&analysis);
-    let path = Path::following(working, Some(prepare::same_value(&analysis, loss, working)), rule::stops);
     let loss = prepare::same_value(&analysis, loss, working);
-    let reversed =
-        reverse(working, &path, loss, &root).map_err(|nodes| DifferentiateError::Undifferentiable { nodes })?;
+    let path = Path::following(working, Some(loss), rule::stops);
+    let (one, seed) = reverse::seed(working, loss, &root);
+    let goal = Goal { from: working.trained_values(), seeds: vec![(loss, one)], is_repeated: false };
+    let mut reversed =
+        reverse(working, &path, goal, &root).map_err(|nodes| DifferentiateError::Undifferentiable { nodes })?;
+    reversed.add_first(seed);
     if reversed.gradients.is_empty() {
         return Err(DifferentiateError::NothingTrained { loss: working.graph.name(loss).into() });
     }
@@ -193,7 +196,8 @@ impl Draft<'_> {
 
         let mut changes = Vec::new();
         let mut replaced = Vec::new();
-        self.stand_ins(&reversed.saved, &mut changes, &mut replaced)?;
+        let again = with_saved(self.analysis, &reversed.saved, &reversed.remade);
+        self.stand_ins(again, &mut changes, &mut replaced)?;
         let inputs = self.inputs(&named, &statistics, &written.inputs, &mut replaced);
         let outputs: Vec<ValueInfoProto> =
             results.iter().map(|(name, tensor)| tensor.ty.declare(name).unwrap_or_else(|| bare(name))).collect();
@@ -274,12 +278,11 @@ impl Draft<'_> {
     /// Forward nodes that others stand for, or that make more outputs now.
     fn stand_ins(
         &self,
-        saved: &Saved,
+        again: Vec<(NodeId, NodeProto)>,
         changes: &mut Vec<Change>,
         replaced: &mut Vec<Replaced>,
     ) -> Result<(), DifferentiateError> {
         let (graph, root) = (&self.analysis.graph, self.root);
-        let again = with_saved(self.analysis, saved);
         let mut groups = BTreeMap::new();
         let mut names = BTreeMap::new();
         let is_itself = |i: usize| self.prepared.is_none_or(|p| !p.names.contains_key(&p.origin[i]));

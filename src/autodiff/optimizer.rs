@@ -1,8 +1,8 @@
 //! How parameters change in a step, given their gradients g and the learning rate η.
 
 use crate::graph::types::TensorType;
-use crate::lower::builder::Builder;
 use crate::regularizer::emit::{Elem, Tensor};
+use crate::rewrite::builder::Builder;
 
 use super::{Parameter, Successor};
 use crate::graph::ValueId;

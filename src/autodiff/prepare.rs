@@ -7,15 +7,15 @@ use super::error::{DifferentiateError, Undifferentiable};
 use super::{expand, rule};
 use crate::analysis::Analysis;
 use crate::graph::{NodeId, ValueId};
-use crate::lower::builder::Builder;
 use crate::lower::inline::inline;
-use crate::lower::path::Path;
 use crate::lower::registry;
-use crate::lower::site::{Refusal, Site, is_reasonable};
 use crate::naming::LayerNames;
 use crate::onnx::{NodeProto, TensorProto, ValueInfoProto};
 use crate::patch::{Change, Part, Patch, Replacement, Substitute};
 use crate::record::LOWERED;
+use crate::rewrite::builder::Builder;
+use crate::rewrite::path::Path;
+use crate::rewrite::site::{Refusal, Site, is_reasonable};
 use crate::wire::{Model, splice};
 
 /// How often what was spelt out is spelt out again.
@@ -48,13 +48,18 @@ pub fn same_value(from: &Analysis, value: ValueId, to: &Analysis) -> ValueId {
     to.graph.find(from.graph.name(value)).unwrap_or(value)
 }
 
-/// Spells out what has no rule; `None` where everything has one. New names start with `root`.
+/// Spells out what has no rule between some values and others; `None` where everything has one. New names start with `root`.
 ///
 /// # Errors
 ///
 /// All nodes at once that neither have a rule nor can be spelt out.
-pub fn prepare(original: &Analysis, loss: ValueId, root: &str) -> Result<Option<Prepared>, DifferentiateError> {
-    let path = Path::following(original, Some(loss), rule::stops);
+pub fn prepare(
+    original: &Analysis,
+    from: &[ValueId],
+    to: &[ValueId],
+    root: &str,
+) -> Result<Option<Prepared>, DifferentiateError> {
+    let path = Path::between(original, from, to, rule::stops);
     let mut names = BTreeMap::new();
     let mut layers = LayerNames::default();
     let mut name_of = |names: &mut BTreeMap<usize, String>, old: usize| {
@@ -71,16 +76,12 @@ pub fn prepare(original: &Analysis, loss: ValueId, root: &str) -> Result<Option<
     });
     let (mut constants, mut value_info) = (BTreeMap::new(), Vec::new());
     for round in 0..ROUNDS {
-        let inner = match &state {
-            None => None,
-            Some((model, _)) => {
-                let mut inner = Analysis::of(model)?;
-                inner.trained = trained(original, &inner);
-                Some(inner)
-            }
-        };
+        let inner = state.as_ref().map(|(model, _)| Analysis::of(model)).transpose()?;
         let analysis = inner.as_ref().unwrap_or(original);
-        let path = Path::following(analysis, Some(same_value(original, loss, analysis)), rule::stops);
+        let same = |values: &[ValueId]| -> Vec<ValueId> {
+            values.iter().map(|v| same_value(original, *v, analysis)).collect()
+        };
+        let path = Path::between(analysis, &same(from), &same(to), rule::stops);
         let origin = |i: usize| state.as_ref().map_or(i, |(_, origin)| origin[i]);
         let mut change = Change::default();
         let mut next_origin = Vec::with_capacity(analysis.graph.nodes.len());

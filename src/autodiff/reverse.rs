@@ -2,19 +2,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::adjoint::{Adjoint, Cotangent, Saved};
+use super::adjoint::{Adjoint, Cotangent, Remade, Saved};
 use super::composite;
 use super::error::Undifferentiable;
 use super::rule;
 use crate::analysis::Analysis;
 use crate::graph::types::{Dim, TensorType};
 use crate::graph::{NodeId, ValueId};
-use crate::lower::builder::Builder;
-use crate::lower::path::Path;
-use crate::lower::site::{Refusal, Site, is_reasonable};
 use crate::naming::LayerNames;
 use crate::onnx::{NodeProto, TensorProto, ValueInfoProto};
 use crate::regularizer::emit::{Emission, Tensor};
+use crate::rewrite::builder::Builder;
+use crate::rewrite::path::Path;
+use crate::rewrite::site::{Refusal, Site, is_reasonable};
 
 /// The backward pass.
 #[derive(Debug, Default)]
@@ -25,13 +25,34 @@ pub struct Reversed {
     pub value_info: Vec<ValueInfoProto>,
     /// Constants that they read, by name.
     pub constants: BTreeMap<String, TensorProto>,
-    /// Gradients of what is trained and reaches the loss, by initializer.
+    /// Gradients of what was asked for and reaches the loss.
     pub gradients: HashMap<ValueId, Tensor>,
     /// Outputs that forward nodes have to have as well.
     pub saved: Saved,
+    /// Forward nodes that others take the place of.
+    pub remade: Remade,
+    /// Types of the outputs that forward nodes have for the gradients' sake, by name.
+    pub made: HashMap<String, TensorType>,
+}
+
+/// What to differentiate for.
+pub struct Goal {
+    /// The values whose gradients are asked for.
+    pub from: Vec<ValueId>,
+    /// Cotangents to start from; a value may have several.
+    pub seeds: Vec<(ValueId, Cotangent)>,
+    /// Whether the graph is a body that runs more than once.
+    pub is_repeated: bool,
 }
 
 impl Reversed {
+    /// Puts something before everything else.
+    pub(super) fn add_first(&mut self, mut emission: Emission) {
+        emission.nodes.append(&mut self.nodes);
+        self.nodes = std::mem::take(&mut emission.nodes);
+        self.add(emission);
+    }
+
     pub(super) fn add(&mut self, mut emission: Emission) {
         self.nodes.append(&mut emission.nodes);
         self.value_info.append(&mut emission.value_info);
@@ -39,26 +60,31 @@ impl Reversed {
     }
 }
 
+/// The cotangent of the loss itself: 1.
+pub fn seed(analysis: &Analysis, loss: ValueId, root: &str) -> (Cotangent, Emission) {
+    let mut seed = Builder::new(analysis.model.opset(), root, "grad", Vec::new());
+    let ty = analysis.types.get(loss).clone();
+    // A loss of one element may have axes.
+    let is_full = ty.dims.as_ref().is_some_and(Vec::is_empty);
+    let tensor = seed.number(1.0, &Tensor { name: String::new(), ty });
+    (Cotangent { tensor, is_full }, seed.finish(&[], &[]))
+}
+
 /// Differentiates a graph. Every name that is added starts with `root`.
 ///
 /// # Errors
 ///
 /// All nodes at once whose gradient is not known.
-pub fn reverse(analysis: &Analysis, path: &Path, loss: ValueId, root: &str) -> Result<Reversed, Vec<Undifferentiable>> {
+pub fn reverse(analysis: &Analysis, path: &Path, goal: Goal, root: &str) -> Result<Reversed, Vec<Undifferentiable>> {
     let graph = &analysis.graph;
     let opset = analysis.model.opset();
     let mut contributions: HashMap<ValueId, Vec<Cotangent>> = HashMap::new();
     let mut reversed = Reversed::default();
     let mut unknown = Vec::new();
     let mut names = LayerNames::default();
-
-    let mut seed = Builder::new(opset, root, "grad", Vec::new());
-    let ty = analysis.types.get(loss).clone();
-    let one = seed.number(1.0, &Tensor { name: String::new(), ty: ty.clone() });
-    // A loss of one element may have axes.
-    let is_scalar = ty.dims.as_ref().is_some_and(Vec::is_empty);
-    contributions.insert(loss, vec![Cotangent { tensor: one, is_full: is_scalar }]);
-    reversed.add(seed.finish(&[], &[]));
+    for (value, cotangent) in goal.seeds {
+        contributions.entry(value).or_default().push(cotangent);
+    }
 
     for id in graph.topological_order().iter().rev().copied().filter(|id| path.passes(*id)) {
         let outputs = graph.outputs_of(id);
@@ -99,8 +125,12 @@ pub fn reverse(analysis: &Analysis, path: &Path, loss: ValueId, root: &str) -> R
             b: &mut builder,
             cotangents,
             saved: &mut reversed.saved,
+            remade: &mut reversed.remade,
+            made: &mut reversed.made,
             prefix: format!("{root}{label}/"),
+            is_repeated: goal.is_repeated,
             given: Vec::new(),
+            given_to_captures: Vec::new(),
         };
         // Behind a node without a rule nothing is given, and the others are looked at for their rules alone.
         let outcome = if adjoint.cotangents.iter().any(Option::is_some) {
@@ -108,13 +138,16 @@ pub fn reverse(analysis: &Analysis, path: &Path, loss: ValueId, root: &str) -> R
         } else {
             Ok(())
         };
-        let given = adjoint.given;
+        let (given, given_to_captures) = (adjoint.given, adjoint.given_to_captures);
         match outcome {
             Ok(()) => {
                 for (slot, cotangent) in given {
                     if let Some(value) = graph.input(id, slot).filter(|v| path.needs_gradient(*v)) {
                         contributions.entry(value).or_default().push(cotangent);
                     }
+                }
+                for (value, cotangent) in given_to_captures {
+                    contributions.entry(value).or_default().push(cotangent);
                 }
                 reversed.add(builder.finish(&[], &[]));
             }
@@ -126,25 +159,27 @@ pub fn reverse(analysis: &Analysis, path: &Path, loss: ValueId, root: &str) -> R
                     contributions.entry(value).or_default();
                 }
             }
+            for value in site.captures_with_gradient() {
+                contributions.entry(value).or_default();
+            }
         }
     }
     if !unknown.is_empty() {
         unknown.reverse();
         return Err(unknown);
     }
-    for (role, _) in analysis.roles.iter().zip(&analysis.trained).filter(|(_, trained)| **trained) {
-        let Some(parts) = contributions.remove(&role.value) else { continue };
-        let label = format!("grad/{}", names.name(graph, None, graph.name(role.value)));
+    for value in goal.from {
+        let Some(parts) = contributions.remove(&value) else { continue };
+        let label = format!("grad/{}", names.name(graph, None, graph.name(value)));
         let mut builder = Builder::new(opset, root, &label, Vec::new());
-        if let Some(sum) = total(&mut builder, analysis, role.value, parts) {
+        if let Some(sum) = total(&mut builder, analysis, value, parts) {
             let gradient = if sum.is_full {
                 sum.tensor
             } else {
-                let like =
-                    Tensor { name: graph.name(role.value).to_owned(), ty: analysis.types.get(role.value).clone() };
+                let like = Tensor { name: graph.name(value).to_owned(), ty: analysis.types.get(value).clone() };
                 builder.expand_like(&sum.tensor, &like)
             };
-            reversed.gradients.insert(role.value, gradient);
+            reversed.gradients.insert(value, gradient);
         }
         reversed.add(builder.finish(&[], &[]));
     }
@@ -185,9 +220,9 @@ fn refusal(site: &Site) -> Undifferentiable {
     Undifferentiable { node: site.analysis.graph.describe(site.id), reason }
 }
 
-/// The nodes that have to make more outputs, with these.
-pub fn with_saved(analysis: &Analysis, saved: &Saved) -> Vec<(NodeId, NodeProto)> {
-    let mut changed: BTreeMap<NodeId, NodeProto> = BTreeMap::new();
+/// The forward nodes that change: those that others take the place of, and those that have to make more outputs.
+pub fn with_saved(analysis: &Analysis, saved: &Saved, remade: &Remade) -> Vec<(NodeId, NodeProto)> {
+    let mut changed = remade.clone();
     for ((id, slot), name) in saved {
         let node = changed.entry(*id).or_insert_with(|| analysis.graph.node(*id).clone());
         if node.output.len() <= *slot {

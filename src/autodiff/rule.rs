@@ -3,8 +3,8 @@
 use super::adjoint::Adjoint;
 use super::rules;
 use crate::graph::Attributes;
-use crate::lower::site::{Known, Site};
 use crate::onnx::NodeProto;
+use crate::rewrite::site::{Known, Site};
 
 /// How the gradient of one operator, or of a family, is taken.
 ///
@@ -22,6 +22,7 @@ const RULES: &[&[Rule]] = &[
     rules::arithmetic::RULES,
     rules::choice::RULES,
     rules::convolution::RULES,
+    rules::flow::RULES,
     rules::gather::RULES,
     rules::layout::RULES,
     rules::loss::RULES,
@@ -67,8 +68,8 @@ pub fn stops(node: &NodeProto, slot: usize) -> bool {
         | "IsNaN" | "NonZero" | "Shape" | "Size" | "ConstantOfShape" | "Range" | "ArgMax" | "ArgMin" | "Sign"
         | "Floor" | "Ceil" | "Round" | "RandomNormalLike" | "RandomUniformLike" | "Bernoulli" | "Multinomial"
         | "EyeLike" | "BitShift" | "Hardmax" => true,
-        "Where" => slot == 0,
-        "OneHot" => slot < 2,
+        "Where" | "If" => slot == 0,
+        "Loop" | "OneHot" => slot < 2,
         "Gather" | "GatherElements" | "GatherND" | "Reshape" | "Expand" | "Tile" | "TopK" | "Squeeze" | "Unsqueeze"
         | "ReduceSum" | "ReduceMean" | "ReduceL1" | "ReduceL2" | "ReduceLogSum" | "ReduceLogSumExp" | "ReduceMax"
         | "ReduceMin" | "ReduceProd" | "ReduceSumSquare" | "Split" | "Trilu" | "CumSum" | "Scatter"

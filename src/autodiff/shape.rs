@@ -1,9 +1,9 @@
 //! Shapes on the way back: undoing broadcasts, and giving a gradient the shape of its value.
 
 use crate::graph::types::{Dim, TensorType};
-use crate::lower::builder::Builder;
-use crate::lower::site::{Known, Refusal};
 use crate::regularizer::emit::{Elem, Tensor, int};
+use crate::rewrite::builder::{Builder, Extent};
+use crate::rewrite::site::{Known, Refusal};
 
 /// Whether two tensors are known to have the same shape.
 pub fn same_dims(a: &Tensor, b: &Tensor) -> bool {
@@ -72,10 +72,7 @@ pub fn sum_to(b: &mut Builder, g: &Tensor, x: &Tensor) -> Known<Tensor> {
 /// is summed over (one where both are 1 loses nothing).
 fn sum_at_run_time(b: &mut Builder, g: &Tensor, x: &Tensor) -> Known<Tensor> {
     if b.opset() < 13 {
-        let name = &x.name;
-        return Err(Refusal(format!(
-            "whether {name:?} is broadcast is known only to the running graph, and ReduceSum has axes known there from operator set 13 on"
-        )));
+        return sum_by_reshape(b, g, x);
     }
     let ints = |dims| TensorType { elem: Elem::I64.onnx(), dims: Some(vec![dims]) };
     let (whole, own) = (shape_of(b, g), shape_of(b, x));
@@ -96,6 +93,40 @@ fn sum_at_run_time(b: &mut Builder, g: &Tensor, x: &Tensor) -> Known<Tensor> {
     let attributes = vec![int("keepdims", 1), int("noop_with_empty_axes", 1)];
     let summed = b.one("ReduceSum", &[g, &axes], attributes, TensorType { elem: g.ty.elem, dims: None });
     Ok(b.one("Reshape", &[&summed, &own], Vec::new(), x.ty.clone()))
+}
+
+/// The same before operator set 13, where ReduceSum has axes of the file: each axis of g becomes two, how often x is repeated along it and
+/// x's own extent, and every first one of them is summed over.
+fn sum_by_reshape(b: &mut Builder, g: &Tensor, x: &Tensor) -> Known<Tensor> {
+    let (Some(from), Some(to)) = (g.ty.rank(), x.ty.rank()) else {
+        let name = &x.name;
+        return Err(Refusal(format!(
+            "whether {name:?} is broadcast is known only to the running graph, as its rank is, and ReduceSum has axes known there from operator set 13 on"
+        )));
+    };
+    let Some(lead) = from.checked_sub(to) else {
+        return Err(Refusal(format!("{:?} has a higher rank than what it is broadcast to", x.name)));
+    };
+    let axes = |n: usize, step: usize| -> Vec<i64> { (0..n as i64).map(|i| i * step as i64).collect() };
+    let g = if lead == 0 { g.clone() } else { b.reduce("ReduceSum", g, Some(&axes(lead, 1)), false) };
+    if to == 0 {
+        return Ok(Tensor { ty: x.ty.clone(), ..g });
+    }
+    let (whole, own) = (shape_of(b, &g), shape_of(b, x));
+    let one = b.integers(&[1]);
+    let is_one = b.compare("Equal", &own, &one);
+    let times = b.choose(&is_one, &whole, &one);
+    let pairs = [b.unsqueeze(&times, &[1]), b.unsqueeze(&own, &[1])];
+    let pairs = b.concat(&pairs, 1);
+    let shape = b.reshape(&pairs, &[Extent::Fixed(-1)]);
+    // 0 would keep an extent of another axis; where there is nothing, −1 comes to it too.
+    let [zero, rest] = [0, -1].map(|n| b.integers(&[n]));
+    let is_empty = b.compare("Equal", &shape, &zero);
+    let shape = b.choose(&is_empty, &rest, &shape);
+    let split = TensorType { elem: g.ty.elem, dims: Some(vec![Dim::Unknown; 2 * to]) };
+    let split = b.one("Reshape", &[&g, &shape], Vec::new(), split);
+    let summed = b.reduce("ReduceSum", &split, Some(&axes(to, 2)), false);
+    Ok(Tensor { ty: x.ty.clone(), ..summed })
 }
 
 /// The number of elements of x for each of y, as a tensor of one element of x's type.

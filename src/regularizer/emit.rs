@@ -161,6 +161,12 @@ impl Emitter {
         made
     }
 
+    /// A node that is made already.
+    pub fn push(&mut self, node: NodeProto, made: &[Tensor]) {
+        self.out.value_info.extend(made.iter().filter(|t| t.ty.dims.is_some()).filter_map(|t| t.ty.declare(&t.name)));
+        self.out.nodes.push(node);
+    }
+
     /// A comparison of two operands that broadcast: Equal, Less, Greater …
     pub fn compare(&mut self, label: &str, op: &str, a: &Tensor, b: &Tensor) -> Tensor {
         let dims = a.dims().zip(b.dims()).map(|(a, b)| broadcast(a, b));

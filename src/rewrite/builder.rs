@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use sha2::{Digest, Sha256};
 
 use crate::graph::types::{Dim, TensorType};
-use crate::onnx::AttributeProto;
 use crate::onnx::tensor_proto::DataType;
+use crate::onnx::{AttributeProto, NodeProto};
 use crate::regularizer::emit::{Elem, Emission, Emitter, Tensor, int, ints};
 use crate::rewrite::site::{Site, extent};
 
@@ -120,6 +120,11 @@ impl Builder {
     ) -> Vec<Tensor> {
         let label = self.label(op);
         self.emitter.node_with_outputs(&label, op, inputs, attributes, outputs)
+    }
+
+    /// A node that is made already, with what it makes.
+    pub fn push(&mut self, node: NodeProto, made: &[Tensor]) {
+        self.emitter.push(node, made);
     }
 
     /// A node of one output.

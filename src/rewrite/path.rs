@@ -18,11 +18,20 @@ impl Path {
     /// Follows edges forward from the trained initializers and backward from the loss (or from every output); `stops` says which inputs
     /// of an operator no gradient passes to.
     pub fn following(analysis: &Analysis, loss: Option<ValueId>, stops: fn(&NodeProto, usize) -> bool) -> Self {
+        let to = loss.map_or_else(|| analysis.graph.outputs.clone(), |loss| vec![loss]);
+        Self::between(analysis, &analysis.trained_values(), &to, stops)
+    }
+
+    /// The same from some values to others.
+    pub fn between(
+        analysis: &Analysis,
+        from: &[ValueId],
+        to: &[ValueId],
+        stops: fn(&NodeProto, usize) -> bool,
+    ) -> Self {
         let graph = &analysis.graph;
         let mut depends = vec![false; graph.value_count()];
-        for (role, _) in analysis.roles.iter().zip(&analysis.trained).filter(|(_, trained)| **trained) {
-            depends[role.value.index()] = true;
-        }
+        from.iter().for_each(|v| depends[v.index()] = true);
         let carries = |node: NodeId| {
             let operator = graph.node(node);
             let inputs = graph.inputs_of(node).iter().enumerate();
@@ -35,10 +44,7 @@ impl Path {
             }
         }
         let mut leads = vec![false; graph.value_count()];
-        match loss {
-            Some(loss) => leads[loss.index()] = true,
-            None => graph.outputs.iter().for_each(|v| leads[v.index()] = true),
-        }
+        to.iter().for_each(|v| leads[v.index()] = true);
         let mut nodes = vec![false; graph.nodes.len()];
         for node in graph.topological_order().iter().rev() {
             if graph.outputs_of(*node).iter().flatten().any(|v| leads[v.index()]) {

@@ -79,12 +79,7 @@ def refusal(case, is_open) -> str | None:
     # What has no rule of its own is spelt out by the lowering, where that can be done.
     if is_open and case.refused_open and case.name not in SCANNED:
         return case.refused_open
-    # The shape of the operator's output is unknown there, and ReduceSum has axes known to the running graph from 13 on.
-    return "is broadcast is known only to the running graph" if is_open and case.opset < 13 and case.name not in KNOWN_SHAPE else None
-
-
-# Of these even an open model says what shape the output has.
-KNOWN_SHAPE = {"SoftmaxCrossEntropyLoss-12"}
+    return None
 
 
 @pytest.mark.parametrize("case, is_open", EACH)

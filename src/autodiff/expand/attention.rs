@@ -8,11 +8,11 @@
 use crate::autodiff::expand::{range, whole};
 use crate::graph::Attributes;
 use crate::graph::types::Dim;
-use crate::lower::builder::{Builder, Extent, Made};
 use crate::lower::registry::Rule;
-use crate::lower::site::{Known, Refusal, Site, extent, rank, size};
 use crate::onnx::tensor_proto::DataType;
 use crate::regularizer::emit::{Tensor, int};
+use crate::rewrite::builder::{Builder, Extent, Made};
+use crate::rewrite::site::{Known, Refusal, Site, extent, rank, size};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[Rule { ops: &["Attention"], because: "it is spelt out", applies: |_| true, rewrite }];

@@ -7,10 +7,10 @@
 use crate::autodiff::expand::range;
 use crate::graph::Attributes;
 use crate::graph::types::TensorType;
-use crate::lower::builder::{Builder, Extent, Made};
 use crate::lower::registry::Rule;
-use crate::lower::site::{Known, Refusal, Site, extent, rank_from, size};
 use crate::regularizer::emit::{Elem, Tensor, int};
+use crate::rewrite::builder::{Builder, Extent, Made};
+use crate::rewrite::site::{Known, Refusal, Site, extent, rank_from, size};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[Rule { ops: &["GridSample"], because: "it is spelt out", applies: |_| true, rewrite }];

@@ -2,10 +2,10 @@
 
 use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
-use crate::lower::builder::{Builder, Extent, Made};
 use crate::lower::registry::Rule;
-use crate::lower::site::{self, Known, Refusal, Site, extent, rank, size, written_out};
 use crate::regularizer::emit::ints;
+use crate::rewrite::builder::{Builder, Extent, Made};
+use crate::rewrite::site::{self, Known, Refusal, Site, extent, rank, size, written_out};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[

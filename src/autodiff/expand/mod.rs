@@ -10,10 +10,10 @@ mod pieces;
 mod rotary;
 
 use crate::graph::types::{Dim, TensorType};
-use crate::lower::builder::{Builder, Extent};
 use crate::lower::registry::Rule;
-use crate::lower::site::Site;
 use crate::regularizer::emit::{Elem, Tensor};
+use crate::rewrite::builder::{Builder, Extent};
+use crate::rewrite::site::Site;
 
 const RULES: &[&[Rule]] = &[attention::RULES, grid_sample::RULES, images::RULES, pieces::RULES, rotary::RULES];
 

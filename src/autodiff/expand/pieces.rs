@@ -3,10 +3,10 @@
 use crate::autodiff::expand::whole;
 use crate::graph::Attributes;
 use crate::graph::types::Dim;
-use crate::lower::builder::{Builder, Extent, Made};
 use crate::lower::registry::Rule;
-use crate::lower::site::{Known, Refusal, Site, axis, extent, rank, size};
 use crate::regularizer::emit::{Tensor, int};
+use crate::rewrite::builder::{Builder, Extent, Made};
+use crate::rewrite::site::{Known, Refusal, Site, axis, extent, rank, size};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[

@@ -1,10 +1,10 @@
 //! RotaryEmbedding: pairs (x₁, x₂) of the first r elements of each head turn by an angle θ of their position,
 //! (x₁ cos θ − x₂ sin θ, x₁ sin θ + x₂ cos θ). A pair lies r/2 apart or, interleaved, side by side.
 
-use crate::lower::builder::{Builder, Extent, Made};
 use crate::lower::registry::Rule;
-use crate::lower::site::{Known, Refusal, Site, extent, rank, size};
 use crate::regularizer::emit::{Tensor, int};
+use crate::rewrite::builder::{Builder, Extent, Made};
+use crate::rewrite::site::{Known, Refusal, Site, extent, rank, size};
 
 /// Rules of this module.
 pub const RULES: &[Rule] =

@@ -5,9 +5,9 @@ use std::f64::consts::{FRAC_1_SQRT_2, PI};
 use crate::autodiff::adjoint::{Adjoint, Cotangent};
 use crate::autodiff::rule::Rule;
 use crate::graph::Attributes;
-use crate::lower::builder::Builder;
-use crate::lower::site::Known;
 use crate::regularizer::emit::Tensor;
+use crate::rewrite::builder::Builder;
+use crate::rewrite::site::Known;
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[

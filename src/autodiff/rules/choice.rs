@@ -4,9 +4,9 @@ use crate::autodiff::adjoint::{Adjoint, Cotangent};
 use crate::autodiff::rule::Rule;
 use crate::graph::Attributes;
 use crate::graph::types::TensorType;
-use crate::lower::site::Known;
 use crate::onnx::tensor_proto::DataType;
 use crate::regularizer::emit::Tensor;
+use crate::rewrite::site::Known;
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[

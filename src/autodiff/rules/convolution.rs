@@ -13,10 +13,10 @@ use crate::autodiff::rules::product::gemm_of;
 use crate::autodiff::shape::shape_of;
 use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
-use crate::lower::builder::{Builder, Extent};
-use crate::lower::rules::window::Window;
-use crate::lower::site::{Known, Refusal, Site, extent, rank_from, size};
 use crate::regularizer::emit::{Tensor, int, ints};
+use crate::rewrite::builder::{Builder, Extent};
+use crate::rewrite::site::{Known, Refusal, Site, extent, rank_from, size};
+use crate::rewrite::window::Window;
 
 /// Rules of this module.
 pub const RULES: &[Rule] =

@@ -6,9 +6,9 @@ use crate::autodiff::rule::Rule;
 use crate::autodiff::shape::{reshape_like, shape_of, zeros_like};
 use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
-use crate::lower::builder::{Builder, Extent};
-use crate::lower::site::{Known, Refusal, axis, rank};
 use crate::regularizer::emit::{Elem, Tensor, int, string};
+use crate::rewrite::builder::{Builder, Extent};
+use crate::rewrite::site::{Known, Refusal, axis, rank};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[

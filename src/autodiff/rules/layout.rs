@@ -3,7 +3,7 @@
 use crate::autodiff::rule::Rule;
 use crate::autodiff::shape::reshape_like;
 use crate::graph::Attributes;
-use crate::lower::site::{Refusal, rank};
+use crate::rewrite::site::{Refusal, rank};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[

@@ -8,8 +8,8 @@ use crate::autodiff::rule::Rule;
 use crate::autodiff::shape::shape_of;
 use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
-use crate::lower::site::{Known, Refusal, rank};
 use crate::regularizer::emit::{Elem, Tensor, int};
+use crate::rewrite::site::{Known, Refusal, rank};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[

@@ -5,10 +5,10 @@ use crate::autodiff::adjoint::{Adjoint, Cotangent};
 use crate::autodiff::rule::Rule;
 use crate::autodiff::shape::{elements_per, sum_to, zeros_like};
 use crate::graph::types::{Dim, TensorType};
-use crate::lower::builder::{Builder, Extent};
-use crate::lower::site::{Known, Refusal, axis, rank};
 use crate::onnx::tensor_proto::DataType;
 use crate::regularizer::emit::Tensor;
+use crate::rewrite::builder::{Builder, Extent};
+use crate::rewrite::site::{Known, Refusal, axis, rank};
 
 /// Rules of this module.
 pub const RULES: &[Rule] =

@@ -5,9 +5,9 @@ use crate::autodiff::rule::Rule;
 use crate::autodiff::shape::{reshape_like, shape_of, zeros_like};
 use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
-use crate::lower::builder::Extent;
-use crate::lower::site::{Known, Refusal, axis, extent, rank};
 use crate::regularizer::emit::{Elem, Tensor, int, ints};
+use crate::rewrite::builder::Extent;
+use crate::rewrite::site::{Known, Refusal, axis, extent, rank};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[

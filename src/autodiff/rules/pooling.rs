@@ -9,10 +9,10 @@ use crate::autodiff::rules::convolution::spread;
 use crate::autodiff::shape::{reshape_like, shape_of, zeros_like};
 use crate::graph::Attributes;
 use crate::graph::types::TensorType;
-use crate::lower::builder::Extent;
-use crate::lower::rules::window::{Window, window_sum};
-use crate::lower::site::{Known, Refusal, extent, rank_from, size};
 use crate::regularizer::emit::{Elem, Tensor, int, string};
+use crate::rewrite::builder::Extent;
+use crate::rewrite::site::{Known, Refusal, extent, rank_from, size};
+use crate::rewrite::window::{Window, window_sum};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[

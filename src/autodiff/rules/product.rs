@@ -4,9 +4,9 @@ use crate::autodiff::adjoint::{Adjoint, Cotangent};
 use crate::autodiff::rule::Rule;
 use crate::autodiff::shape::{reshape_like, sum_to};
 use crate::graph::types::TensorType;
-use crate::lower::builder::{Builder, Extent};
-use crate::lower::site::{Known, rank};
 use crate::regularizer::emit::{Tensor, float, int};
+use crate::rewrite::builder::{Builder, Extent};
+use crate::rewrite::site::{Known, rank};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[Rule { ops: &["MatMul"], adjoint: matmul }, Rule { ops: &["Gemm"], adjoint: gemm }];

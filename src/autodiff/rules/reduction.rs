@@ -6,8 +6,8 @@ use crate::autodiff::adjoint::{Adjoint, Cotangent};
 use crate::autodiff::rule::Rule;
 use crate::autodiff::shape::{elements_per, reshape_like};
 use crate::graph::types::{Dim, TensorType};
-use crate::lower::site::{Known, Refusal, axis, rank};
 use crate::regularizer::emit::Tensor;
+use crate::rewrite::site::{Known, Refusal, axis, rank};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[

@@ -2,7 +2,7 @@
 
 use crate::autodiff::adjoint::Adjoint;
 use crate::autodiff::rule::Rule;
-use crate::lower::site::{Known, axis, rank};
+use crate::rewrite::site::{Known, axis, rank};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[

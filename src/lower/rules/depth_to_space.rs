@@ -7,10 +7,10 @@
 
 use crate::graph::Attributes;
 use crate::graph::types::Dim;
-use crate::lower::builder::{Builder, Extent, Made};
 use crate::lower::registry::{Rule, on_path};
 use crate::lower::rules::interleave::weave;
-use crate::lower::site::{Known, Refusal, Site, extent, rank, size};
+use crate::rewrite::builder::{Builder, Extent, Made};
+use crate::rewrite::site::{Known, Refusal, Site, extent, rank, size};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[Rule {

@@ -8,11 +8,11 @@
 
 use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
-use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::{Rule, on_path};
 use crate::lower::rules::along::{Map, product};
-use crate::lower::site::{self, Known, Refusal, Site, extent, rank, size, written_out};
 use crate::regularizer::emit::Tensor;
+use crate::rewrite::builder::{Builder, Made};
+use crate::rewrite::site::{self, Known, Refusal, Site, extent, rank, size, written_out};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[Rule {

@@ -8,9 +8,9 @@
 
 use super::{Body, Direction, Operands, logistic_slope, rows, summed_product, tanh_slope};
 use crate::autodiff::adjoint::Adjoint;
-use crate::lower::builder::Builder;
-use crate::lower::site::{Known, extent, size};
 use crate::regularizer::emit::{Tensor, int};
+use crate::rewrite::builder::Builder;
+use crate::rewrite::site::{Known, extent, size};
 
 pub fn back(a: &mut Adjoint<'_, '_>, of: &Operands) -> Known<Direction> {
     let b = &mut *a.b;

@@ -16,10 +16,10 @@ use crate::autodiff::rule::Rule;
 use crate::autodiff::shape::zeros_like;
 use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
-use crate::lower::builder::{Builder, Extent};
-use crate::lower::site::{Known, Site, extent, size};
 use crate::onnx::AttributeProto;
 use crate::regularizer::emit::{Tensor, int};
+use crate::rewrite::builder::{Builder, Extent};
+use crate::rewrite::site::{Known, Site, extent, size};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[

@@ -2,7 +2,7 @@
 
 use super::{Body, Direction, Operands, rows, summed_product, tanh_slope};
 use crate::autodiff::adjoint::Adjoint;
-use crate::lower::site::{Known, extent, size};
+use crate::rewrite::site::{Known, extent, size};
 
 pub fn back(a: &mut Adjoint<'_, '_>, of: &Operands) -> Known<Direction> {
     let b = &mut *a.b;

@@ -17,7 +17,7 @@
 //!
 //! An edit is data ([`patch::Patch`]); what it does not name stays byte for byte as it was ([`wire`]). Dependencies run downward:
 //! `inject`, `strip`, `inspect` and `diff` use `lower`, `regularizer` and `select`, those use `graph`, and that uses `wire`.
-//! `compare` runs models on an `engine`.
+//! `compare` runs models on an `engine`, and so does `train`, step by step.
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -39,4 +39,5 @@ pub mod regularizer;
 pub mod select;
 pub mod step;
 pub mod strip;
+pub mod train;
 pub mod wire;

@@ -1,0 +1,19 @@
+//! Training on ONNX Runtime: inject, differentiate, run the step graph, keep checkpoints, and put the trained weights back into the
+//! model's file.
+
+pub mod checkpoint;
+mod diagnose;
+mod edit;
+mod error;
+pub mod event;
+pub mod feeds;
+pub mod graphs;
+pub mod jsonl;
+pub mod metrics;
+pub mod noise;
+pub mod run;
+pub mod session;
+pub mod source;
+pub mod weights;
+
+pub use error::{TrainError, TrainResult};

@@ -223,6 +223,18 @@ fn parse_map(text: &str) -> Result<(String, String), String> {
 }
 
 impl MachineArgs {
+    /// The first option that says something to CUDA alone.
+    fn only_for_cuda(&self) -> Option<&'static str> {
+        let given = [
+            ("--tf32", self.tf32),
+            ("--cudnn-search", self.cudnn_search != SearchArg::Exhaustive),
+            ("--cuda-graph", self.cuda_graph),
+            ("--cuda-arena", self.cuda_arena != ArenaArg::Doubling),
+            ("--cuda-memory", self.cuda_memory.is_some()),
+        ];
+        given.into_iter().find(|(_, is_given)| *is_given).map(|(option, _)| option)
+    }
+
     fn load(&self, placements: bool) -> LoadOptions {
         let search = match self.cudnn_search {
             SearchArg::Exhaustive => ConvolutionSearch::Exhaustive,
@@ -344,6 +356,11 @@ pub fn run(args: &TrainArgs) -> Result<ExitCode, Failure> {
     if args.term.layers.is_none() && !args.term.coef.is_empty() {
         let message = "--coef without --layers: which layers? add --layers relu, or --layers all";
         return Err(Failure::usage(ErrorKind::MissingRequiredArgument, message));
+    }
+    if args.machine.device == Device::Cpu
+        && let Some(option) = args.machine.only_for_cuda()
+    {
+        return Err(Failure::usage(ErrorKind::ArgumentConflict, format!("{option} is for --device cuda")));
     }
     go(args).map_err(failure)
 }

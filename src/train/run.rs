@@ -312,7 +312,8 @@ impl Run<'_> {
     }
 
     fn means(&self, sums: &Sums, samples: u64, seconds: f64) -> Means {
-        let weight = f64::from(sums.weight).max(f64::MIN_POSITIVE);
+        // Where every step was left out there is no mean.
+        let weight = f64::from(sums.weight);
         let mean = |sum: Bits| f64::from(sum) / weight;
         let task = mean(sums.task);
         let labels = f64::from(sums.labels);

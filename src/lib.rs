@@ -19,6 +19,7 @@
 //! `inject`, `strip`, `inspect` and `diff` use `lower`, `regularizer` and `select`; `lower` and `autodiff` write with `rewrite`; all of them
 //! read a `graph`, and that uses `wire`.
 //! `compare` runs models on an `engine`.
+//! `train` drives an `engine` too, step by step.
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 

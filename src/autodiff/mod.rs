@@ -61,7 +61,12 @@ pub struct Options {
     pub freeze: Option<String>,
     /// How parameters change.
     pub optimizer: Optimizer,
+    /// Whether the norm of all gradients together is an output, [`GRADIENT_NORM`].
+    pub gradient_norm: bool,
 }
+
+/// Output: √Σ g² over the gradients of all parameters, a float32 scalar.
+pub const GRADIENT_NORM: &str = "gradient_norm";
 
 /// What was differentiated.
 #[derive(Debug, Clone, Serialize)]
@@ -186,6 +191,9 @@ impl Draft<'_> {
         let written = optimizer::write(&mut builder, &self.options.optimizer, &named);
         let statistics = self.statistics();
         let mut results = written.results;
+        if self.options.gradient_norm {
+            results.push((GRADIENT_NORM.to_owned(), optimizer::norm(&mut builder, &named)));
+        }
         for (successor, tensor) in &statistics {
             results.push((successor.next.clone(), tensor.clone()));
         }

@@ -204,3 +204,17 @@ pub fn write(b: &mut Builder, optimizer: &Optimizer, parameters: &[(ValueId, Ten
     }
     written
 }
+
+/// The norm of all gradients together, in float32.
+pub fn norm(b: &mut Builder, parameters: &[(ValueId, Tensor, Tensor)]) -> Tensor {
+    let squares: Vec<Tensor> = parameters
+        .iter()
+        .map(|(_, _, g)| {
+            let single = b.cast(g, Elem::F32.onnx());
+            b.reduce("ReduceSumSquare", &single, None, false)
+        })
+        .collect();
+    let zero = b.number(0.0, &Tensor { name: String::new(), ty: TensorType { elem: Elem::F32.onnx(), dims: None } });
+    let sum = squares.into_iter().reduce(|sum, square| b.binary("Add", &sum, &square)).unwrap_or(zero);
+    b.unary("Sqrt", &sum)
+}

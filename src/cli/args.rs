@@ -59,6 +59,8 @@ pub enum Command {
     Strip(StripArgs),
     /// Turn a forward + loss graph into a step graph: forward, backward and optimiser in standard operators
     Differentiate(super::differentiate::DifferentiateArgs),
+    /// Train a model on ONNX Runtime, with the regulariser or without, and put the trained weights back into it
+    Train(Box<super::train::TrainArgs>),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -348,6 +350,18 @@ pub enum ViewArg {
     Last,
 }
 
+impl ViewArg {
+    /// The library's; `None` decides by the kind of activation.
+    pub fn view(self) -> Option<View> {
+        match self {
+            ViewArg::Auto => None,
+            ViewArg::Flatten => Some(View::Flatten),
+            ViewArg::Channel => Some(View::Channel),
+            ViewArg::Last => Some(View::Last),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum ReductionArg {
     Mean,
@@ -390,6 +404,34 @@ pub enum ExternalArg {
     Keep,
 }
 
+impl From<AtArg> for At {
+    fn from(arg: AtArg) -> Self {
+        match arg {
+            AtArg::Post => At::Post,
+            AtArg::Pre => At::Pre,
+        }
+    }
+}
+
+impl From<EstimatorArg> for Estimator {
+    fn from(arg: EstimatorArg) -> Self {
+        match arg {
+            EstimatorArg::Sampled => Estimator::Sampled,
+            EstimatorArg::Structured => Estimator::Structured,
+            EstimatorArg::Exact => Estimator::Exact,
+        }
+    }
+}
+
+impl From<ReductionArg> for Reduction {
+    fn from(arg: ReductionArg) -> Self {
+        match arg {
+            ReductionArg::Mean => Reduction::Mean,
+            ReductionArg::Sum => Reduction::Sum,
+        }
+    }
+}
+
 impl From<ExternalArg> for ExternalPolicy {
     fn from(arg: ExternalArg) -> Self {
         match arg {
@@ -400,7 +442,7 @@ impl From<ExternalArg> for ExternalPolicy {
     }
 }
 
-fn whole_number(text: &str) -> Result<u64, String> {
+pub fn whole_number(text: &str) -> Result<u64, String> {
     text.trim().parse().map_err(|_| format!("it must be a whole number from 0 to {}", u64::MAX))
 }
 
@@ -417,7 +459,7 @@ pub struct CoefArg {
     pub value: f64,
 }
 
-fn parse_coefficient(text: &str) -> Result<CoefArg, String> {
+pub fn parse_coefficient(text: &str) -> Result<CoefArg, String> {
     let (item, number) = match text.rsplit_once('=') {
         Some((item, number)) => (Some(item.to_owned()), number),
         None => (None, text),
@@ -438,30 +480,15 @@ impl InjectArgs {
         let exposed = |arg| self.outputs.contains(&arg);
         Options {
             layers: self.layers.clone().unwrap_or_default(),
-            at: match self.at {
-                AtArg::Post => At::Post,
-                AtArg::Pre => At::Pre,
-            },
+            at: self.at.into(),
             coef: self.coef.iter().rfind(|c| c.item.is_none()).map(|c| c.value),
             coef_overrides: self.coef.iter().filter_map(|c| Some((c.item.clone()?, c.value))).collect(),
             coef_input: self.coef_input,
-            estimator: match self.estimator {
-                EstimatorArg::Sampled => Estimator::Sampled,
-                EstimatorArg::Structured => Estimator::Structured,
-                EstimatorArg::Exact => Estimator::Exact,
-            },
+            estimator: self.estimator.into(),
             slices: self.slices,
             share_slices: self.share_slices,
-            view: match self.view {
-                ViewArg::Auto => None,
-                ViewArg::Flatten => Some(View::Flatten),
-                ViewArg::Channel => Some(View::Channel),
-                ViewArg::Last => Some(View::Last),
-            },
-            reduction: match self.reduction {
-                ReductionArg::Mean => Reduction::Mean,
-                ReductionArg::Sum => Reduction::Sum,
-            },
+            view: self.view.view(),
+            reduction: self.reduction.into(),
             seed: self.seed,
             loss: self.loss.clone(),
             as_output: self.as_output,

@@ -22,24 +22,8 @@ pub struct DifferentiateArgs {
     /// How parameters change; none makes gradients outputs
     #[arg(long, value_enum, default_value = "none", env = "PER_INJECT_OPTIMIZER")]
     pub optimizer: OptimizerArg,
-    /// μ of momentum and nesterov
-    #[arg(long, value_name = "μ", default_value_t = 0.9, env = "PER_INJECT_MOMENTUM")]
-    pub momentum: f64,
-    /// Weight decay λ: added to the gradient, with adamw decoupled from it
-    #[arg(long, value_name = "λ", default_value_t = 0.0, env = "PER_INJECT_WEIGHT_DECAY")]
-    pub weight_decay: f64,
-    /// β₁ of adam and adamw
-    #[arg(long, value_name = "β₁", default_value_t = 0.9, env = "PER_INJECT_BETA1")]
-    pub beta1: f64,
-    /// β₂ of adam and adamw
-    #[arg(long, value_name = "β₂", default_value_t = 0.999, env = "PER_INJECT_BETA2")]
-    pub beta2: f64,
-    /// α of rmsprop
-    #[arg(long, value_name = "α", default_value_t = 0.99, env = "PER_INJECT_ALPHA")]
-    pub alpha: f64,
-    /// ε of adam, adamw and rmsprop
-    #[arg(long, value_name = "ε", default_value_t = 1e-8, env = "PER_INJECT_EPSILON")]
-    pub epsilon: f64,
+    #[command(flatten)]
+    pub constants: OptimizerConstants,
     /// Which output is the loss, where several could be
     #[arg(long, value_name = "NAME", env = "PER_INJECT_LOSS")]
     pub loss: Option<String>,
@@ -60,8 +44,31 @@ pub struct DifferentiateArgs {
     pub sync: bool,
 }
 
+/// The constants of optimisers.
+#[derive(Debug, Args)]
+pub struct OptimizerConstants {
+    /// μ of momentum and nesterov
+    #[arg(long, value_name = "μ", default_value_t = 0.9, env = "PER_INJECT_MOMENTUM")]
+    pub momentum: f64,
+    /// Weight decay λ: added to the gradient, with adamw decoupled from it
+    #[arg(long, value_name = "λ", default_value_t = 0.0, env = "PER_INJECT_WEIGHT_DECAY")]
+    pub weight_decay: f64,
+    /// β₁ of adam and adamw
+    #[arg(long, value_name = "β₁", default_value_t = 0.9, env = "PER_INJECT_BETA1")]
+    pub beta1: f64,
+    /// β₂ of adam and adamw
+    #[arg(long, value_name = "β₂", default_value_t = 0.999, env = "PER_INJECT_BETA2")]
+    pub beta2: f64,
+    /// α of rmsprop
+    #[arg(long, value_name = "α", default_value_t = 0.99, env = "PER_INJECT_ALPHA")]
+    pub alpha: f64,
+    /// ε of adam, adamw and rmsprop
+    #[arg(long, value_name = "ε", default_value_t = 1e-8, env = "PER_INJECT_EPSILON")]
+    pub epsilon: f64,
+}
+
 /// An optimiser's name.
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum OptimizerArg {
     None,
     Sgd,
@@ -72,12 +79,13 @@ pub enum OptimizerArg {
     Rmsprop,
 }
 
-impl DifferentiateArgs {
-    fn optimizer(&self) -> Optimizer {
+impl OptimizerConstants {
+    /// The optimiser of a name with these constants.
+    pub fn of(&self, name: OptimizerArg) -> Optimizer {
         let (decay, epsilon, betas) = (self.weight_decay, self.epsilon, [self.beta1, self.beta2]);
         let momentum = |nesterov| Optimizer::Momentum { momentum: self.momentum, decay, nesterov };
         let adam = |is_decoupled| Optimizer::Adam { betas, epsilon, decay, is_decoupled };
-        match self.optimizer {
+        match name {
             OptimizerArg::None => Optimizer::None,
             OptimizerArg::Sgd => Optimizer::Sgd { decay },
             OptimizerArg::Momentum => momentum(false),
@@ -96,7 +104,8 @@ pub fn run(args: &DifferentiateArgs) -> Result<(), Failure> {
         loss: args.loss.clone(),
         wrt: args.wrt.clone(),
         freeze: args.freeze.clone(),
-        optimizer: args.optimizer(),
+        optimizer: args.constants.of(args.optimizer),
+        ..Options::default()
     };
     let step = differentiate(&model, &options)?;
     let remarks = deliver(&model, &step.patch, &args.output, args.external.into(), args.sync)?;

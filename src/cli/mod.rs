@@ -13,6 +13,8 @@ mod render;
 mod running;
 mod strip;
 mod text;
+mod train;
+mod training;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -78,6 +80,9 @@ pub fn run() -> ExitCode {
         Some(Command::Inspect(args)) => inspect::run(&args).map_err(|f| f.of_file(&args.model)),
         Some(Command::Diff(args)) => return diff::run(&args),
         Some(Command::Differentiate(args)) => differentiate::run(&args).map_err(|f| f.of_file(&args.model)),
+        Some(Command::Train(args)) => {
+            return train::run(&args).unwrap_or_else(|f| f.of_file(&args.model).report());
+        }
         Some(Command::Strip(args)) => strip::run(&args).map_err(|f| f.of_file(&args.model)),
         Some(Command::Completions { shell }) => {
             // Into memory first: clap panics where nobody reads on.

@@ -4,7 +4,7 @@
 //! names that correspond, by name or by whatever else a caller knows, and any [`Engine`](crate::engine::Engine).
 
 mod elements;
-mod expose;
+pub(crate) mod expose;
 mod first;
 mod outputs;
 mod pairs;

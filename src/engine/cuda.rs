@@ -5,11 +5,78 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use ort::ep;
+use serde::{Deserialize, Serialize};
+
 use super::find::Found;
 
 /// The library that holds the CUDA provider; it lies beside the runtime's own.
 const PROVIDER: &str =
     if cfg!(windows) { "onnxruntime_providers_cuda.dll" } else { "libonnxruntime_providers_cuda.so" };
+
+/// What the CUDA provider lets one choose. The defaults are the exact and predictable ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CudaOptions {
+    /// Let matrix products and convolutions of float32 round their operands to TF32, with 10 bits of fraction instead of 23. Off: PER's
+    /// gradients are small numbers beside large ones.
+    pub tf32: bool,
+    /// How cuDNN's algorithm for a convolution is chosen.
+    pub search: ConvolutionSearch,
+    /// Record the step once as a CUDA graph and replay it, which saves launching kernels one by one. Off: it wants batches of one size
+    /// and every node on the GPU.
+    pub graph: bool,
+    /// How the provider's memory grows.
+    pub arena: Arena,
+    /// Bytes that the provider's memory may grow to; `None` is all there is.
+    pub memory_limit: Option<usize>,
+}
+
+/// How cuDNN's algorithm for a convolution is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConvolutionSearch {
+    /// Every algorithm is timed when a shape is seen first: ONNX Runtime's own default. The winner may differ from run to run.
+    #[default]
+    Exhaustive,
+    /// cuDNN's guess, the same in every run.
+    Heuristic,
+    /// The algorithm that is there for every shape.
+    Default,
+}
+
+/// How the provider's memory grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Arena {
+    /// By powers of two, which asks the driver rarely.
+    #[default]
+    Doubling,
+    /// By what is needed, which wastes none.
+    Exact,
+}
+
+/// The provider with its options.
+pub fn provider(device: i32, options: &CudaOptions) -> ep::CUDA {
+    let search = match options.search {
+        ConvolutionSearch::Exhaustive => ep::cuda::ConvAlgorithmSearch::Exhaustive,
+        ConvolutionSearch::Heuristic => ep::cuda::ConvAlgorithmSearch::Heuristic,
+        ConvolutionSearch::Default => ep::cuda::ConvAlgorithmSearch::Default,
+    };
+    let arena = match options.arena {
+        Arena::Doubling => ep::ArenaExtendStrategy::NextPowerOfTwo,
+        Arena::Exact => ep::ArenaExtendStrategy::SameAsRequested,
+    };
+    let provider = ep::CUDA::default()
+        .with_device_id(device)
+        .with_tf32(options.tf32)
+        .with_conv_algorithm_search(search)
+        .with_cuda_graph(options.graph)
+        .with_arena_extend_strategy(arena);
+    match options.memory_limit {
+        Some(limit) => provider.with_memory_limit(limit),
+        None => provider,
+    }
+}
 
 /// Why the runtime that was found cannot use CUDA, as far as its files show.
 pub fn refuse_without_provider(found: &Found) -> Result<(), String> {

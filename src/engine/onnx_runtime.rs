@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use half::{bf16, f16};
 use ort::environment::Environment;
-use ort::ep;
 use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{OutputSelector, RunOptions, Session, SessionInputValue};
@@ -20,7 +19,9 @@ use super::cuda;
 use super::device::Device;
 use super::error::{EngineError, EngineResult};
 use super::find::{Found, Search, find};
+use super::placement;
 use super::program::{Engine, LoadOptions, Optimisation, Port, Program, Source, check_feeds};
+use super::resident::{Residence, Resident};
 use super::tensor::{Element, Tensor, with_elements};
 use crate::graph::types::{Dim, TensorType};
 use crate::onnx::tensor_proto::DataType;
@@ -81,7 +82,9 @@ impl Runtime {
         };
         let failed = |e: ort::Error<SessionBuilder>| e.to_string();
         let mut builder = Session::builder(&self.environment).map_err(|e| e.to_string())?;
-        builder = builder.with_log_level(LogLevel::Error).map_err(failed)?;
+        // Which provider takes which node is told at this level alone.
+        let level_of_log = if options.placements { LogLevel::Verbose } else { LogLevel::Error };
+        builder = builder.with_log_level(level_of_log).map_err(failed)?;
         builder = builder.with_optimization_level(level).map_err(failed)?;
         builder = builder.with_deterministic_compute(options.deterministic).map_err(failed)?;
         if let Some(threads) = options.threads {
@@ -91,30 +94,21 @@ impl Runtime {
     }
 
     /// Puts the device in front of the CPU, which ONNX Runtime keeps for nodes that the device has no kernel for.
-    fn on_device(&self, builder: SessionBuilder, device: Device) -> EngineResult<SessionBuilder> {
+    fn on_device(&self, builder: SessionBuilder, options: &LoadOptions) -> EngineResult<SessionBuilder> {
+        let device = options.device;
         let Device::Cuda { index } = device else { return Ok(builder) };
         let refuse = |problem| EngineError::Device { device: device.to_string(), problem };
         cuda::refuse_without_provider(&self.found).map_err(refuse)?;
         cuda::preload(&self.found);
         forget_log();
         let id = i32::try_from(index).map_err(|_| refuse(format!("there is no GPU {index}")))?;
-        // TF32 rounds what float32 kernels multiply to 10 bits.
-        let provider = ep::CUDA::default().with_device_id(id).with_tf32(false).build().error_on_failure();
+        let provider = cuda::provider(id, &options.cuda).build().error_on_failure();
         guarded(|| builder.with_execution_providers([provider]).map_err(|e| e.to_string()))
             .map_err(|message| refuse(cuda::explain(&with_log(&message), index)))
     }
-}
 
-impl Engine for Runtime {
-    fn description(&self) -> String {
-        self.found.to_string()
-    }
-
-    fn version(&self) -> &str {
-        &self.found.version
-    }
-
-    fn load(&self, source: Source<'_>, options: &LoadOptions) -> EngineResult<Box<dyn Program>> {
+    /// A session, with what it takes and gives.
+    fn open_session(&self, source: Source<'_>, options: &LoadOptions) -> EngineResult<Loaded> {
         let name = source.name();
         let refuse = |message: String| {
             let problem = one_line(&message);
@@ -129,7 +123,7 @@ impl Engine for Runtime {
             }
         };
         let builder = self.builder(options).map_err(refuse)?;
-        let mut builder = self.on_device(builder, options.device)?;
+        let mut builder = self.on_device(builder, options)?;
         let session = guarded(|| {
             let made = match source {
                 Source::File(path) => builder.commit_from_file(path),
@@ -159,7 +153,34 @@ impl Engine for Runtime {
         let inputs = session.inputs().iter().map(|i| port(i.name(), i.dtype(), false));
         let inputs = inputs.chain(overridable.iter().map(|i| port(i.name(), i.dtype(), true))).collect();
         let outputs = session.outputs().iter().map(|o: &Outlet| port(o.name(), o.dtype(), false)).collect();
-        Ok(Box::new(Loaded { name, session, inputs, outputs }))
+        Ok(Loaded { name, session, inputs, outputs })
+    }
+
+    /// Loads a model whose `carried` values stay on the device from run to run; see [`Resident`].
+    ///
+    /// # Errors
+    /// As [`Engine::load`]; for a carried or wanted value that the model lacks, or whose shape is not known.
+    pub fn resident(&self, source: Source<'_>, options: &LoadOptions, plan: &Residence) -> EngineResult<Resident> {
+        if options.placements {
+            placement::listen();
+        }
+        let loaded = self.open_session(source, options);
+        let placed = if options.placements { placement::heard() } else { Vec::new() };
+        Resident::new(loaded?, options, plan, placed)
+    }
+}
+
+impl Engine for Runtime {
+    fn description(&self) -> String {
+        self.found.to_string()
+    }
+
+    fn version(&self) -> &str {
+        &self.found.version
+    }
+
+    fn load(&self, source: Source<'_>, options: &LoadOptions) -> EngineResult<Box<dyn Program>> {
+        Ok(Box::new(self.open_session(source, options)?))
     }
 }
 
@@ -174,11 +195,11 @@ fn beside_its_data(bytes: &[u8], folder: &Path) -> io::Result<NamedTempFile> {
 }
 
 /// A session with what it takes and gives.
-struct Loaded {
-    name: String,
-    session: Session,
-    inputs: Vec<Port>,
-    outputs: Vec<Port>,
+pub(super) struct Loaded {
+    pub name: String,
+    pub session: Session,
+    pub inputs: Vec<Port>,
+    pub outputs: Vec<Port>,
 }
 
 impl Program for Loaded {
@@ -239,7 +260,7 @@ fn view(tensor: &Tensor) -> ort::Result<SessionInputValue<'_>> {
 }
 
 /// A copy of what the runtime gave.
-fn tensor_of(value: &DynValue) -> Result<Tensor, String> {
+pub(super) fn tensor_of(value: &DynValue) -> Result<Tensor, String> {
     fn copy<T: Element + PrimitiveTensorElementType>(value: &DynValue) -> Result<Tensor, String> {
         let (shape, values) = value.try_extract_tensor::<T>().map_err(|e| one_line(&e.to_string()))?;
         let shape = shape.iter().map(|d| usize::try_from(*d).map_err(|e| e.to_string())).collect::<Result<_, _>>()?;
@@ -311,7 +332,7 @@ fn data_type(ty: TensorElementType) -> DataType {
 }
 
 /// Calls into `ort`, which panics where a runtime does what it does not expect.
-fn guarded<T>(call: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+pub(super) fn guarded<T>(call: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
         let words = panic.downcast_ref::<String>().cloned();
         let words = words.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
@@ -320,6 +341,7 @@ fn guarded<T>(call: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
 }
 
 fn log(level: LogLevel, _category: &str, _id: &str, _location: &str, message: &str) {
+    placement::hear(message);
     if matches!(level, LogLevel::Error | LogLevel::Fatal) {
         let mut log = LOG.lock().unwrap_or_else(PoisonError::into_inner);
         if log.len() < 16 {
@@ -343,7 +365,7 @@ fn with_log(message: &str) -> String {
 }
 
 /// A message of ONNX Runtime on one line, without the place in its source that some begin with.
-fn one_line(message: &str) -> String {
+pub(super) fn one_line(message: &str) -> String {
     let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
     // "…/provider_bridge_ort.cc:2043 onnxruntime::Provider& … [ONNXRuntimeError] : 1 : FAIL : Failed to load …"
     let said = line.split_once("[ONNXRuntimeError] : ").and_then(|(_, rest)| rest.splitn(3, " : ").nth(2));

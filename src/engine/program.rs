@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::cuda::CudaOptions;
 use super::device::Device;
 use super::error::{EngineError, EngineResult};
 use super::tensor::{Tensor, element_size};
@@ -95,11 +96,22 @@ pub struct LoadOptions {
     pub optimisation: Optimisation,
     /// Whether kernels whose result depends on the order of threads are avoided, where the engine has others.
     pub deterministic: bool,
+    /// What only CUDA has.
+    pub cuda: CudaOptions,
+    /// Whether [`Resident`](super::Resident) says which provider took which nodes. Loading takes longer then.
+    pub placements: bool,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        LoadOptions { device: Device::Cpu, threads: None, optimisation: Optimisation::All, deterministic: true }
+        LoadOptions {
+            device: Device::Cpu,
+            threads: None,
+            optimisation: Optimisation::All,
+            deterministic: true,
+            cuda: CudaOptions::default(),
+            placements: false,
+        }
     }
 }
 
@@ -174,7 +186,7 @@ pub fn check_feeds(model: &str, inputs: &[Port], feeds: &[(&str, &Tensor)]) -> E
     Ok(())
 }
 
-fn check_feed(model: &str, port: &Port, tensor: &Tensor) -> EngineResult<()> {
+pub(super) fn check_feed(model: &str, port: &Port, tensor: &Tensor) -> EngineResult<()> {
     let no_tensor = |what| EngineError::NoTensor { model: model.into(), name: port.name.clone(), what };
     let wanted = port.tensor.as_ref().ok_or_else(|| no_tensor(port.shown()))?;
     if wanted.elem != 0 && element_size(wanted.elem).is_none() {

@@ -121,6 +121,11 @@ impl Tensor {
         &self.data
     }
 
+    /// Its elements, without a copy.
+    pub fn into_data(self) -> Data {
+        self.data
+    }
+
     /// How many elements it has.
     pub fn len(&self) -> usize {
         with_elements!(&self.data, values => values.len())

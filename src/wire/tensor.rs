@@ -86,7 +86,7 @@ impl Initializer {
         self.external.iter().find(|(k, _)| k == "location").map(|(_, v)| v.as_str())
     }
 
-    /// Up to `limit` elements as f64, for tensors that hold inline float32, float64, float16, int64 or int32; `None` for others,
+    /// Up to `limit` elements as f64, for tensors that hold inline float32, float64, float16, int64, int32 or bool; `None` for others,
     /// for external data and for tensors of more than `limit` elements. Meant for constants such as 0.5 and shapes.
     pub fn small_values(&self, bytes: &[u8], limit: usize) -> Option<Vec<f64>> {
         let count = usize::try_from(self.element_count()?).ok().filter(|n| *n <= limit)?;
@@ -125,6 +125,7 @@ pub fn decode_elements(data_type: i32, payload: &[(u32, &[u8])]) -> Option<Vec<f
             (field::RAW_DATA, DataType::Int32) => {
                 out.extend(chunks::<4>(bytes)?.map(|b| f64::from(i32::from_le_bytes(b))));
             }
+            (field::RAW_DATA, DataType::Bool) => out.extend(bytes.iter().map(|b| f64::from(u8::from(*b != 0)))),
             (field::RAW_DATA, DataType::Float16) => {
                 out.extend(chunks::<2>(bytes)?.map(|b| f16_to_f64(u16::from_le_bytes(b))));
             }

@@ -1,0 +1,252 @@
+//! From a model to what a training run loads: a step graph and a graph to evaluate with, both of which take state and random numbers as
+//! inputs.
+
+use std::collections::HashSet;
+
+use super::edit::{applied, as_inputs, changed};
+use super::error::TrainResult;
+use super::metrics::{self, Metric};
+use super::noise::{self, Draw};
+use crate::analysis::Analysis;
+use crate::autodiff::{self, GRADIENT_NORM, Optimizer};
+use crate::engine::Carried;
+use crate::graph::{Attributes, Graph};
+use crate::inject;
+use crate::onnx::NodeProto;
+use crate::patch::{Change, Part, Replacement, Substitute};
+use crate::wire::Model;
+
+/// What decides the graphs.
+#[derive(Debug, Clone, Default)]
+pub struct Recipe {
+    /// The regulariser; `None` for none.
+    pub regularizer: Option<inject::Options>,
+    /// How parameters change.
+    pub optimizer: Optimizer,
+    /// The loss; `None` for the only output that can be it.
+    pub loss: Option<String>,
+    /// Selector of initializers that are trained whatever their role.
+    pub wrt: Option<String>,
+    /// Selector of initializers that are not trained whatever their role.
+    pub freeze: Option<String>,
+    /// What is measured beside the loss.
+    pub metric: Metric,
+}
+
+/// Where the numbers of a step or of an evaluation come out.
+#[derive(Debug, Clone, Default)]
+pub struct Outputs {
+    /// What is minimised.
+    pub loss: String,
+    /// The loss without the regulariser; the same where there is none.
+    pub task: String,
+    /// PER of each layer, without λ: name of the layer, and output.
+    pub layers: Vec<(String, String)>,
+    /// How many labels were right, and how many there were.
+    pub counts: Option<(String, String)>,
+    /// The norm of all gradients.
+    pub gradient_norm: Option<String>,
+}
+
+/// A graph to load.
+#[derive(Debug)]
+pub struct Loadable {
+    /// The model. Its state are inputs, and its initializers are not among them.
+    pub model: Model,
+    /// Random numbers that it is fed.
+    pub draws: Vec<Draw>,
+    /// Numbers that come out.
+    pub outputs: Outputs,
+}
+
+/// The graphs of a training run.
+#[derive(Debug)]
+pub struct Graphs {
+    /// One step.
+    pub step: Loadable,
+    /// The forward pass as inference has it: batch statistics are the running ones, and Dropout does nothing.
+    pub evaluation: Loadable,
+    /// The forward pass with the regulariser, as it draws by itself: what is asked for the shapes of draws.
+    pub forward: Model,
+    /// What a step replaces: parameters, running statistics, state of the optimiser.
+    pub carried: Vec<Carried>,
+    /// Of these, the ones that are initializers of the model.
+    pub stored: Vec<String>,
+    /// Whether the step wants to know how many steps were made before.
+    pub counts_steps: bool,
+    /// The coefficients λ: input, and value.
+    pub coefficients: Vec<(String, f64)>,
+    /// What is measured beside the loss.
+    pub metric: Metric,
+    /// What was differentiated.
+    pub step_report: autodiff::Report,
+    /// What was injected.
+    pub injection: Option<inject::Report>,
+    /// What deserves a second look.
+    pub warnings: Vec<String>,
+}
+
+/// Makes the graphs.
+///
+/// # Errors
+/// When the regulariser cannot be put in or the graph cannot be differentiated; each error says why.
+pub fn build(model: &Model, recipe: &Recipe) -> TrainResult<Graphs> {
+    let loss = {
+        let analysis = Analysis::with_overrides(model, recipe.wrt.as_deref(), recipe.freeze.as_deref())?;
+        let choice = inject::Options { loss: recipe.loss.clone(), ..inject::Options::default() };
+        analysis.graph.name(inject::loss::choose(&analysis, &choice)?.value).to_owned()
+    };
+    let mut outputs = Outputs { loss: loss.clone(), task: loss.clone(), ..Outputs::default() };
+    let mut warnings = Vec::new();
+    let (measured, metric) = measure(model, recipe, &mut outputs)?;
+    let mut injection = None;
+    let mut coefficients = Vec::new();
+    let forward = match &recipe.regularizer {
+        None => measured,
+        Some(options) => {
+            let (model, report) = regularised(&measured, options, &loss, &mut outputs)?;
+            coefficients.extend(report.coefficients.iter().map(|c| (c.initializer.clone(), c.value)));
+            coefficients.retain(|(name, _)| report.inputs.contains(name));
+            warnings.extend(report.warnings.iter().cloned());
+            injection = Some(report);
+            model
+        }
+    };
+    let fed = noise::feed(&forward)?;
+    warnings.extend(
+        fed.left
+            .iter()
+            .map(|why| format!("{why}, so a resumed run draws other numbers there than an uninterrupted one")),
+    );
+    let options = autodiff::Options {
+        loss: Some(loss),
+        wrt: recipe.wrt.clone(),
+        freeze: recipe.freeze.clone(),
+        optimizer: recipe.optimizer,
+        gradient_norm: true,
+    };
+    let made = autodiff::differentiate(&fed.model, &options)?;
+    let report = made.report;
+    let step = applied(&fed.model, &made.patch)?;
+
+    let mut carried = Vec::new();
+    let mut stored = Vec::new();
+    for parameter in &report.parameters {
+        if let Some(next) = &parameter.next {
+            carried.push(Carried { input: parameter.name.clone(), output: next.clone() });
+            stored.push(parameter.name.clone());
+        }
+        let states = parameter.state.iter().map(|s| Carried { input: s.name.clone(), output: s.next.clone() });
+        carried.extend(states);
+    }
+    for statistic in &report.statistics {
+        carried.push(Carried { input: statistic.name.clone(), output: statistic.next.clone() });
+        stored.push(statistic.name.clone());
+    }
+    let names: HashSet<&str> = stored.iter().map(String::as_str).collect();
+    let step = as_inputs(&step, &names)?;
+    let counts_steps = step.graph.inputs.iter().any(|i| i.name() == "step");
+
+    let inference = noise::feed(&inference(&forward)?)?;
+    let evaluation = as_inputs(&inference.model, &names)?;
+    let trained = Outputs { gradient_norm: Some(GRADIENT_NORM.to_owned()), ..outputs.clone() };
+    Ok(Graphs {
+        step: Loadable { model: step, draws: fed.draws, outputs: trained },
+        evaluation: Loadable { model: evaluation, draws: inference.draws, outputs },
+        forward,
+        carried,
+        stored,
+        counts_steps,
+        coefficients,
+        metric,
+        step_report: report,
+        injection,
+        warnings,
+    })
+}
+
+/// The model with its labels counted, where it shows them.
+fn measure(model: &Model, recipe: &Recipe, outputs: &mut Outputs) -> TrainResult<(Model, Metric)> {
+    let unchanged = |metric| Ok((changed(model, Change::default())?, metric));
+    if recipe.metric == Metric::None {
+        return unchanged(Metric::None);
+    }
+    let graph = Graph::of(model)?;
+    let Some(counted) = metrics::count(model, &graph, &outputs.loss) else {
+        return match recipe.metric {
+            Metric::Accuracy => Err(super::TrainError::Options(format!(
+                "the accuracy cannot be told: {:?} is not made by SoftmaxCrossEntropyLoss or NegativeLogLikelihoodLoss, whose inputs \
+                 are scores and labels; leave --metric out",
+                outputs.loss
+            ))),
+            Metric::Auto => unchanged(Metric::None),
+            metric => unchanged(metric),
+        };
+    };
+    outputs.counts = Some((counted.correct, counted.labels));
+    let metric = if recipe.metric == Metric::Auto { counted.metric } else { recipe.metric };
+    Ok((changed(model, counted.change)?, metric))
+}
+
+/// The model with the regulariser. Where every coefficient is 0 it is measured and joins no loss.
+fn regularised(
+    model: &Model,
+    options: &inject::Options,
+    loss: &str,
+    outputs: &mut Outputs,
+) -> TrainResult<(Model, inject::Report)> {
+    let weighs = options.coef.is_none_or(|c| c != 0.0) || options.coef_overrides.iter().any(|(_, c)| *c != 0.0);
+    let options = inject::Options {
+        loss: weighs.then(|| loss.to_owned()),
+        as_output: !weighs,
+        coef_input: options.coef_input && weighs,
+        outputs: inject::Outputs { task: weighs, per: false, layers: true },
+        ..options.clone()
+    };
+    let plan = inject::plan(model, &options)?;
+    let report = plan.report;
+    if let Some(first) = report.losses.first() {
+        outputs.task.clone_from(&first.task);
+    }
+    // Those of the layers come last, in their order.
+    let first = report.outputs.len().saturating_sub(report.layers.len());
+    let names = report.layers.iter().map(|l| l.name.clone());
+    outputs.layers = names.zip(report.outputs.iter().skip(first).cloned()).collect();
+    Ok((applied(model, &plan.patch)?, report))
+}
+
+/// The forward pass as inference has it.
+fn inference(model: &Model) -> TrainResult<Model> {
+    let graph = Graph::of(model)?;
+    let mut change = Change { reason: "inference".into(), ..Change::default() };
+    for (i, node) in graph.nodes.iter().enumerate() {
+        let output = |slot: usize| node.output.get(slot).filter(|o| !o.is_empty());
+        let nodes = match node.op_type() {
+            "BatchNormalization" if node.int("training_mode") == Some(1) || output(1).is_some() => {
+                let mut nodes = vec![NodeProto {
+                    output: node.output.iter().take(1).cloned().collect(),
+                    attribute: node.attribute.iter().filter(|a| a.name() != "training_mode").cloned().collect(),
+                    ..node.clone()
+                }];
+                // What the statistics become, where somebody reads it: they stay what they are.
+                for (slot, input) in [(1, 3), (2, 4)] {
+                    let copied = output(slot).zip(node.input.get(input));
+                    nodes.extend(copied.map(|(output, input)| NodeProto {
+                        op_type: Some("Identity".into()),
+                        input: vec![input.clone()],
+                        output: vec![output.clone()],
+                        ..NodeProto::default()
+                    }));
+                }
+                nodes
+            }
+            // Without its third input it is in inference mode.
+            "Dropout" if node.input.len() > 2 => {
+                vec![NodeProto { input: node.input.iter().take(1).cloned().collect(), ..node.clone() }]
+            }
+            _ => continue,
+        };
+        change.replacements.push(Replacement { part: Part::Node(i), with: Substitute::Nodes(nodes.into()) });
+    }
+    changed(model, change)
+}

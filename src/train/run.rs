@@ -1,0 +1,406 @@
+//! The loop: batches in, steps, evaluations, checkpoints, and what is told of them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::checkpoint::{Bits, FORMAT, Meta, Position, Shelf, Sums, encode, write_whole};
+use super::diagnose::first_not_finite;
+use super::error::{TrainError, TrainResult};
+use super::event::{Event, Means, Sink};
+use super::feeds::{fit, inputs};
+use super::graphs::Graphs;
+use super::metrics::Metric;
+use super::session::{Numbers, Session};
+use super::source::{Batch, Source};
+use super::weights::write_back;
+use crate::engine::{LoadOptions, Placed, Runtime, Tensor};
+use crate::wire::Model;
+
+/// What happens when a step gives a loss or a gradient that is no number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnNan {
+    /// The run stops, and keeps the state before the step.
+    #[default]
+    Stop,
+    /// The step is left out.
+    Skip,
+}
+
+/// A number that may change from step to step: of the step, the steps of an epoch, and what the last evaluation said.
+pub type Scheduled<'a> = dyn Fn(u64, u64, Option<f64>) -> f64 + 'a;
+
+/// How a run goes.
+pub struct Settings<'a> {
+    /// How often the data is gone through.
+    pub epochs: u64,
+    /// The learning rate.
+    pub rate: Box<Scheduled<'a>>,
+    /// What every λ is multiplied by; `None` where they are constant.
+    pub coefficient: Option<Box<Scheduled<'a>>>,
+    /// Seed of random numbers.
+    pub seed: u64,
+    /// How the graphs are run.
+    pub load: LoadOptions,
+    /// The axis that counts samples, by input, where it is not the obvious one.
+    pub batch_axes: Vec<(String, usize)>,
+    /// What happens to a step that gives no number.
+    pub on_nan: OnNan,
+    /// Steps between two checkpoints; `None` writes one after every epoch.
+    pub checkpoint_every: Option<u64>,
+    /// How many of the last checkpoints are kept.
+    pub keep: usize,
+    /// The folder of the run.
+    pub out: PathBuf,
+    /// Whether the run goes on from its last checkpoint.
+    pub resume: bool,
+    /// What the run is: another one cannot go on from its checkpoints.
+    pub identity: BTreeMap<String, String>,
+}
+
+/// What came of a run.
+#[derive(Debug, Clone, Serialize)]
+pub struct Summary {
+    /// Whether it was stopped before its end.
+    pub interrupted: bool,
+    /// Steps in all.
+    pub steps: u64,
+    /// Steps that were left out.
+    pub skipped: u64,
+    /// Epochs that were finished.
+    pub epochs: u64,
+    /// Steps that an earlier part of the run had made.
+    pub resumed_from: Option<u64>,
+    /// The last epoch, as far as this part of the run went through one.
+    pub training: Option<Means>,
+    /// The last evaluation.
+    pub evaluation: Option<Means>,
+    /// The best evaluation, and after how many steps it was.
+    pub best: Option<(f64, u64)>,
+    /// What is measured beside the loss.
+    pub metric: Metric,
+    /// Names of the layers whose PER is measured.
+    pub layers: Vec<String>,
+    /// Files that were written.
+    pub written: Vec<PathBuf>,
+    /// Where the runtime put the nodes of the step, where that was asked for.
+    #[serde(skip)]
+    pub placed: Vec<Placed>,
+}
+
+/// What a run works on.
+#[derive(Clone, Copy)]
+pub struct Work<'a> {
+    /// The model as it came.
+    pub model: &'a Model,
+    /// Its graphs.
+    pub graphs: &'a Graphs,
+    /// What runs them.
+    pub runtime: &'a Runtime,
+    /// What it is trained on.
+    pub data: &'a dyn Source,
+    /// What it is evaluated on after every epoch.
+    pub evaluation: Option<&'a dyn Source>,
+}
+
+/// A run on its way.
+struct Run<'a> {
+    session: Session<'a>,
+    graphs: &'a Graphs,
+    settings: &'a Settings<'a>,
+    model: &'a Model,
+    shelf: Shelf,
+    position: Position,
+    /// Steps behind the last checkpoint.
+    saved: Option<u64>,
+    sinks: &'a mut [Box<dyn Sink>],
+    summary: Summary,
+}
+
+/// Trains a model whose graphs were made.
+///
+/// # Errors
+/// When the data does not fit, the runtime fails, a file cannot be written, or a step gives no number; the sentence says what was kept.
+pub fn train<'a>(
+    work: &Work<'a>,
+    settings: &'a Settings<'a>,
+    sinks: &'a mut [Box<dyn Sink>],
+    stop: &AtomicBool,
+) -> TrainResult<Summary> {
+    let Work { model, graphs, runtime, data, evaluation } = *work;
+    let inputs = inputs(model, &settings.batch_axes)?;
+    if data.batches_per_epoch() == 0 {
+        return Err(TrainError::Data(format!(
+            "the data has {} rows, fewer than a batch of {} takes",
+            data.rows(),
+            data.batch_size()
+        )));
+    }
+    let session = Session::new(runtime, model, graphs, inputs, settings.load, settings.seed)?;
+    let summary = Summary {
+        interrupted: false,
+        steps: 0,
+        skipped: 0,
+        epochs: 0,
+        resumed_from: None,
+        training: None,
+        evaluation: None,
+        best: None,
+        metric: graphs.metric,
+        layers: graphs.step.outputs.layers.iter().map(|(name, _)| name.clone()).collect(),
+        written: Vec::new(),
+        placed: session.placed().to_vec(),
+    };
+    let shelf = Shelf { folder: settings.out.join("checkpoints"), keep: settings.keep };
+    let mut run =
+        Run { session, graphs, settings, model, shelf, position: Position::default(), saved: None, sinks, summary };
+    run.resume()?;
+    run.all(data, evaluation, stop)?;
+    run.finish()
+}
+
+impl Run<'_> {
+    /// Goes on from the last checkpoint, where that is asked for.
+    fn resume(&mut self) -> TrainResult<()> {
+        let found = self.shelf.last();
+        if !self.settings.resume {
+            return match found {
+                Ok(None) => Ok(()),
+                _ => Err(TrainError::Options(format!(
+                    "{} holds a run already; go on with it with --resume, or start another one in another folder",
+                    self.settings.out.display()
+                ))),
+            };
+        }
+        // A run that was stopped before its first checkpoint starts again.
+        let Some(checkpoint) = found? else { return Ok(()) };
+        checkpoint.check(&self.settings.identity)?;
+        self.session.set_state(&checkpoint.state)?;
+        self.position = checkpoint.meta.position;
+        self.saved = Some(self.position.step);
+        self.summary.resumed_from = Some(self.position.step);
+        Ok(())
+    }
+
+    fn all(&mut self, data: &dyn Source, evaluation: Option<&dyn Source>, stop: &AtomicBool) -> TrainResult<()> {
+        let per_epoch = data.batches_per_epoch();
+        self.tell(&Event::Start {
+            step: self.position.step,
+            epochs: self.settings.epochs,
+            steps_per_epoch: per_epoch,
+            layers: self.summary.layers.clone(),
+        });
+        while self.position.epoch < self.settings.epochs {
+            let started = Instant::now();
+            let before = self.position.sums.samples;
+            let mut batches = data.batches(self.position.epoch, self.position.batch)?;
+            while let Some(batch) = batches.next_batch()? {
+                self.step(batch, per_epoch)?;
+                let is_due =
+                    self.settings.checkpoint_every.is_some_and(|n| self.position.step.is_multiple_of(n.max(1)));
+                if stop.load(Ordering::Relaxed) {
+                    self.save(false)?;
+                    self.summary.interrupted = true;
+                    return Ok(());
+                }
+                // That after an epoch's last batch comes when the epoch is over.
+                if is_due && self.position.batch < per_epoch {
+                    self.save(false)?;
+                }
+            }
+            drop(batches);
+            let seconds = started.elapsed().as_secs_f64();
+            let mut means = self.means(&self.position.sums, self.position.sums.samples - before, seconds);
+            means.gradient_norm = Some(f64::from(self.position.sums.norm) / self.position.sums.steps.max(1) as f64);
+            self.tell(&Event::Epoch(means.clone()));
+            self.summary.training = Some(means);
+            let is_best = match evaluation {
+                Some(evaluation) => self.evaluate(evaluation)?,
+                None => false,
+            };
+            self.position.epoch += 1;
+            self.position.batch = 0;
+            self.position.sums = Sums::default();
+            let is_last = self.position.epoch >= self.settings.epochs;
+            let is_due = self.settings.checkpoint_every.is_none_or(|n| self.position.step.is_multiple_of(n.max(1)));
+            if is_due || is_best || is_last {
+                self.save(is_best)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, batch: Batch, per_epoch: u64) -> TrainResult<()> {
+        let samples = batch.samples as u64;
+        let last = self.position.history.last().map(|b| f64::from(*b));
+        let (step, settings) = (self.position.step, self.settings);
+        let rate = (settings.rate)(step, per_epoch, last);
+        let factor = settings.coefficient.as_ref().map(|schedule| schedule(step, per_epoch, last));
+        if let Some(factor) = factor {
+            self.session.scale_coefficients(factor);
+        }
+        let feeds = fit(batch, self.session.inputs(), self.model_name().as_str())?;
+        let numbers = self.session.step(step, step - self.position.skipped, rate, feeds)?;
+        if let Some(what) = numbers.not_finite() {
+            if settings.on_nan == OnNan::Stop {
+                return Err(self.not_finite(what)?);
+            }
+            self.position.skipped += 1;
+            self.tell(&Event::Skipped { step: step + 1, what });
+        } else {
+            self.session.advance();
+            self.position.sums.add(&numbers, samples);
+        }
+        self.position.step += 1;
+        self.position.batch += 1;
+        self.tell(&Event::Step {
+            step: self.position.step,
+            epoch: self.position.epoch + 1,
+            loss: numbers.loss,
+            task_loss: numbers.task,
+            per: numbers.layers,
+            gradient_norm: numbers.gradient_norm,
+            learning_rate: rate,
+            coefficient: factor,
+        });
+        Ok(())
+    }
+
+    /// Keeps the state before the step, and says what went wrong.
+    fn not_finite(&mut self, what: String) -> TrainResult<TrainError> {
+        let where_from = first_not_finite(&self.session, &self.graphs.step.model)?;
+        let step = self.position.step + 1;
+        if self.saved != Some(self.position.step) {
+            self.save(false)?;
+        }
+        let kept = format!(
+            "the state before it is kept in {}; start again with a lower --lr, or go on from there with --resume --on-nan skip",
+            self.shelf.folder.display()
+        );
+        Ok(TrainError::NotFinite { step, what, where_from, kept })
+    }
+
+    /// Evaluates; returns whether it was the best so far.
+    fn evaluate(&mut self, data: &dyn Source) -> TrainResult<bool> {
+        self.session.prepare_evaluation()?;
+        let started = Instant::now();
+        let mut sums = Sums::default();
+        let mut batches = data.batches(0, 0)?;
+        let mut number = 0;
+        while let Some(batch) = batches.next_batch()? {
+            let samples = batch.samples as u64;
+            let feeds = fit(batch, self.session.inputs(), self.model_name().as_str())?;
+            sums.add(&self.session.evaluate(number, feeds)?, samples);
+            number += 1;
+        }
+        let means = self.means(&sums, sums.samples, started.elapsed().as_secs_f64());
+        let value = means.accuracy.filter(|_| self.graphs.metric.grows()).unwrap_or(means.task_loss);
+        let best = self.position.best.map(|(b, _)| f64::from(b));
+        let is_better = |best: f64| if self.graphs.metric.grows() { value > best } else { value < best };
+        let is_best = best.is_none_or(is_better) && value.is_finite();
+        if is_best {
+            self.position.best = Some((value.into(), self.position.step));
+        }
+        self.position.history.push(value.into());
+        self.tell(&Event::Evaluation(means.clone()));
+        self.summary.evaluation = Some(means);
+        Ok(is_best)
+    }
+
+    fn means(&self, sums: &Sums, samples: u64, seconds: f64) -> Means {
+        // Where every step was left out there is no mean.
+        let weight = f64::from(sums.weight);
+        let mean = |sum: Bits| f64::from(sum) / weight;
+        let task = mean(sums.task);
+        let labels = f64::from(sums.labels);
+        Means {
+            step: self.position.step,
+            epoch: self.position.epoch + 1,
+            loss: mean(sums.loss),
+            task_loss: task,
+            per: sums.layers.iter().map(|s| mean(*s)).collect(),
+            gradient_norm: None,
+            accuracy: (self.graphs.metric == Metric::Accuracy && labels > 0.0)
+                .then(|| f64::from(sums.correct) / labels),
+            perplexity: (self.graphs.metric == Metric::Perplexity).then(|| task.exp()),
+            samples: sums.samples,
+            samples_per_second: samples as f64 / seconds.max(1e-9),
+        }
+    }
+
+    fn save(&mut self, is_best: bool) -> TrainResult<()> {
+        let meta = Meta {
+            format: FORMAT.into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            seed: self.settings.seed,
+            position: self.position.clone(),
+            identity: self.settings.identity.clone(),
+        };
+        self.sinks.iter_mut().for_each(|sink| sink.flush());
+        let path = self.shelf.put(&self.session.state()?, &meta, is_best)?;
+        self.saved = Some(self.position.step);
+        self.tell(&Event::Checkpoint { step: self.position.step, path });
+        Ok(())
+    }
+
+    /// Puts the weights back into the model, unless the run is not over.
+    fn finish(mut self) -> TrainResult<Summary> {
+        self.summary.steps = self.position.step;
+        self.summary.skipped = self.position.skipped;
+        self.summary.epochs = self.position.epoch;
+        self.summary.best = self.position.best.map(|(value, step)| (f64::from(value), step));
+        if !self.summary.interrupted {
+            let stored = &self.graphs.stored;
+            let state = self.session.state()?.into_iter().filter(|(name, _)| stored.contains(name));
+            let weights: Vec<(String, Tensor)> = state.collect();
+            let model = self.settings.out.join("model.onnx");
+            write_back(self.model, &weights, &model)?;
+            let tensors = self.settings.out.join("model.safetensors");
+            write_whole(encode(&weights, None)?, &tensors)?;
+            self.summary.written.extend([model, tensors]);
+        }
+        self.sinks.iter_mut().for_each(|sink| sink.flush());
+        Ok(self.summary)
+    }
+
+    fn tell(&mut self, event: &Event) {
+        self.sinks.iter_mut().for_each(|sink| sink.record(event));
+    }
+
+    fn model_name(&self) -> String {
+        self.model.file.display_name().display().to_string()
+    }
+}
+
+impl Sums {
+    fn add(&mut self, numbers: &Numbers, samples: u64) {
+        let weight = numbers.counts.map_or(samples as f64, |(_, labels)| labels);
+        let put = |sum: &mut Bits, value: f64| *sum = (f64::from(*sum) + value).into();
+        self.samples += samples;
+        self.steps += 1;
+        put(&mut self.weight, weight);
+        put(&mut self.loss, weight * numbers.loss);
+        put(&mut self.task, weight * numbers.task);
+        self.layers.resize(numbers.layers.len(), Bits::default());
+        for (sum, value) in self.layers.iter_mut().zip(&numbers.layers) {
+            put(sum, weight * value);
+        }
+        put(&mut self.norm, numbers.gradient_norm.unwrap_or_default());
+        if let Some((correct, labels)) = numbers.counts {
+            put(&mut self.correct, correct);
+            put(&mut self.labels, labels);
+        }
+    }
+}
+
+/// Refuses a folder whose result would be written over the model itself.
+///
+/// # Errors
+/// When it is so.
+pub fn refuse_over(model: &Model, out: &Path) -> TrainResult<()> {
+    super::weights::refuse_itself(&model.file.path, &out.join("model.onnx"))
+}

@@ -1,0 +1,390 @@
+//! A training run's graphs, loaded: one step at a time, and one batch to evaluate at a time.
+
+use std::collections::HashMap;
+
+use super::edit::changed;
+use super::error::{TrainError, TrainResult};
+use super::feeds::Input;
+use super::graphs::{Graphs, Loadable, Outputs};
+use super::noise::{self, Draw};
+use super::weights;
+use crate::engine::{
+    Data, Engine, LoadOptions, Placed, Program, Residence, Resident, Runtime, Source, Tensor, element_size,
+};
+use crate::graph::types::{Dim, TensorType};
+use crate::onnx::tensor_proto::DataType;
+use crate::onnx::{NodeProto, ValueInfoProto};
+use crate::patch::Change;
+use crate::wire::{Model, external_files};
+
+/// The numbers of one step, or of one batch that is evaluated.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Numbers {
+    /// What is minimised.
+    pub loss: f64,
+    /// The loss without the regulariser.
+    pub task: f64,
+    /// PER of each layer.
+    pub layers: Vec<f64>,
+    /// How many labels were right, and how many there were.
+    pub counts: Option<(f64, f64)>,
+    /// The norm of all gradients.
+    pub gradient_norm: Option<f64>,
+}
+
+impl Numbers {
+    /// What is not finite, if anything is.
+    pub fn not_finite(&self) -> Option<String> {
+        let norm = self.gradient_norm.unwrap_or_default();
+        let all = [("a loss", self.loss), ("a task loss", self.task), ("a gradient norm", norm)];
+        let wrong = all.into_iter().find(|(_, v)| !v.is_finite());
+        wrong.map(|(what, v)| format!("{what} of {v}"))
+    }
+}
+
+/// A loaded graph that is fed batches and random numbers.
+struct Loaded {
+    resident: Resident,
+    draws: Vec<Draw>,
+    outputs: Outputs,
+}
+
+/// The graphs of a run, loaded.
+pub struct Session<'m> {
+    runtime: &'m Runtime,
+    graphs: &'m Graphs,
+    options: LoadOptions,
+    inputs: Vec<Input>,
+    seed: u64,
+    step: Loaded,
+    evaluation: Option<Loaded>,
+    shapes: Shapes,
+    /// λ of each coefficient that is an input.
+    coefficients: Vec<(String, f64)>,
+}
+
+impl<'m> Session<'m> {
+    /// Loads the step, with the values that the model has.
+    ///
+    /// # Errors
+    /// When a value cannot be read, or the runtime does not take the graph.
+    pub fn new(
+        runtime: &'m Runtime,
+        model: &Model,
+        graphs: &'m Graphs,
+        inputs: Vec<Input>,
+        options: LoadOptions,
+        seed: u64,
+    ) -> TrainResult<Self> {
+        let declared: HashMap<&str, TensorType> =
+            graphs.step.model.graph.inputs.iter().filter_map(|i| Some((i.name(), TensorType::of_value(i)?))).collect();
+        let mut carried = Vec::new();
+        for each in &graphs.carried {
+            let stored = model.graph.initializers.iter().find(|t| t.name == each.input);
+            let initial = match stored {
+                Some(initializer) => weights::read(model, initializer)?,
+                None => {
+                    let missing = || TrainError::Weights {
+                        name: each.input.clone(),
+                        problem: "has no type or shape that is known".into(),
+                    };
+                    zeros(declared.get(each.input.as_str()).ok_or_else(missing)?).ok_or_else(missing)?
+                }
+            };
+            carried.push((each.clone(), initial));
+        }
+        let step = load(runtime, &graphs.step, carried, &options)?;
+        Ok(Session {
+            runtime,
+            graphs,
+            options,
+            inputs,
+            seed,
+            step,
+            evaluation: None,
+            shapes: Shapes::default(),
+            coefficients: graphs.coefficients.clone(),
+        })
+    }
+
+    /// Which provider took which nodes of the step, where that was asked for.
+    pub fn placed(&self) -> &[Placed] {
+        self.step.resident.placed()
+    }
+
+    /// What data is for.
+    pub fn inputs(&self) -> &[Input] {
+        &self.inputs
+    }
+
+    /// Multiplies every λ that is an input, from now on.
+    pub fn scale_coefficients(&mut self, factor: f64) {
+        self.coefficients =
+            self.graphs.coefficients.iter().map(|(name, value)| (name.clone(), value * factor)).collect();
+    }
+
+    /// One step on a batch, at a learning rate. `counter` decides its random numbers; `made` counts the steps that were made before.
+    /// The state stays what it was until [`Session::advance`].
+    ///
+    /// # Errors
+    /// When the runtime does not take the batch, or fails.
+    pub fn step(&mut self, counter: u64, made: u64, rate: f64, batch: Vec<(String, Tensor)>) -> TrainResult<Numbers> {
+        let mut feeds = vec![("learning_rate".to_owned(), Tensor::scalar(rate as f32))];
+        if self.graphs.counts_steps {
+            feeds.push(("step".to_owned(), Tensor::scalar(i64::try_from(made).unwrap_or(i64::MAX))));
+        }
+        self.run(true, counter, batch, feeds)
+    }
+
+    /// Makes what the last step gave the state of the next.
+    pub fn advance(&mut self) {
+        self.step.resident.advance();
+    }
+
+    /// Lends the state to the graph that evaluates, which is loaded the first time.
+    ///
+    /// # Errors
+    /// When the runtime does not take the graph.
+    pub fn prepare_evaluation(&mut self) -> TrainResult<()> {
+        let mut loaded = match self.evaluation.take() {
+            Some(loaded) => loaded,
+            None => {
+                // Recorded once it would read the state of that time for ever.
+                let mut options = LoadOptions { placements: false, ..self.options };
+                options.cuda.graph = false;
+                load(self.runtime, &self.graphs.evaluation, Vec::new(), &options)?
+            }
+        };
+        self.step.resident.lend(&mut loaded.resident)?;
+        self.evaluation = Some(loaded);
+        Ok(())
+    }
+
+    /// Evaluates a batch with the state that [`Session::prepare_evaluation`] lent. `number` counts the batches.
+    ///
+    /// # Errors
+    /// When the runtime does not take the batch, or fails.
+    pub fn evaluate(&mut self, number: u64, batch: Vec<(String, Tensor)>) -> TrainResult<Numbers> {
+        // The streams of steps count up from 0, and these down.
+        self.run(false, u64::MAX / 2 - number, batch, Vec::new())
+    }
+
+    fn run(
+        &mut self,
+        is_step: bool,
+        counter: u64,
+        batch: Vec<(String, Tensor)>,
+        mut feeds: Vec<(String, Tensor)>,
+    ) -> TrainResult<Numbers> {
+        let draws = if is_step { &self.graphs.step.draws } else { &self.graphs.evaluation.draws };
+        let shapes = self.shapes.of(self.runtime, self.graphs, draws, &self.inputs, &batch)?;
+        let loaded = if is_step { Some(&mut self.step) } else { self.evaluation.as_mut() };
+        let Some(loaded) = loaded else { return Err(TrainError::Options("nothing is ready to evaluate".into())) };
+        feeds.extend(noise::numbers(&loaded.draws, self.seed, counter, &shapes));
+        let is_double = |name: &str| {
+            let port = loaded.resident.inputs().iter().find(|p| p.name == name);
+            port.and_then(|p| p.tensor.as_ref()).is_some_and(|t| t.elem == DataType::Double as i32)
+        };
+        for (name, value) in &self.coefficients {
+            let value = if is_double(name) { Tensor::scalar(*value) } else { Tensor::scalar(*value as f32) };
+            feeds.push((name.clone(), value));
+        }
+        feeds.extend(batch);
+        let made = loaded.resident.run(feeds)?;
+        Ok(loaded.outputs.numbers(&made))
+    }
+
+    /// The state: name and value, in the order of the graph.
+    ///
+    /// # Errors
+    /// When a copy from the device fails.
+    pub fn state(&self) -> TrainResult<Vec<(String, Tensor)>> {
+        let resident = &self.step.resident;
+        let copy = |name: &String| Ok((name.clone(), resident.get(name)?));
+        self.graphs.carried.iter().map(|c| copy(&c.input)).collect()
+    }
+
+    /// Sets the state.
+    ///
+    /// # Errors
+    /// For a value that is missing, or of another type or shape.
+    pub fn set_state(&mut self, values: &HashMap<String, Tensor>) -> TrainResult<()> {
+        for carried in &self.graphs.carried {
+            let missing = || TrainError::Options(format!("there is no value for {:?}", carried.input));
+            self.step.resident.set(&carried.input, values.get(&carried.input).ok_or_else(missing)?)?;
+        }
+        Ok(())
+    }
+
+    /// What the last step was fed, and the state that it started from.
+    ///
+    /// # Errors
+    /// When a copy from the device fails.
+    pub fn last_feeds(&self) -> TrainResult<Vec<(String, Tensor)>> {
+        let mut feeds = self.step.resident.fed()?;
+        feeds.extend(self.state()?);
+        Ok(feeds)
+    }
+
+    /// What made the session: for looking into a step.
+    pub fn engine(&self) -> (&Runtime, &LoadOptions) {
+        (self.runtime, &self.options)
+    }
+}
+
+fn load(
+    runtime: &Runtime,
+    what: &Loadable,
+    carried: Vec<(crate::engine::Carried, Tensor)>,
+    options: &LoadOptions,
+) -> TrainResult<Loaded> {
+    let plan = Residence { carried, wanted: what.outputs.names() };
+    let resident = runtime.resident(source(&what.model)?, options, &plan)?;
+    Ok(Loaded { resident, draws: what.draws.clone(), outputs: what.outputs.clone() })
+}
+
+/// A model in memory, with the folder of its external data.
+fn source(model: &Model) -> TrainResult<Source<'_>> {
+    let is_external = !external_files(model)?.is_empty();
+    let folder = model.file.folder().filter(|_| is_external);
+    Ok(Source::Memory { bytes: &model.file.bytes, folder, name: &model.file.path })
+}
+
+/// Zeros; `None` where the type is not one of numbers or a dimension is not known.
+fn zeros(ty: &TensorType) -> Option<Tensor> {
+    let size = |d: &Dim| usize::try_from(d.known()?).ok();
+    let shape = ty.dims.as_ref()?.iter().map(size).collect::<Option<Vec<_>>>()?;
+    let bytes = shape.iter().product::<usize>().checked_mul(element_size(ty.elem)?)?;
+    weights::from_bytes(ty.elem, shape, &vec![0; bytes])
+}
+
+impl Outputs {
+    fn names(&self) -> Vec<String> {
+        let mut names = vec![self.loss.clone()];
+        if self.task != self.loss {
+            names.push(self.task.clone());
+        }
+        names.extend(self.layers.iter().map(|(_, output)| output.clone()));
+        if let Some((correct, labels)) = &self.counts {
+            names.extend([correct.clone(), labels.clone()]);
+        }
+        names.extend(self.gradient_norm.clone());
+        names
+    }
+
+    /// From values in the order of [`Outputs::names`].
+    fn numbers(&self, values: &[Tensor]) -> Numbers {
+        let mut values = values.iter().map(number);
+        let mut next = || values.next().unwrap_or(f64::NAN);
+        let loss = next();
+        let task = if self.task == self.loss { loss } else { next() };
+        let layers = self.layers.iter().map(|_| next()).collect();
+        let counts = self.counts.is_some().then(|| (next(), next()));
+        Numbers { loss, task, layers, counts, gradient_norm: self.gradient_norm.is_some().then(next) }
+    }
+}
+
+/// The only element of a tensor.
+fn number(tensor: &Tensor) -> f64 {
+    let value = match tensor.data() {
+        Data::Float(values) => values.first().map(|v| f64::from(*v)),
+        Data::Double(values) => values.first().copied(),
+        Data::Float16(values) => values.first().map(|v| v.to_f64()),
+        Data::Bfloat16(values) => values.first().map(|v| v.to_f64()),
+        _ => None,
+    };
+    value.unwrap_or(f64::NAN)
+}
+
+/// The shapes of draws that depend on the batch.
+#[derive(Default)]
+struct Shapes {
+    /// Runs the forward pass and tells shapes.
+    program: Option<Box<dyn Program>>,
+    /// What it told, by the shapes of a batch and by value.
+    known: HashMap<Vec<Vec<usize>>, HashMap<String, Vec<usize>>>,
+}
+
+impl Shapes {
+    fn of(
+        &mut self,
+        runtime: &Runtime,
+        graphs: &Graphs,
+        draws: &[Draw],
+        inputs: &[Input],
+        batch: &[(String, Tensor)],
+    ) -> TrainResult<Vec<Vec<usize>>> {
+        let mut symbols = HashMap::new();
+        for (name, tensor) in batch {
+            let port = inputs.iter().find(|i| i.port.name == *name).and_then(|i| i.port.tensor.as_ref());
+            let dims = port.and_then(|t| t.dims.as_ref());
+            for (dim, size) in dims.into_iter().flatten().zip(tensor.shape()) {
+                if let Dim::Symbol(symbol) = dim {
+                    symbols.insert(symbol.to_string(), *size);
+                }
+            }
+        }
+        let mut out = Vec::with_capacity(draws.len());
+        for draw in draws {
+            if let Some(shape) = draw.shape(&symbols) {
+                out.push(shape);
+                continue;
+            }
+            let asked = draw.asks_for().unwrap_or_default();
+            let key: Vec<Vec<usize>> = batch.iter().map(|(_, t)| t.shape().to_vec()).collect();
+            if !self.known.contains_key(&key) {
+                let told = self.ask(runtime, graphs, batch)?;
+                self.known.insert(key.clone(), told);
+            }
+            let unknown =
+                || TrainError::Options(format!("the shape of {asked:?} cannot be told, and random numbers have it"));
+            out.push(self.known.get(&key).and_then(|told| told.get(asked)).ok_or_else(unknown)?.clone());
+        }
+        Ok(out)
+    }
+
+    /// Runs the forward pass once on the CPU and takes down the shapes that draws ask for.
+    fn ask(
+        &mut self,
+        runtime: &Runtime,
+        graphs: &Graphs,
+        batch: &[(String, Tensor)],
+    ) -> TrainResult<HashMap<String, Vec<usize>>> {
+        let all = graphs.step.draws.iter().chain(&graphs.evaluation.draws);
+        let mut values: Vec<&str> = all.filter_map(Draw::asks_for).collect();
+        values.sort_unstable();
+        values.dedup();
+        let output = |i: usize| format!("per_inject/shape_of/{i}");
+        if self.program.is_none() {
+            let ty = TensorType { elem: DataType::Int64 as i32, dims: Some(vec![Dim::Unknown]) };
+            let node = |(i, value): (usize, &&str)| NodeProto {
+                op_type: Some("Shape".into()),
+                input: vec![(*value).to_owned()],
+                output: vec![output(i)],
+                ..NodeProto::default()
+            };
+            let outputs: Vec<ValueInfoProto> = (0..values.len()).filter_map(|i| ty.declare(&output(i))).collect();
+            let change = Change {
+                reason: "shapes are told".into(),
+                nodes: values.iter().enumerate().map(node).collect::<Vec<_>>().into(),
+                outputs,
+                ..Change::default()
+            };
+            let model = changed(&graphs.forward, change)?;
+            self.program = Some(runtime.load(source(&model)?, &LoadOptions::default())?);
+        }
+        let Some(program) = &mut self.program else { return Ok(HashMap::new()) };
+        let names: Vec<String> = (0..values.len()).map(output).collect();
+        let wanted: Vec<&str> = names.iter().map(String::as_str).collect();
+        let feeds: Vec<(&str, &Tensor)> = batch.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        let told = program.run(&feeds, Some(&wanted))?;
+        let shape = |(value, (_, tensor)): (&&str, (String, Tensor))| match tensor.data() {
+            Data::Int64(sizes) => {
+                let sizes = sizes.iter().map(|n| usize::try_from(*n).unwrap_or_default()).collect();
+                Some(((*value).to_owned(), sizes))
+            }
+            _ => None,
+        };
+        Ok(values.iter().zip(told).filter_map(shape).collect())
+    }
+}

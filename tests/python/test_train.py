@@ -1,0 +1,501 @@
+"""`per-inject train`: against loops that it does not share, and whatever interrupts it."""
+
+import json
+import random
+import signal
+import time
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import models
+import nets
+from command import per_inject
+from training import (
+    VENV, checkpoints, drive, events, kill_after, kill_while_writing, losses, position, refusal, start, tensors, train, weights,
+)
+
+MLP = models.MODELS / "mlp_relu.ts17.onnx"
+EXACT = ("--layers", "relu", "--estimator", "exact", "--coef", 0.5)
+SAMPLED = ("--layers", "relu", "--coef", 3e-2, "--slices", 32)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Points of ten classes for the MLP: training and test data."""
+    folder = tmp_path_factory.mktemp("data")
+    chooser = np.random.default_rng(0).standard_normal((64, 10))
+    for name, rows, seed in [("train", 700, 1), ("test", 300, 2)]:
+        x = np.random.default_rng(seed).standard_normal((rows, 64)).astype(np.float32)
+        np.savez(folder / f"{name}.npz", x=x, y=(x @ chooser).argmax(1))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Images whose brightest quarter is their class."""
+    path = tmp_path_factory.mktemp("images") / "images.npz"
+    chance = np.random.default_rng(3)
+    y = chance.integers(0, 4, 96)
+    x = chance.standard_normal((96, 3, 32, 32)).astype(np.float32)
+    for image, label in zip(x, y):
+        row, column = divmod(int(label), 2)
+        image[:, 16 * row : 16 * row + 16, 16 * column : 16 * column + 16] += 1.5
+    np.savez(path, x=x, y=y)
+    return path
+
+
+@pytest.fixture(scope="module")
+def sentences(tmp_path_factory):
+    """Sequences whose next token is three further on."""
+    path = tmp_path_factory.mktemp("sentences") / "sentences.npz"
+    x = (np.arange(9) * 3 + np.random.default_rng(4).integers(0, 200, (128, 1))) % 200
+    np.savez(path, x=x, y=(x + 3) % 200)
+    return path
+
+
+def batches(path, size, steps, transposed=False):
+    """Batches in the order of the file, the last of an epoch left incomplete."""
+    arrays = dict(np.load(path))
+    rows = len(arrays["x"])
+    found = []
+    while len(found) < steps:
+        for first in range(0, rows, size):
+            found.append({name: a[first : first + size].T.copy() if transposed else a[first : first + size] for name, a in arrays.items()})
+    return found[:steps]
+
+
+# ---------------------------------------------------------------- the numbers
+
+
+# With less, Adam makes whole steps of gradients that are nothing but rounding.
+EPSILON = 1e-3
+
+
+def optimise(name, p, g, state, t, rate, decay):
+    """PyTorch's documentation of its optimisers, in float64, with ε = EPSILON."""
+    if name != "adamw":
+        g = g + decay * p
+    if name == "sgd":
+        return p - rate * g
+    if name in ("momentum", "nesterov"):
+        m = state["m"] = 0.9 * state.get("m", 0) + g
+        return p - rate * (g + 0.9 * m if name == "nesterov" else m)
+    if name == "rmsprop":
+        v = state["v"] = 0.99 * state.get("v", 0) + 0.01 * g * g
+        return p - rate * g / (np.sqrt(v) + EPSILON)
+    if name == "adamw":
+        p = p * (1 - rate * decay)
+    m = state["m"] = 0.9 * state.get("m", 0) + 0.1 * g
+    v = state["v"] = 0.999 * state.get("v", 0) + 0.001 * g * g
+    return p - rate * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + EPSILON)
+
+
+def mlp_loop(data, name, rate, decay, steps, size):
+    """The MLP in NumPy, float64: Gemm, Relu, Gemm, Relu, Gemm, cross entropy. Losses, norms of gradients, weights."""
+    names = ["net.0.weight", "net.0.bias", "net.2.weight", "net.2.bias", "net.4.weight", "net.4.bias"]
+    stored = weights(MLP)
+    p = {n: stored[n].astype(np.float64) for n in names}
+    state = {n: {} for n in names}
+    found, norms = [], []
+    for t, batch in enumerate(batches(data / "train.npz", size, steps), 1):
+        x, y = batch["x"].astype(np.float64), batch["y"]
+        a = [x]
+        for layer in (0, 2, 4):
+            z = a[-1] @ p[f"net.{layer}.weight"].T + p[f"net.{layer}.bias"]
+            a.append(np.maximum(z, 0) if layer < 4 else z)
+        z = a[-1] - a[-1].max(1, keepdims=True)
+        log_p = z - np.log(np.exp(z).sum(1, keepdims=True))
+        found.append(-log_p[np.arange(len(y)), y].mean())
+        d = (np.exp(log_p) - np.eye(10)[y]) / len(y)
+        g = {}
+        for i, layer in reversed(list(enumerate((0, 2, 4)))):
+            g[f"net.{layer}.weight"], g[f"net.{layer}.bias"] = d.T @ a[i], d.sum(0)
+            d = (d @ p[f"net.{layer}.weight"]) * (a[i] > 0)
+        norms.append(np.sqrt(sum((v * v).sum() for v in g.values())))
+        p = {n: optimise(name, p[n], g[n], state[n], t, rate, decay) for n in names}
+    return np.array(found), np.array(norms), p
+
+
+@pytest.mark.parametrize(
+    "name, rate", [("sgd", 0.1), ("momentum", 0.05), ("nesterov", 0.05), ("adam", 1e-3), ("adamw", 1e-3), ("rmsprop", 1e-3)]
+)
+def test_fifty_steps_are_those_of_a_float64_loop(name, rate, data, tmp_path):
+    """Float32 rounds to 6e-8, and so few steps amplify it little."""
+    decay = 0.01
+    options = ("--optimizer", name, "--lr", rate, "--weight-decay", decay, "--epsilon", EPSILON, "--no-shuffle", "--batch-size", 60, "--quiet")
+    # Twelve batches an epoch, the last of 40 rows.
+    train(MLP, tmp_path, "--data", data / "train.npz", "--epochs", 4, *options)
+    found, norms, end = mlp_loop(data, name, rate, decay, 48, 60)
+    np.testing.assert_allclose(losses(tmp_path), found, rtol=0, atol=1e-5)
+    # The norm jumps where a unit of a Relu passes 0 one step earlier or later.
+    np.testing.assert_allclose(losses(tmp_path, "gradient_norm"), norms, rtol=0, atol=1e-4)
+    stored = weights(tmp_path / "model.onnx")
+    for key, value in end.items():
+        np.testing.assert_allclose(stored[key], value, rtol=0, atol=1e-5, err_msg=key)
+
+
+@pytest.mark.parametrize("model, options", [("mlp_relu.ts17", EXACT), ("seq_lstm_lm.ts17", ("--layers", "lstm", "--estimator", "exact", "--coef", 0.1)), ("bn_resnet8.ts17", ())])
+def test_steps_are_those_of_the_step_graph_driven_by_python(model, options, data, images, sentences, tmp_path):
+    """The same graph, the same runtime: what differs is who carries the state. ONNX Runtime may fuse the two graphs differently."""
+    path = models.MODELS / f"{model}.onnx"
+    source = {"mlp": data / "train.npz", "seq": sentences, "bn_": images}[model[:3]]
+    size = 16
+    train(path, tmp_path / "run", "--data", source, "--epochs", 1, "--batch-size", size, "--no-shuffle", "--optimizer", "momentum", "--lr", 0.02, "--quiet", *options)
+    injected = path
+    if options:
+        injected = tmp_path / "injected.onnx"
+        per_inject(path, *options, "-o", injected)
+    per_inject("differentiate", injected, "-o", tmp_path / "step.onnx", "--optimizer", "momentum")
+    found = losses(tmp_path / "run")
+    expected, end = drive(tmp_path / "step.onnx", batches(source, size, len(found), model.startswith("seq")), 0.02)
+    tolerance = 1e-3 if model.startswith("bn") else 1e-5
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+    state = tensors(checkpoints(tmp_path / "run")[len(found)])
+    assert state.keys() == end.keys()
+    for name, value in end.items():
+        np.testing.assert_allclose(state[name], value, rtol=0, atol=tolerance, err_msg=name)
+
+
+def test_the_mlp_learns_and_says_how_well(data, tmp_path):
+    options = ("--data", data / "train.npz", "--eval", data / "test.npz", "--epochs", 12, "--optimizer", "adam", "--lr", 0.003, *SAMPLED)
+    run = train(MLP, tmp_path, *options, "--json")
+    summary = json.loads(run.stdout)
+    assert summary["training"]["accuracy"] > 0.9 and summary["evaluation"]["accuracy"] > 0.6
+    # What the log says of the end is what ONNX Runtime's own session computes with the weights that were put back.
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    test = dict(np.load(data / "test.npz"))
+    loss, logits = session.run(["loss", "logits"], test)
+    last = events(tmp_path, "evaluation")[-1]
+    assert last["accuracy"] == np.mean(logits.argmax(1) == test["y"]) == summary["evaluation"]["accuracy"]
+    assert last["task_loss"] == pytest.approx(float(loss), abs=1e-5)
+    assert last["samples"] == 300 and len(last["per"]) == 2
+    best = max(event["accuracy"] for event in events(tmp_path, "evaluation"))
+    assert summary["best"][0] == best and position(tmp_path / "checkpoints" / "best.safetensors")["step"] == summary["best"][1]
+
+
+def test_a_cnn_and_an_lstm_learn(images, sentences, tmp_path):
+    train(models.MODELS / "bn_resnet8.ts17.onnx", tmp_path / "cnn", "--data", images, "--eval", images, "--batch-size", 16, "--epochs", 5, "--lr", 0.1, "--quiet", *EXACT[:4], "--coef", 1e-3)
+    first, *_, last = events(tmp_path / "cnn", "epoch")
+    assert last["loss"] < 0.7 * first["loss"] and events(tmp_path / "cnn", "evaluation")[-1]["accuracy"] > 0.4
+    train(models.MODELS / "seq_lstm_lm.ts17.onnx", tmp_path / "lstm", "--data", sentences, "--batch-size", 16, "--epochs", 8, "--optimizer", "adam", "--lr", 0.01, "--quiet", "--layers", "lstm", "--coef", 1e-3)
+    first, *_, last = events(tmp_path / "lstm", "epoch")
+    assert last["perplexity"] < 0.1 * first["perplexity"] == pytest.approx(0.1 * np.exp(first["task_loss"]))
+
+
+@pytest.mark.parametrize("model, layers", [("mlp_relu.ts17", "relu"), ("cnn11_elu.ts17", "elu"), ("seq_lstm_lm.ts17", "lstm")])
+def test_a_coefficient_of_zero_is_no_regulariser_bit_for_bit(model, layers, data, images, sentences, tmp_path):
+    source = {"mlp": data / "train.npz", "seq": sentences, "cnn": images}[model[:3]]
+    path = models.MODELS / f"{model}.onnx"
+    options = ("--data", source, "--epochs", 1, "--batch-size", 32, "--optimizer", "adam", "--lr", 1e-3, "--quiet")
+    train(path, tmp_path / "vanilla", *options)
+    train(path, tmp_path / "zero", *options, "--layers", layers, "--coef", 0)
+    assert (tmp_path / "zero" / "model.onnx").read_bytes() == (tmp_path / "vanilla" / "model.onnx").read_bytes()
+    assert (losses(tmp_path / "zero") == losses(tmp_path / "vanilla")).all()
+    # PER is measured all the same.
+    assert all(np.array(event["per"]).min() > 0.5 for event in events(tmp_path / "zero", "step"))
+
+
+# ---------------------------------------------------------------- the weights
+
+
+def differing(a, b):
+    """Positions of bytes that differ."""
+    assert len(a) == len(b)
+    return np.flatnonzero(np.frombuffer(a, np.uint8) != np.frombuffer(b, np.uint8))
+
+
+def test_only_bytes_of_weights_change(data, tmp_path):
+    train(MLP, tmp_path, "--data", data / "train.npz", "--epochs", 1, "--quiet", *SAMPLED)
+    before, after = MLP.read_bytes(), (tmp_path / "model.onnx").read_bytes()
+    places = set()
+    for tensor in onnx.load(MLP).graph.initializer:
+        raw = numpy_helper.to_array(tensor).tobytes()
+        places.update(range(before.index(raw), before.index(raw) + len(raw)))
+    assert set(differing(before, after)) <= places and len(differing(before, after)) > len(places) / 4
+    exported = tensors(tmp_path / "model.safetensors")
+    stored = weights(tmp_path / "model.onnx")
+    assert exported.keys() == {name for name in stored if name.startswith("net.")}
+    assert all((stored[name] == value).all() for name, value in exported.items())
+
+
+def test_weights_in_typed_fields_and_in_other_files_are_put_back(data, tmp_path):
+    plain = onnx.load(MLP)
+    typed = onnx.ModelProto.FromString(plain.SerializeToString())
+    for tensor in typed.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            values = numpy_helper.to_array(tensor).ravel()
+            tensor.ClearField("raw_data")
+            tensor.float_data.extend(values.tolist())
+    onnx.save(typed, tmp_path / "typed.onnx")
+    (tmp_path / "outside").mkdir()
+    onnx.save(plain, tmp_path / "outside" / "m.onnx", save_as_external_data=True, location="sub_w.bin", size_threshold=100)
+    options = ("--data", data / "train.npz", "--epochs", 1, "--quiet")
+    train(MLP, tmp_path / "plain", *options)
+    train(tmp_path / "typed.onnx", tmp_path / "run_typed", *options)
+    train(tmp_path / "outside" / "m.onnx", tmp_path / "run_outside", *options)
+    expected = weights(tmp_path / "plain" / "model.onnx")
+    for run in ("run_typed", "run_outside"):
+        found = weights(tmp_path / run / "model.onnx")
+        assert all((found[name] == value).all() for name, value in expected.items()), run
+    # The file itself only names its data.
+    before, after = (tmp_path / "outside" / "m.onnx"), (tmp_path / "run_outside" / "model.onnx")
+    inline = [t for t in onnx.load(before, load_external_data=False).graph.initializer if not t.external_data]
+    assert len(differing(before.read_bytes(), after.read_bytes())) <= sum(len(t.raw_data) for t in inline)
+    assert (tmp_path / "outside" / "sub_w.bin").stat().st_size == (tmp_path / "run_outside" / "sub_w.bin").stat().st_size
+    sentence = refusal(tmp_path / "run_outside" / "model.onnx", tmp_path / "run_outside", *options[:-1])
+    assert "would be written over" in sentence
+
+
+# ---------------------------------------------------------------- random numbers
+
+
+def dropout(opset=17, ratio=0.5):
+    """Gemm, Dropout in training mode, a normal number for each unit, Gemm, cross entropy."""
+    chance = np.random.default_rng(5)
+    nodes = [
+        helper.make_node("Gemm", ["x", "w1", "b1"], ["z1"]),
+        helper.make_node("Relu", ["z1"], ["h1"]),
+        helper.make_node("Dropout", ["h1", "ratio", "training"], ["d1", "mask"]),
+        helper.make_node("RandomNormalLike", ["d1"], ["n"], mean=0.0, scale=0.1),
+        helper.make_node("Add", ["d1", "n"], ["e1"]),
+        helper.make_node("Gemm", ["e1", "w2", "b2"], ["logits"]),
+        helper.make_node("SoftmaxCrossEntropyLoss", ["logits", "y"], ["loss"], reduction="mean"),
+    ]
+    scale = {"w1": 0.1, "b1": 0.0, "w2": 0.1, "b2": 0.0}
+    shapes = {"w1": (64, 96), "b1": (96,), "w2": (96, 10), "b2": (10,)}
+    values = {name: (scale[name] * chance.standard_normal(shape)).astype(np.float32) for name, shape in shapes.items()}
+    values |= {"ratio": np.array(ratio, np.float32), "training": np.array(True)}
+    inputs = [("x", nets.FLOAT, ["N", 64]), ("y", TensorProto.INT64, ["N"])]
+    outputs = [("loss", nets.FLOAT, []), ("logits", nets.FLOAT, ["N", 10])]
+    return nets.model(nodes, inputs, outputs, values, opset)
+
+
+def test_dropout_and_noise_follow_from_the_seed_and_are_off_in_evaluation(data, tmp_path):
+    onnx.save(dropout(), tmp_path / "m.onnx")
+    options = ("--data", data / "train.npz", "--epochs", 3, "--quiet", "--checkpoint-every", 4, "--keep", 99, "--layers", "relu", "--coef", 0.01, "--slices", 16)
+    ends = {}
+    for seed, run in [(1, "a"), (1, "b"), (2, "c")]:
+        train(tmp_path / "m.onnx", tmp_path / run, *options, "--seed", seed, "--no-shuffle", "--eval", data / "test.npz")
+        ends[run] = (tmp_path / run / "model.onnx").read_bytes()
+    assert ends["a"] == ends["b"] != ends["c"]
+    found = losses(tmp_path / "a")
+    assert len(set(found)) == len(found)
+    # In evaluation there is no mask; what else the model draws, it draws.
+    quiet = dropout()
+    quiet.graph.node[2].input[2:] = []
+    quiet.graph.node[3].attribute[1].f = 0.0
+    for tensor in quiet.graph.initializer:
+        if tensor.name in ("w1", "b1", "w2", "b2"):
+            tensor.CopyFrom(numpy_helper.from_array(weights(tmp_path / "a" / "model.onnx")[tensor.name], tensor.name))
+    session = onnxruntime.InferenceSession(quiet.SerializeToString(), providers=["CPUExecutionProvider"])
+    loss = float(session.run(["loss"], dict(np.load(data / "test.npz")))[0])
+    assert events(tmp_path / "a", "evaluation")[-1]["task_loss"] == pytest.approx(loss, abs=0.02)
+
+
+def test_masks_of_dropout_keep_the_mean(data, tmp_path):
+    """With a learning rate of 0 every step measures the same loss under another mask; a ratio of 0 is no mask at all."""
+    for ratio in (0.0, 0.5):
+        onnx.save(dropout(ratio=ratio), tmp_path / f"{ratio}.onnx")
+        train(tmp_path / f"{ratio}.onnx", tmp_path / str(ratio), "--data", data / "train.npz", "--epochs", 40, "--batch-size", 700, "--lr", 0, "--quiet")
+    plain, masked = losses(tmp_path / "0.0"), losses(tmp_path / "0.5")
+    assert masked.std() > plain.std() > 0
+    # The loss is convex in the logits, whose mean is the same: masked is above, and by as little as the logits vary.
+    assert 0 < masked.mean() - plain.mean() < 0.1
+
+
+def test_shapes_that_only_a_run_knows_are_asked_of_one(data, tmp_path):
+    """A Dropout behind a Reshape to a computed shape."""
+    model = dropout()
+    graph = model.graph
+    del graph.value_info[:]
+    shape = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Gather", ["shape", "zero"], ["rows"]),
+        helper.make_node("Concat", ["rows", "minus"], ["wanted"], axis=0),
+        helper.make_node("Reshape", ["h1", "wanted"], ["h2"]),
+    ]
+    nodes = list(graph.node)
+    nodes[2].input[0] = "h2"
+    del graph.node[:]
+    graph.node.extend([*nodes[:2], *shape, *nodes[2:]])
+    graph.initializer.extend([numpy_helper.from_array(np.array([0]), "zero"), numpy_helper.from_array(np.array([-1]), "minus")])
+    onnx.save(model, tmp_path / "m.onnx")
+    onnx.save(dropout(), tmp_path / "plain.onnx")
+    for name in ("m", "plain"):
+        train(tmp_path / f"{name}.onnx", tmp_path / name, "--data", data / "train.npz", "--epochs", 2, "--quiet")
+    np.testing.assert_allclose(losses(tmp_path / "m"), losses(tmp_path / "plain"), rtol=0, atol=1e-5)
+
+
+# ---------------------------------------------------------------- interruptions
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data, tmp_path_factory):
+    """A run with everything that is random, and what it leaves. Its checkpoints are large beside its steps."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    model = dropout()
+    chance = np.random.default_rng(6)
+    for tensor in model.graph.initializer:
+        resized = {"w1": (64, 8192), "b1": (8192,), "w2": (8192, 10)}.get(tensor.name)
+        if resized:
+            tensor.CopyFrom(numpy_helper.from_array((0.02 * chance.standard_normal(resized)).astype(np.float32), tensor.name))
+    onnx.save(model, folder / "m.onnx")
+    options = ("--data", data / "train.npz", "--eval", data / "test.npz", "--epochs", 4, "--batch-size", 32, "--optimizer", "adam", "--lr", 1e-3, "--checkpoint-every", 5, "--layers", "relu", "--coef", 1e-2, "--slices", 2)
+    train(folder / "m.onnx", folder / "run", *options, "--quiet")
+    return folder / "m.onnx", options, folder / "run"
+
+
+def same_end(run, expected):
+    assert (run / "model.onnx").read_bytes() == (expected / "model.onnx").read_bytes()
+    last = max(checkpoints(expected))
+    assert checkpoints(run)[last].read_bytes() == checkpoints(expected)[last].read_bytes()
+    deterministic = lambda event: {k: v for k, v in event.items() if k != "samples_per_second"}
+    for kind in ("step", "epoch", "evaluation"):
+        assert list(map(deterministic, events(run, kind))) == list(map(deterministic, events(expected, kind))), kind
+
+
+def killed_and_resumed(uninterrupted, folder, chains, kills_a_chain, seed):
+    """How many kills there were, and how many of them while a checkpoint was being written."""
+    model, options, expected = uninterrupted
+    chance = random.Random(seed)
+    kills = {True: 0, False: 0}
+    for chain in range(chains):
+        out = folder / str(chain)
+        killed = 0
+        while True:
+            process = start(model, out, *options, *(["--resume"] if killed else []))
+            if killed == kills_a_chain:
+                assert process.wait() == 0, process.stderr.read()
+                break
+            is_writing = chance.random() < 0.55
+            delay = chance.uniform(0, 0.25)
+            if not (kill_while_writing if is_writing else kill_after)(process, delay):
+                assert process.returncode == 0, process.stderr.read()
+                break
+            process.stderr.close()
+            killed += 1
+            kills[is_writing] += 1
+        same_end(out, expected)
+        assert not list((out / "checkpoints").glob(".*.tmp"))
+    return kills
+
+
+def test_killed_runs_end_where_uninterrupted_ones_do(uninterrupted, tmp_path):
+    kills = killed_and_resumed(uninterrupted, tmp_path, 3, 12, 7)
+    assert kills[True] + kills[False] >= 12 and kills[True] >= 4, kills
+
+
+def test_ctrl_c_finishes_the_step_and_says_how_to_go_on(uninterrupted, tmp_path):
+    model, options, expected = uninterrupted
+    for sent in (signal.SIGINT, signal.SIGTERM):
+        out = tmp_path / sent.name
+        process = start(model, out, *options)
+        while not checkpoints(out) if (out / "checkpoints").exists() else True:
+            time.sleep(0.01)
+        process.send_signal(sent)
+        assert process.wait() == 130
+        said = process.stderr.read().decode()
+        last = max(checkpoints(out))
+        assert f"stopped after step {last};" in said and "--resume" in said
+        assert position(checkpoints(out)[last])["step"] == last and not (out / "model.onnx").exists()
+        train(model, out, *options, "--resume", "--quiet")
+        same_end(out, expected)
+
+
+def test_another_run_is_not_gone_on_with(uninterrupted, tmp_path, data):
+    model, options, expected = uninterrupted
+    assert "holds a run already; go on with it with --resume" in refusal(model, expected, *options)
+    other = [*options]
+    other[other.index("--optimizer") + 1] = "adamw"
+    assert "it belongs to a run with --optimizer Adam" in refusal(model, expected, *other, "--resume")
+    sentence = refusal(model, expected, *[0.002 if o == 1e-3 else o for o in options], "--resume")
+    assert "it belongs to a run with --lr 0.001, and this one has 0.002" in sentence
+    assert "the model" in refusal(MLP, expected, *options, "--resume")
+    # More epochs are no other run.
+    longer = [5 if o == 4 else o for o in options]
+    train(model, expected, *longer, "--resume", "--quiet")
+    train(model, tmp_path / "whole", *longer, "--quiet")
+    same_end(expected, tmp_path / "whole")
+
+
+# ---------------------------------------------------------------- what goes wrong
+
+
+def test_a_step_that_gives_no_number_is_named_and_the_state_before_it_kept(data, tmp_path):
+    options = ("--data", data / "train.npz", "--epochs", 2, "--batch-size", 100, "--lr", 1e9)
+    sentence = refusal(MLP, tmp_path / "run", *options)
+    assert "step 3 gave a loss of NaN: the first NaN is in \"logits\", made by" in sentence and "--on-nan skip" in sentence
+    kept = tensors(checkpoints(tmp_path / "run")[2])
+    assert all(np.isfinite(value).all() for value in kept.values())
+    train(MLP, tmp_path / "run", *options, "--resume", "--on-nan", "skip", "--quiet")
+    skipped = events(tmp_path / "run", "skipped")
+    assert [event["step"] for event in skipped] == list(range(3, 15))
+    end = tensors(tmp_path / "run" / "model.safetensors")
+    assert all((end[name] == value).all() for name, value in kept.items())
+
+
+def test_data_that_does_not_fit_is_refused_before_anything_runs(data, tmp_path):
+    good = dict(np.load(data / "train.npz"))
+    nan = good["x"].copy()
+    nan[5, 7] = np.nan
+    for name, arrays, words in [
+        ("type", {"x": good["x"].astype(np.float64), "y": good["y"]}, ["\"x\"", "double", "float"]),
+        ("shape", {"x": good["x"][:, :60], "y": good["y"]}, ["\"x\"", "60", "64"]),
+        ("missing", {"x": good["x"], "labels": good["y"]}, ["\"y\"", "labels", "--map"]),
+        ("rows", {"x": good["x"], "y": good["y"][:-1]}, ["700 rows", "699"]),
+        ("class", {"x": good["x"], "y": good["y"] + 1}, ["\"y\"", "10"]),
+        ("nan", {"x": nan, "y": good["y"]}, ["\"x\"", "NaN"]),
+        ("few", {"x": good["x"][:0], "y": good["y"][:0]}, ["rows"]),
+    ]:
+        np.savez(tmp_path / f"{name}.npz", **arrays)
+        sentence = refusal(MLP, tmp_path / name, "--data", tmp_path / f"{name}.npz")
+        assert all(word in sentence for word in words), (name, sentence)
+        assert not (tmp_path / name / "model.onnx").exists()
+    np.savez(tmp_path / "named.npz", image=good["x"], labels=good["y"])
+    train(MLP, tmp_path / "mapped", "--data", tmp_path / "named.npz", "--map", "x=image,y=labels", "--epochs", 1, "--quiet")
+    train(MLP, tmp_path / "plain", "--data", data / "train.npz", "--epochs", 1, "--quiet")
+    assert (tmp_path / "mapped" / "model.onnx").read_bytes() == (tmp_path / "plain" / "model.onnx").read_bytes()
+    sentence = refusal(models.MODELS / "mlp_relu.dyn.onnx", tmp_path / "fixed", "--data", data / "train.npz", "--batch-size", 32)
+    assert "takes 16 samples at once, and --batch-size asks for 32" in sentence
+    run = train(models.MODELS / "mlp_relu.dyn.onnx", tmp_path / "fixed", "--data", data / "train.npz", "--epochs", 1)
+    assert "the graph takes 16 samples at once; the last 12 of 700 are left out" in run.stderr
+    assert events(tmp_path / "fixed", "epoch")[0]["samples"] == 688
+
+
+def test_a_gpu_that_is_not_there_is_an_error_and_never_the_cpu(data, tmp_path):
+    options = ("--data", data / "train.npz", "--epochs", 1)
+    sentence = refusal(MLP, tmp_path, *options, "--device", "cuda:1", "--tf32", "--cudnn-search", "heuristic", "--cuda-graph", "--cuda-arena", "exact")
+    assert "the device cuda:1 cannot be had" in sentence and "pip install onnxruntime-gpu" in sentence
+    for wrong in (["--device", "cuda:-1"], ["--device", "tpu"], ["--tf32"], ["--cuda-graph"], ["--optimizer", "none"], ["--coef", "1"]):
+        run = train(MLP, tmp_path, *options, *wrong, check=False)
+        assert run.returncode == 2, (wrong, run.stderr)
+
+
+def test_where_nodes_run_is_told_when_asked(data, tmp_path):
+    run = train(MLP, tmp_path, "--data", data / "train.npz", "--epochs", 1, "--verbose")
+    assert "nodes of the step on CPUExecutionProvider." in run.stdout
+
+
+def test_memory_stays_what_it_is(data, tmp_path):
+    """Resident memory after 300 steps and after 4,000: a tensor a step would be 9 MB, a kept batch 120 MB."""
+    process = start(MLP, tmp_path, "--data", data / "train.npz", "--epochs", 800, "--batch-size", 128, "--checkpoint-every", 100000, *SAMPLED)
+
+    def resident():
+        with open(f"/proc/{process.pid}/statm") as f:
+            return int(f.read().split()[1]) * 4096
+
+    log = tmp_path / "log.jsonl"
+    sizes = {}
+    while process.poll() is None and len(sizes) < 2:
+        steps = log.read_bytes().count(b'"event":"step"') if log.exists() else 0
+        for at in (300, 4000):
+            if steps >= at and at not in sizes:
+                sizes[at] = resident()
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert sizes[4000] - sizes[300] < 6e6, sizes

@@ -25,6 +25,9 @@ pub const RULES: &[Rule] =
 /// A map of so few places makes ConvTranspose, which goes sample by sample, read all weights for a handful of columns each time.
 const FEW: i64 = 16;
 
+/// A product with fewer columns than this spends its time on reading the cotangents.
+const WIDE: i64 = 128;
+
 /// Whether a ConvTranspose says all about its pads, and its result is no longer than what its convolution reads.
 pub fn is_plain(site: &Site) -> bool {
     let strides = site.node.ints("strides");
@@ -198,32 +201,48 @@ fn by_patches(b: &mut Builder, g: &Tensor, x: &Tensor, w: &Tensor, window: &Wind
         }
         padded = b.pad(x, &pads, None);
     }
-    let mut patches = vec![exchanged(b, &padded, n + 2)];
-    // The pieces along the last axis, whose runs in memory are the shortest, are cut first, while they are few.
-    for (axis, length) in out.iter().enumerate().rev() {
-        let (stride, dilation) = (window.strides[axis], window.dilations[axis]);
-        let mut cut = Vec::new();
-        for cell in 0..extent(window.kernel[axis]) {
-            for patch in &patches {
-                let start = cell * dilation;
-                let whole = patch.ty.dims.as_ref().and_then(|d| d.get(axis + 2)).and_then(Dim::known).map(extent);
-                let end = start + (length - 1) * stride + 1;
-                let is_whole = start == 0 && stride == 1 && whole == Some(end);
-                cut.push(if is_whole { patch.clone() } else { b.slice(patch, axis + 2, start, end, stride) });
-            }
-        }
-        patches = cut;
+    let cut = |b: &mut Builder, patch: &Tensor, axis: usize| -> Vec<Tensor> {
+        let (stride, length) = (window.strides[axis], out[axis]);
+        let whole = patch.ty.dims.as_ref().and_then(|d| d.get(axis + 2)).and_then(Dim::known).map(extent);
+        let piece = |cell: i64| {
+            let start = cell * window.dilations[axis];
+            let end = start + (length - 1) * stride + 1;
+            let is_whole = start == 0 && stride == 1 && whole == Some(end);
+            if is_whole { patch.clone() } else { b.slice(patch, axis + 2, start, end, stride) }
+        };
+        (0..extent(window.kernel[axis])).map(piece).collect()
+    };
+    let joined = |b: &mut Builder, pieces: &[Tensor]| match pieces {
+        [one] => one.clone(),
+        many => b.concat(many, 1),
+    };
+    // Every channel has its pieces side by side, in the order of w's own columns. Those along the last axis, whose runs in memory are the
+    // shortest, are cut first, while there is little to cut.
+    let mut patch = exchanged(b, &padded, n + 2);
+    for axis in (1..n).rev() {
+        let pieces = cut(b, &patch, axis);
+        patch = joined(b, &pieces);
     }
-    let columns = channels * patches.len() as i64;
-    let joined = if let [one] = &patches[..] { one.clone() } else { b.concat(&patches, 1) };
-    // Every channel has its patches side by side: the order of w's own columns.
-    let joined = b.reshape(&joined, &[columns.into(), Extent::Fixed(-1)]);
     let front = exchanged(b, g, n + 2);
     let cotangents = b.reshape(&front, &[outputs.into(), Extent::Fixed(-1)]);
-    let product = gemm_of(b, (&cotangents, false), (&joined, true), 1.0);
-    let shape: Vec<Extent> =
-        [outputs, channels].into_iter().chain(window.kernel.iter().map(|k| extent(*k))).map(Extent::Fixed).collect();
-    Ok(b.reshape(&product, &shape))
+    let pieces = cut(b, &patch, 0);
+    let kernel: Vec<i64> = window.kernel.iter().map(|k| extent(*k)).collect();
+    let columns = channels * kernel[1..].iter().product::<i64>();
+    let product = |b: &mut Builder, piece: &Tensor, columns: i64, kernel: &[i64]| {
+        let rows = b.reshape(piece, &[columns.into(), Extent::Fixed(-1)]);
+        let product = gemm_of(b, (&cotangents, false), (&rows, true), 1.0);
+        let shape: Vec<Extent> =
+            [outputs, channels].into_iter().chain(kernel.iter().copied()).map(Extent::Fixed).collect();
+        b.reshape(&product, &shape)
+    };
+    if pieces.len() == 1 || columns < WIDE {
+        let all = joined(b, &pieces);
+        return Ok(product(b, &all, columns * kernel[0], &kernel));
+    }
+    // A product for each, so that the patches are never all in memory.
+    let row: Vec<i64> = [1].into_iter().chain(kernel[1..].iter().copied()).collect();
+    let rows: Vec<Tensor> = pieces.iter().map(|piece| product(b, piece, columns, &row)).collect();
+    Ok(b.concat(&rows, 2))
 }
 
 /// ∂w as a convolution of xᵀ with gᵀ, strides and dilations exchanged. With groups, xᵀ is [C/group, group·N, …].

@@ -96,6 +96,7 @@ fn what_would_change_the_meaning_is_refused() {
         ("image.npy", &npy("|u1", "(1, 2, 3, 3)", &[0; 18])),
         ("two.npy", &npy("<f4", "(2,)", &[0; 8])),
         ("none.npy", &npy("<f4", "(0,)", &[])),
+        ("hollow.npy", &npy("<f4", "(4611686018427387904, 0)", &[])),
     ]);
     let float = |name, row: &[u64]| input(name, DataType::Float, &known(row));
     let with = |text: &str| vec![Normalize::parse(text).unwrap()];
@@ -105,7 +106,8 @@ fn what_would_change_the_meaning_is_refused() {
         (vec![float("image", &[18])], vec![], "a row is [2, 3, 3], and the graph takes rows of [18]"),
         (vec![float("image", &[3, 3, 2])], vec![], "the graph takes rows of [3, 3, 2]"),
         (vec![float("floats", &[]), float("two", &[])], vec![], "\"floats\" has 1 rows and \"two\" has 2"),
-        (vec![float("none", &[])], vec![], "has no rows"),
+        (vec![float("none", &[])], vec![], "\"none\", float[0], is empty"),
+        (vec![float("hollow", &[0])], vec![], "float[4611686018427387904, 0], is empty"),
         (vec![float("label", &[])], vec![], "--map label="),
         (vec![float("image", &[2, 3, 3])], with("0,1,2,3"), "2 means, and the rows have 3 channels"),
         (vec![float("image", &[2, 3, 3])], with("x=0,1"), "--normalize x=… is for one of the inputs"),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::adjoint::{Adjoint, Cotangent, Saved};
 use super::error::Undifferentiable;
+use super::optimizer::{LOSS_SCALE, LossScale};
 use super::rule;
 use crate::analysis::Analysis;
 use crate::graph::types::{Dim, TensorType};
@@ -13,7 +14,7 @@ use crate::lower::path::Path;
 use crate::lower::site::{Refusal, Site, is_reasonable};
 use crate::naming::LayerNames;
 use crate::onnx::{NodeProto, TensorProto, ValueInfoProto};
-use crate::regularizer::emit::{Emission, Tensor};
+use crate::regularizer::emit::{Elem, Emission, Tensor};
 
 /// The backward pass.
 #[derive(Debug, Default)]
@@ -43,7 +44,13 @@ impl Reversed {
 /// # Errors
 ///
 /// All nodes at once whose gradient is not known.
-pub fn reverse(analysis: &Analysis, path: &Path, loss: ValueId, root: &str) -> Result<Reversed, Vec<Undifferentiable>> {
+pub fn reverse(
+    analysis: &Analysis,
+    path: &Path,
+    loss: ValueId,
+    (seed, emission): (Cotangent, Emission),
+    root: &str,
+) -> Result<Reversed, Vec<Undifferentiable>> {
     let graph = &analysis.graph;
     let opset = analysis.model.opset();
     let mut contributions: HashMap<ValueId, Vec<Cotangent>> = HashMap::new();
@@ -51,13 +58,8 @@ pub fn reverse(analysis: &Analysis, path: &Path, loss: ValueId, root: &str) -> R
     let mut unknown = Vec::new();
     let mut names = LayerNames::default();
 
-    let mut seed = Builder::new(opset, root, "grad", Vec::new());
-    let ty = analysis.types.get(loss).clone();
-    let one = seed.number(1.0, &Tensor { name: String::new(), ty: ty.clone() });
-    // A loss of one element may have axes.
-    let is_scalar = ty.dims.as_ref().is_some_and(Vec::is_empty);
-    contributions.insert(loss, vec![Cotangent { tensor: one, is_full: is_scalar }]);
-    reversed.add(seed.finish(&[], &[]));
+    contributions.insert(loss, vec![seed]);
+    reversed.add(emission);
 
     for id in graph.topological_order().iter().rev().copied().filter(|id| path.passes(*id)) {
         let outputs = graph.outputs_of(id);
@@ -136,6 +138,25 @@ pub fn reverse(analysis: &Analysis, path: &Path, loss: ValueId, root: &str) -> R
         reversed.add(builder.finish(&[], &[]));
     }
     Ok(reversed)
+}
+
+/// The cotangent of the loss, 1 or what it is scaled by, and what makes it.
+pub fn seed(analysis: &Analysis, loss: ValueId, root: &str, scale: LossScale) -> (Cotangent, Emission) {
+    let mut b = Builder::new(analysis.model.opset(), root, "grad", Vec::new());
+    let ty = analysis.types.get(loss).clone();
+    let like = Tensor { name: String::new(), ty: ty.clone() };
+    let tensor = match scale {
+        LossScale::None => b.number(1.0, &like),
+        LossScale::Fixed(scale) => b.number(scale, &like),
+        LossScale::Input => {
+            let single = TensorType { elem: Elem::F32.onnx(), dims: Some(Vec::new()) };
+            let input = Tensor { name: LOSS_SCALE.into(), ty: single };
+            if ty.elem == 0 { input } else { b.cast(&input, ty.elem) }
+        }
+    };
+    // A loss of one element may have axes.
+    let is_scalar = ty.dims.as_ref().is_some_and(Vec::is_empty);
+    (Cotangent { tensor, is_full: is_scalar }, b.finish(&[], &[]))
 }
 
 /// The sum of what a value's readers gave.

@@ -1,11 +1,37 @@
 //! How parameters change in a step, given their gradients g and the learning rate η.
+//!
+//! First the gradients are [handled](gradient): unscaled, summed, measured and clipped. Then every parameter is [updated](update) with
+//! its own [settings](group).
 
-use crate::graph::types::TensorType;
-use crate::lower::builder::Builder;
-use crate::regularizer::emit::{Elem, Tensor};
+mod gradient;
+mod group;
+mod update;
 
-use super::{Parameter, Successor};
+pub use group::{Group, GroupError, Setting};
+
 use crate::graph::ValueId;
+use crate::graph::types::TensorType;
+use crate::onnx::tensor_proto::DataType;
+use crate::regularizer::emit::{Elem, Tensor};
+use crate::rewrite::builder::Builder;
+
+use super::report::{Inputs, Outputs, Parameter, Successor};
+use super::{DifferentiateError, Options};
+
+/// Input: η, a float32 scalar.
+pub const LEARNING_RATE: &str = "learning_rate";
+/// Counter of the steps made before, for Adam and AdamW.
+pub const STEP: &str = "step";
+/// Input: whether to step with what was accumulated, a bool scalar.
+pub const APPLY: &str = "apply";
+/// Counter of the gradients that the sums hold.
+pub const ACCUMULATED: &str = "accumulated";
+/// Input: what the loss is multiplied by on the way back, a float32 scalar.
+pub const LOSS_SCALE: &str = "loss_scale";
+/// Output: √Σg² over the gradients of all parameters before clipping, a float32 scalar.
+pub const GRADIENT_NORM: &str = "gradient_norm";
+/// Output: whether every gradient was finite, a bool scalar.
+pub const GRADIENTS_FINITE: &str = "gradients_finite";
 
 /// An optimiser with its constants. Formulas are PyTorch's.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -65,6 +91,31 @@ impl Optimizer {
     }
 }
 
+/// What keeps gradients small. Formulas are PyTorch's; weight decay comes afterwards, as there.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Clip {
+    /// g ← g·min(1, X/(‖g‖ + 1e-6)), with the norm over all parameters together.
+    Norm(f64),
+    /// Every entry between −X and X.
+    Value(f64),
+}
+
+/// What the loss is multiplied by before the way back, so that half-precision gradients do not vanish. They are divided by it again in
+/// float32, and a step whose gradients are not all finite changes nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub enum LossScale {
+    /// Nothing.
+    #[default]
+    None,
+    /// This number.
+    Fixed(f64),
+    /// The input [`LOSS_SCALE`].
+    Input,
+}
+
+/// What is trained: the initializer, the parameter and its gradient.
+pub type Trained = (ValueId, Tensor, Tensor);
+
 /// What an optimiser adds.
 #[derive(Debug, Default)]
 pub struct Written {
@@ -74,133 +125,74 @@ pub struct Written {
     pub inputs: Vec<(String, Tensor)>,
     /// What the report says of each parameter.
     pub parameters: Vec<Parameter>,
+    /// Counters that a step hands on.
+    pub counters: Vec<Successor>,
+    /// Inputs that a loop decides about.
+    pub decided: Inputs,
+    /// Outputs that tell about the step.
+    pub told: Outputs,
+    /// Whether anything may change, statistics included; `None` where it always may.
+    pub is_finite: Option<Tensor>,
 }
 
-/// One parameter on its way.
-struct Update<'b> {
-    b: &'b mut Builder,
-    written: &'b mut Written,
-    name: String,
-    state: Vec<Successor>,
-}
+impl Written {
+    /// An input of rank 0.
+    fn scalar(&mut self, name: &str, elem: i32) -> Tensor {
+        self.input(name, TensorType { elem, dims: Some(Vec::new()) })
+    }
 
-impl Update<'_> {
-    /// A state of the parameter, as an input.
-    fn state(&mut self, what: &str, like: &Tensor) -> Tensor {
-        let tensor = Tensor { name: format!("{}_{what}", self.name), ty: like.ty.clone() };
-        self.written.inputs.push((tensor.name.clone(), tensor.clone()));
+    fn input(&mut self, name: &str, ty: TensorType) -> Tensor {
+        let tensor = Tensor { name: name.to_owned(), ty };
+        self.inputs.push((tensor.name.clone(), tensor.clone()));
         tensor
     }
 
-    /// What a state is after the step.
-    fn next(&mut self, state: &Tensor, next: &Tensor) {
-        let successor = Successor { name: state.name.clone(), next: format!("{}_next", state.name) };
-        self.written.results.push((successor.next.clone(), Tensor { ty: state.ty.clone(), ..next.clone() }));
-        self.state.push(successor);
-    }
-
-    /// β·old + (1 − β)·new.
-    fn blend(&mut self, beta: f64, old: &Tensor, new: &Tensor) -> Tensor {
-        let (kept, added) = (self.b.times(old, beta), self.b.times(new, 1.0 - beta));
-        self.b.binary("Add", &kept, &added)
+    /// What takes an input's place in the next step.
+    fn successor(&mut self, input: &Tensor, next: Tensor) -> Successor {
+        let successor = Successor { name: input.name.clone(), next: format!("{}_next", input.name) };
+        self.results.push((successor.next.clone(), Tensor { ty: input.ty.clone(), ..next }));
+        successor
     }
 }
 
-/// Writes the step of every parameter, given as value, tensor and gradient.
-pub fn write(b: &mut Builder, optimizer: &Optimizer, parameters: &[(ValueId, Tensor, Tensor)]) -> Written {
+/// The type that a step computes in: float32 for half precision, which could not hold the squares of small gradients.
+fn wide(elem: i32) -> i32 {
+    let is_half = [DataType::Float16, DataType::Bfloat16].iter().any(|half| *half as i32 == elem);
+    if is_half { Elem::F32.onnx() } else { elem }
+}
+
+/// The new value where a condition holds, else the old one; in a type that Where takes everywhere.
+pub fn where_allowed(b: &mut Builder, condition: &Tensor, new: &Tensor, old: &Tensor) -> Tensor {
+    let elem = old.ty.elem;
+    let (new, old) = (b.cast(new, wide(elem)), b.cast(old, wide(elem)));
+    let chosen = b.choose(condition, &new, &old);
+    let chosen = Tensor { ty: old.ty, ..chosen };
+    b.cast(&chosen, elem)
+}
+
+/// Writes the step of every parameter.
+///
+/// # Errors
+///
+/// Groups that do not fit, and numbers that no optimiser has.
+pub fn write(b: &mut Builder, options: &Options, parameters: &[Trained]) -> Result<Written, DifferentiateError> {
+    let names: Vec<&str> = parameters.iter().map(|(_, p, _)| p.name.as_str()).collect();
+    let settings = group::resolve(options, &names)?;
     let mut written = Written::default();
-    if *optimizer == Optimizer::None {
-        for (_, p, g) in parameters {
+    let handled = gradient::handle(b, options, parameters, &mut written);
+    if options.optimizer == Optimizer::None {
+        for ((_, p, _), g) in parameters.iter().zip(handled.gradients) {
+            // What the loss was scaled for would be lost again in half precision.
+            let is_scaled = options.loss_scale != LossScale::None;
+            let g = b.cast(&g, if is_scaled { wide(p.ty.elem) } else { p.ty.elem });
             let gradient = format!("{}_grad", p.name);
-            written.results.push((gradient.clone(), Tensor { ty: p.ty.clone(), ..g.clone() }));
-            let (next, state) = (None, Vec::new());
-            written.parameters.push(Parameter { name: p.name.clone(), gradient: Some(gradient), next, state });
+            let ty = TensorType { elem: g.ty.elem, dims: p.ty.dims.clone() };
+            written.results.push((gradient.clone(), Tensor { ty, ..g }));
+            let parameter = Parameter { name: p.name.clone(), gradient: Some(gradient), ..Parameter::default() };
+            written.parameters.push(parameter);
         }
-        return written;
-    }
-    let scalar = |elem: Elem| TensorType { elem: elem.onnx(), dims: Some(Vec::new()) };
-    let rate = Tensor { name: "learning_rate".into(), ty: scalar(Elem::F32) };
-    written.inputs.push((rate.name.clone(), rate.clone()));
-    let corrections = if let Optimizer::Adam { betas, .. } = optimizer {
-        let step = Tensor { name: "step".into(), ty: scalar(Elem::I64) };
-        written.inputs.push((step.name.clone(), step.clone()));
-        // 1 − βᵗ with t counted from 1, in double precision: it is a difference of nearly equal numbers.
-        let double = b.cast(&step, Elem::F64.onnx());
-        let t = b.plus(&double, 1.0);
-        betas.map(|beta| {
-            let (base, one) = (b.number(beta, &t), b.number(1.0, &t));
-            let power = b.binary("Pow", &base, &t);
-            Some(b.binary("Sub", &one, &power))
-        })
     } else {
-        [None, None]
-    };
-    for (_, p, g) in parameters {
-        let elem = p.ty.elem;
-        let eta = b.cast(&rate, elem);
-        let corrections = corrections.clone().map(|c| c.map(|c| b.cast(&c, elem)));
-        let mut update = Update { b, written: &mut written, name: p.name.clone(), state: Vec::new() };
-        let decayed = |u: &mut Update<'_>, decay: f64| {
-            if decay == 0.0 {
-                return g.clone();
-            }
-            let pull = u.b.times(p, decay);
-            u.b.binary("Add", g, &pull)
-        };
-        let change = match optimizer {
-            Optimizer::None => g.clone(),
-            Optimizer::Sgd { decay } => decayed(&mut update, *decay),
-            Optimizer::Momentum { momentum, decay, nesterov } => {
-                let g = decayed(&mut update, *decay);
-                let m = update.state("momentum", p);
-                let kept = update.b.times(&m, *momentum);
-                let m_next = update.b.binary("Add", &kept, &g);
-                update.next(&m, &m_next);
-                if *nesterov {
-                    let ahead = update.b.times(&m_next, *momentum);
-                    update.b.binary("Add", &g, &ahead)
-                } else {
-                    m_next
-                }
-            }
-            Optimizer::Adam { betas, epsilon, decay, is_decoupled } => {
-                let g = if *is_decoupled { g.clone() } else { decayed(&mut update, *decay) };
-                let (m, v) = (update.state("mean", p), update.state("square", p));
-                let m_next = update.blend(betas[0], &m, &g);
-                let square = update.b.binary("Mul", &g, &g);
-                let v_next = update.blend(betas[1], &v, &square);
-                update.next(&m, &m_next);
-                update.next(&v, &v_next);
-                let [first, second] = corrections.map(|c| c.unwrap_or_else(|| eta.clone()));
-                let spread = update.b.binary("Div", &v_next, &second);
-                let root = update.b.unary("Sqrt", &spread);
-                let below = update.b.plus(&root, *epsilon);
-                let mean = update.b.binary("Div", &m_next, &first);
-                let change = update.b.binary("Div", &mean, &below);
-                if *is_decoupled && *decay != 0.0 {
-                    let pull = update.b.times(p, *decay);
-                    update.b.binary("Add", &change, &pull)
-                } else {
-                    change
-                }
-            }
-            Optimizer::RmsProp { alpha, epsilon, decay } => {
-                let g = decayed(&mut update, *decay);
-                let v = update.state("square", p);
-                let square = update.b.binary("Mul", &g, &g);
-                let v_next = update.blend(*alpha, &v, &square);
-                update.next(&v, &v_next);
-                let root = update.b.unary("Sqrt", &v_next);
-                let below = update.b.plus(&root, *epsilon);
-                update.b.binary("Div", &g, &below)
-            }
-        };
-        let state = std::mem::take(&mut update.state);
-        let scaled = b.binary("Mul", &change, &eta);
-        let next = b.binary("Sub", p, &scaled);
-        let name = format!("{}_next", p.name);
-        written.results.push((name.clone(), Tensor { ty: p.ty.clone(), ..next }));
-        written.parameters.push(Parameter { name: p.name.clone(), gradient: None, next: Some(name), state });
+        update::write(b, &settings, parameters, handled, &mut written);
     }
-    written
+    Ok(written)
 }

@@ -66,6 +66,40 @@ pub enum DifferentiateError {
         /// Every one of them.
         nodes: Vec<Undifferentiable>,
     },
+    /// A group of parameters that does not fit.
+    #[error("--group: {source} (it chooses among the parameters: {parameters})")]
+    Group {
+        /// What is wrong with its selector.
+        source: SelectError,
+        /// What there is, as a list.
+        parameters: String,
+    },
+    /// A group sets what its optimiser lacks.
+    #[error("--group sets {setting}, which {optimizer} does not have: it has {known}")]
+    NoSuchSetting {
+        /// What is set.
+        setting: &'static str,
+        /// The optimiser.
+        optimizer: &'static str,
+        /// What it has.
+        known: String,
+    },
+    /// An option of the step where there is none.
+    #[error("{option} is about a step, and without an optimizer there is none: choose one with --optimizer")]
+    NoStep {
+        /// The option.
+        option: &'static str,
+    },
+    /// A number that makes no sense.
+    #[error("{what} is {value}, and has to be {expected}")]
+    Number {
+        /// The option or setting.
+        what: String,
+        /// Its value.
+        value: String,
+        /// What it could be.
+        expected: &'static str,
+    },
     /// A name that the step graph needs is the model's own.
     #[error(
         "the model has a value {name:?} of its own, which is what the step graph calls {what}; rename it in the model first"

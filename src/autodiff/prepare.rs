@@ -11,12 +11,12 @@ use crate::lower::inline::inline;
 use crate::lower::registry;
 use crate::naming::LayerNames;
 use crate::onnx::{NodeProto, TensorProto, ValueInfoProto};
-use crate::patch::{Change, Part, Patch, Replacement, Substitute};
+use crate::patch::{Change, Part, Replacement, Substitute};
 use crate::record::LOWERED;
 use crate::rewrite::builder::Builder;
 use crate::rewrite::path::Path;
 use crate::rewrite::site::{Refusal, Site, is_reasonable};
-use crate::wire::{Model, splice};
+use crate::wire::Model;
 
 /// How often what was spelt out is spelt out again.
 const ROUNDS: usize = 6;
@@ -119,10 +119,8 @@ pub fn prepare(
             break;
         }
         drop(inner);
-        let patch = Patch { changes: vec![change], ..Patch::default() };
         let model = state.as_ref().map_or(original.model, |(model, _)| model);
-        let bytes = splice(model, &patch)?.to_vec(&model.file.bytes);
-        state = Some((Model::from_bytes(bytes)?, next_origin));
+        state = Some((model.with_nodes(&change)?, next_origin));
     }
     let made =
         |(model, origin)| Prepared { model, origin, names, constants: constants.into_values().collect(), value_info };

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, HashMap};
 use super::adjoint::{Adjoint, Cotangent, Remade, Saved};
 use super::composite;
 use super::error::Undifferentiable;
+use super::optimizer::{LOSS_SCALE, LossScale};
 use super::rule;
 use crate::analysis::Analysis;
 use crate::graph::types::{Dim, TensorType};
 use crate::graph::{NodeId, ValueId};
 use crate::naming::LayerNames;
 use crate::onnx::{NodeProto, TensorProto, ValueInfoProto};
-use crate::regularizer::emit::{Emission, Tensor};
+use crate::regularizer::emit::{Elem, Emission, Tensor};
 use crate::rewrite::builder::Builder;
 use crate::rewrite::path::Path;
 use crate::rewrite::site::{Refusal, Site, is_reasonable};
@@ -58,16 +59,6 @@ impl Reversed {
         self.value_info.append(&mut emission.value_info);
         self.constants.append(&mut emission.constants);
     }
-}
-
-/// The cotangent of the loss itself: 1.
-pub fn seed(analysis: &Analysis, loss: ValueId, root: &str) -> (Cotangent, Emission) {
-    let mut seed = Builder::new(analysis.model.opset(), root, "grad", Vec::new());
-    let ty = analysis.types.get(loss).clone();
-    // A loss of one element may have axes.
-    let is_full = ty.dims.as_ref().is_some_and(Vec::is_empty);
-    let tensor = seed.number(1.0, &Tensor { name: String::new(), ty });
-    (Cotangent { tensor, is_full }, seed.finish(&[], &[]))
 }
 
 /// Differentiates a graph. Every name that is added starts with `root`.
@@ -184,6 +175,25 @@ pub fn reverse(analysis: &Analysis, path: &Path, goal: Goal, root: &str) -> Resu
         reversed.add(builder.finish(&[], &[]));
     }
     Ok(reversed)
+}
+
+/// The cotangent of the loss, 1 or what it is scaled by, and what makes it.
+pub fn seed(analysis: &Analysis, loss: ValueId, root: &str, scale: LossScale) -> (Cotangent, Emission) {
+    let mut b = Builder::new(analysis.model.opset(), root, "grad", Vec::new());
+    let ty = analysis.types.get(loss).clone();
+    let like = Tensor { name: String::new(), ty: ty.clone() };
+    let tensor = match scale {
+        LossScale::None => b.number(1.0, &like),
+        LossScale::Fixed(scale) => b.number(scale, &like),
+        LossScale::Input => {
+            let single = TensorType { elem: Elem::F32.onnx(), dims: Some(Vec::new()) };
+            let input = Tensor { name: LOSS_SCALE.into(), ty: single };
+            if ty.elem == 0 { input } else { b.cast(&input, ty.elem) }
+        }
+    };
+    // A loss of one element may have axes.
+    let is_scalar = ty.dims.as_ref().is_some_and(Vec::is_empty);
+    (Cotangent { tensor, is_full: is_scalar }, b.finish(&[], &[]))
 }
 
 /// The sum of what a value's readers gave.

@@ -124,6 +124,7 @@ pub fn build(model: &Model, recipe: &Recipe) -> TrainResult<Graphs> {
         freeze: recipe.freeze.clone(),
         optimizer: recipe.optimizer,
         gradient_norm: true,
+        ..autodiff::Options::default()
     };
     let made = autodiff::differentiate(&fed.model, &options)?;
     let report = made.report;

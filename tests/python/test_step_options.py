@@ -187,6 +187,29 @@ def test_all_options_together_in_old_and_new_operator_sets(session, opset):
         assert np.abs(driven.values[name] - expected).max() <= TOLERANCE * np.abs(expected).max(), name
 
 
+def test_parameters_of_float64_are_stepped_in_float64(session):
+    """To the float32 that learning rate and loss scale are fed in: both are exact here."""
+    model, parameters = net()
+    graph = onnx.load_from_string(model)
+    for value in [*graph.graph.input, *graph.graph.output]:
+        value.type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+    for tensor in graph.graph.initializer:
+        tensor.CopyFrom(onnx.numpy_helper.from_array(parameters[tensor.name].astype(np.float64), tensor.name))
+    options = ["--optimizer", "momentum", "--accumulate", "--clip-norm", "0.3", "--loss-scale-input"]
+    driven = Driven(session, differentiated(graph.SerializeToString(), *options))
+    p, states = {n: v.astype(np.float64) for n, v in parameters.items()}, {n: {} for n in parameters}
+    for batch in batches(10):
+        driven.run({n: v.astype(np.float64) for n, v in batch.items()}, learning_rate=2.0**-6, apply=True, loss_scale=256)
+        g = gradients(p, batch["x"], batch["y"])
+        factor = min(1, 0.3 / (np.sqrt(sum((each**2).sum() for each in g.values())) + 1e-6))
+        for name in p:
+            p[name] = updated("momentum", p[name], g[name] * factor, states[name], 1, 2.0**-6, {"decay": 0, "momentum": 0.9})
+    for name, expected in p.items():
+        assert driven.values[name].dtype == np.float64
+        # X is written as a float64 constant; all else is rounding.
+        assert np.abs(driven.values[name] - expected).max() <= 1e-12 * np.abs(expected).max(), name
+
+
 def test_gradients_as_outputs_are_unscaled_and_clipped_too(session):
     model, parameters = net()
     batch = next(batches(1))

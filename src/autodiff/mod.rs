@@ -16,6 +16,7 @@
 mod adjoint;
 mod error;
 mod expand;
+pub mod operators;
 mod optimizer;
 mod prepare;
 mod reverse;

@@ -59,6 +59,8 @@ pub enum Command {
     Strip(StripArgs),
     /// Turn a forward + loss graph into a step graph: forward, backward and optimiser in standard operators
     Differentiate(super::differentiate::DifferentiateArgs),
+    /// Show which operators differentiate knows, and what holds where they have no derivative
+    Operators(super::operators::OperatorsArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell

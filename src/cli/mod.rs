@@ -9,6 +9,7 @@ mod failure;
 mod hunks;
 mod inject;
 mod inspect;
+mod operators;
 mod render;
 mod running;
 mod strip;
@@ -78,6 +79,7 @@ pub fn run() -> ExitCode {
         Some(Command::Inspect(args)) => inspect::run(&args).map_err(|f| f.of_file(&args.model)),
         Some(Command::Diff(args)) => return diff::run(&args),
         Some(Command::Differentiate(args)) => differentiate::run(&args).map_err(|f| f.of_file(&args.model)),
+        Some(Command::Operators(args)) => operators::run(&args),
         Some(Command::Strip(args)) => strip::run(&args).map_err(|f| f.of_file(&args.model)),
         Some(Command::Completions { shell }) => {
             // Into memory first: clap panics where nobody reads on.

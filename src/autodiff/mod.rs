@@ -27,6 +27,7 @@ mod adjoint;
 mod composite;
 mod error;
 mod expand;
+pub mod operators;
 mod optimizer;
 mod prepare;
 mod report;

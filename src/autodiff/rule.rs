@@ -60,14 +60,46 @@ fn is_known_form(site: &Site) -> bool {
     }
 }
 
+/// Operators that no gradient passes through at all.
+pub const CONSTANT: &[&str] = &[
+    "And",
+    "ArgMax",
+    "ArgMin",
+    "Bernoulli",
+    "BitShift",
+    "Ceil",
+    "ConstantOfShape",
+    "Equal",
+    "EyeLike",
+    "Floor",
+    "Greater",
+    "GreaterOrEqual",
+    "Hardmax",
+    "IsInf",
+    "IsNaN",
+    "Less",
+    "LessOrEqual",
+    "Multinomial",
+    "NonZero",
+    "Not",
+    "Or",
+    "RandomNormalLike",
+    "RandomUniformLike",
+    "Range",
+    "Round",
+    "Shape",
+    "Sign",
+    "Size",
+    "Xor",
+];
+
 /// Whether no gradient passes from an operator's output to this input: it is an integer's or a condition's, or the function is piecewise
 /// constant in it.
 pub fn stops(node: &NodeProto, slot: usize) -> bool {
+    if CONSTANT.contains(&node.op_type()) {
+        return true;
+    }
     match node.op_type() {
-        "Not" | "And" | "Or" | "Xor" | "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual" | "IsInf"
-        | "IsNaN" | "NonZero" | "Shape" | "Size" | "ConstantOfShape" | "Range" | "ArgMax" | "ArgMin" | "Sign"
-        | "Floor" | "Ceil" | "Round" | "RandomNormalLike" | "RandomUniformLike" | "Bernoulli" | "Multinomial"
-        | "EyeLike" | "BitShift" | "Hardmax" => true,
         "Where" | "If" => slot == 0,
         "Loop" | "OneHot" => slot < 2,
         "Gather" | "GatherElements" | "GatherND" | "Reshape" | "Expand" | "Tile" | "TopK" | "Squeeze" | "Unsqueeze"

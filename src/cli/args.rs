@@ -61,6 +61,8 @@ pub enum Command {
     Differentiate(super::differentiate::DifferentiateArgs),
     /// Train a model on ONNX Runtime, with the regulariser or without, and put the trained weights back into it
     Train(Box<super::train::TrainArgs>),
+    /// Show which operators differentiate knows, and what holds where they have no derivative
+    Operators(super::operators::OperatorsArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell

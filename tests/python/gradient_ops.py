@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import reference_ops
 from onnx.reference.op_run import OpRun
-from onnx.reference.ops import op_grid_sample, op_scatter_elements
+from onnx.reference.ops import op_scatter_elements
 
 
 class Dropout(OpRun):
@@ -58,29 +58,16 @@ class Scan(OpRun):
         return (*states, *(y[::-1] if back else y for y, back in zip(results, outs)))
 
 
-class GridSample(op_grid_sample.GridSample):
-    """With coordinates in float64."""
+class Mean(OpRun):
+    """Of operands that broadcast."""
 
     op_domain = ""
 
-    def _gs_denormalize_coordinates(self, n, dims, align_corners):
-        return np.array([self._gs_denormalize(v, dim, align_corners) for v, dim in zip(n, dims)])
+    def _run(self, *operands):
+        return (sum(operands) / len(operands),)
 
 
-class AffineGrid(OpRun):
-    """In the type of theta."""
-
-    op_domain = ""
-
-    def _run(self, theta, size, align_corners=None):
-        lengths = [int(n) for n in size[2:]]
-        line = lambda n: np.linspace(-1, 1, n) if align_corners else (2 * np.arange(n) + 1) / n - 1
-        axes = np.meshgrid(*(line(n) for n in lengths), indexing="ij")
-        places = np.stack([*axes[::-1], np.ones(lengths)], axis=-1)
-        return (np.einsum("...k,nck->n...c", places, theta),)
-
-
-ALL = [*reference_ops.ALL, AffineGrid, Dropout, GridSample, Scan, Scatter]
+ALL = [*reference_ops.ALL, Dropout, Mean, Scan, Scatter]
 
 # Operators that draw random numbers, other ones in every runtime.
 DRAWN = {"Dropout"}

@@ -5,7 +5,7 @@
 //! (by the position of a query, which is its own behind those of the past), and the padding of each sample. A row that may attend to nothing
 //! is 0.
 
-use crate::autodiff::expand::{range, whole};
+use crate::autodiff::expand::range;
 use crate::graph::Attributes;
 use crate::graph::types::Dim;
 use crate::lower::registry::Rule;
@@ -152,17 +152,14 @@ fn masks(site: &Site, b: &mut Builder, q: &Tensor, k: &Tensor, past: Option<&Ten
             }
             _ => {}
         }
-        // How far back a key lies.
-        let back = b.binary("Sub", &rows, &columns);
-        let like = Tensor { name: String::new(), ty: whole(None) };
-        let bounds = [
-            (is_causal, "GreaterOrEqual", 0),
-            (left >= 0, "LessOrEqual", left),
-            (right >= 0, "GreaterOrEqual", -right),
-        ];
-        for (_, op, bound) in bounds.into_iter().filter(|(is_set, _, _)| *is_set) {
-            let bound = b.number(bound as f64, &like);
-            let holds = b.compare(op, &back, &bound);
+        // A query sees keys up to its own position, and those of a window around it.
+        let mut bounds = Vec::new();
+        bounds.extend(is_causal.then_some(("LessOrEqual", 0)));
+        bounds.extend((left >= 0).then_some(("GreaterOrEqual", -left)));
+        bounds.extend((right >= 0).then_some(("LessOrEqual", right)));
+        for (op, shift) in bounds {
+            let bound = b.plus(&rows, shift as f64);
+            let holds = b.compare(op, &columns, &bound);
             masks.push(bias(b, &holds, q));
         }
     }

@@ -118,7 +118,12 @@ fn taps(site: &Site, b: &mut Builder, g: &Tensor, length: i64, is_aligned: bool,
     let c = if mode == "nearest" { b.unary("Round", &c) } else { c };
     let c = match outside {
         Outside::Zeros => c,
-        Outside::Border => clipped(b, &c, 0.0, n - 1.0),
+        Outside::Border => {
+            // Half a place beyond the first and the last is inside still, which tells for cubic alone.
+            let (inside, edge) = (clipped(b, &c, low, high), clipped(b, &c, 0.0, n - 1.0));
+            let is_inside = b.compare("Equal", &inside, &c);
+            Tensor { ty: c.ty.clone(), ..b.choose(&is_inside, &c, &edge) }
+        }
         Outside::Reflection => folded(b, &c, low, high),
     };
     let base = if mode == "nearest" { c.clone() } else { b.unary("Floor", &c) };

@@ -87,33 +87,43 @@ fn gather(a: &mut Adjoint<'_, '_>) -> Known<()> {
     Ok(())
 }
 
+/// The positions of an axis, and indices counted from its front.
+fn positions(b: &mut Builder, indices: &Tensor, length: u64) -> (Tensor, Tensor) {
+    let all: Vec<i64> = (0..i64::try_from(length).unwrap_or_default()).collect();
+    let (zero, count) = (b.integers(&[0]), b.integers(&[all.len() as i64]));
+    let indices = b.cast(indices, Elem::I64.onnx());
+    let is_negative = b.compare("Less", &indices, &zero);
+    let wrapped = b.binary("Add", &indices, &count);
+    let indices = Tensor { ty: indices.ty.clone(), ..b.choose(&is_negative, &wrapped, &indices) };
+    (b.integers(&all), indices)
+}
+
 /// The same before operator set 16: [positions = index]ᵀ·g, a product of matrices.
 fn by_product(a: &mut Adjoint<'_, '_>, g: &Tensor, x: &Tensor, indices: &Tensor, at: usize, length: u64) -> Known<()> {
-    if at != 0 {
-        return Err(Refusal(
-            "it reads along an axis that is not the first, and its gradient needs operator set 16".into(),
-        ));
-    }
-    let rest = x.ty.dims.iter().flatten().skip(1).map(|d| d.known().and_then(|n| i64::try_from(n).ok()));
+    let (rank_x, rank_i) = (rank(x)?, rank(indices)?);
+    let others: Vec<usize> = (0..rank_x).filter(|i| *i != at).collect();
+    let rest = others.iter().map(|i| x.ty.dims.as_ref()?.get(*i)?.known().and_then(|n| i64::try_from(n).ok()));
     let width = rest
         .product::<Option<i64>>()
         .ok_or("its rows are of a length that only the running graph knows, and its gradient needs operator set 16")?;
-    let positions: Vec<i64> = (0..i64::try_from(length).unwrap_or_default()).collect();
-    let all = a.b.integers(&positions);
     let column = a.b.reshape(indices, &[Extent::Fixed(-1), Extent::Fixed(1)]);
-    let column = a.b.cast(&column, Elem::I64.onnx());
-    let zero = a.b.integers(&[0]);
-    let is_negative = a.b.compare("Less", &column, &zero);
-    let count = a.b.integers(&[positions.len() as i64]);
-    let wrapped = a.b.binary("Add", &column, &count);
-    let column = a.b.choose(&is_negative, &wrapped, &column);
+    let (all, column) = positions(a.b, &column, length);
     let hits = a.b.compare("Equal", &column, &all);
     let hits = a.b.indicator(&hits, g);
     let turned = a.b.transpose(&hits, &[1, 0]);
-    let rows = a.b.reshape(g, &[Extent::Fixed(-1), Extent::Fixed(width)]);
+    // What was read, with the axes of the indices in front.
+    let front = at..at + rank_i;
+    let perm: Vec<usize> = front.clone().chain((0..rank_x - 1 + rank_i).filter(|i| !front.contains(i))).collect();
+    let rows = a.b.transpose(g, &perm);
+    let rows = a.b.reshape(&rows, &[Extent::Fixed(-1), Extent::Fixed(width)]);
     let sums = a.b.matmul(&turned, &rows);
-    let dx = reshape_like(a.b, &sums, x);
-    a.give(0, dx);
+    let extents: Vec<Extent> = [at].iter().chain(&others).map(|i| (x, *i).into()).collect();
+    let apart = a.b.reshape(&sums, &extents);
+    let back: Vec<usize> = (0..rank_x)
+        .map(|i| if i == at { 0 } else { 1 + others.iter().position(|o| *o == i).unwrap_or_default() })
+        .collect();
+    let dx = a.b.transpose(&apart, &back);
+    a.give(0, Tensor { ty: x.ty.clone(), ..dx });
     Ok(())
 }
 
@@ -121,10 +131,34 @@ fn by_product(a: &mut Adjoint<'_, '_>, g: &Tensor, x: &Tensor, indices: &Tensor,
 fn gather_elements(a: &mut Adjoint<'_, '_>) -> Known<()> {
     let (g, x, indices) = (a.g(0)?, a.x(0)?, a.x(1)?);
     let at = axis(a.site.int("axis", 0), rank(&x)?)?;
-    let zeros = zeros_like(a.b, &x);
-    let dx = scatter_add(a.b, &zeros, &indices, &g, at)?;
+    let length = x.ty.dims.as_ref().and_then(|d| d.get(at)).and_then(Dim::known);
+    let dx = match length.filter(|_| a.b.opset() < 16) {
+        Some(length) => by_comparison(a.b, &g, &x, &indices, at, length)?,
+        None => {
+            let zeros = zeros_like(a.b, &x);
+            scatter_add(a.b, &zeros, &indices, &g, at)?
+        }
+    };
     a.give(0, dx);
     Ok(())
+}
+
+/// The same before operator set 16: Σ g·[position = index] over the places that were read along the axis.
+fn by_comparison(b: &mut Builder, g: &Tensor, x: &Tensor, indices: &Tensor, at: usize, length: u64) -> Known<Tensor> {
+    let rank = rank(x)?;
+    let others = (0..rank).filter(|i| *i != at);
+    let dim = |t: &Tensor, i: usize| t.ty.dims.as_ref().and_then(|d| d.get(i)).cloned().unwrap_or_default();
+    if others.clone().any(|i| dim(x, i) == Dim::Unknown || dim(x, i) != dim(indices, i)) {
+        return Err(Refusal("it reads a part of the other axes, and its gradient needs operator set 16".into()));
+    }
+    let (all, indices) = positions(b, indices, length);
+    let (indices, g) = (b.unsqueeze(&indices, &[at]), b.unsqueeze(g, &[at]));
+    let all = b.unsqueeze(&all, &(1..=rank - at).collect::<Vec<_>>());
+    let hits = b.compare("Equal", &indices, &all);
+    let hits = b.indicator(&hits, &g);
+    let read = b.binary("Mul", &hits, &g);
+    let sum = b.reduce("ReduceSum", &read, Some(&[at as i64 + 1]), false);
+    Ok(Tensor { ty: x.ty.clone(), ..sum })
 }
 
 /// Slices of x by tuples of positions.

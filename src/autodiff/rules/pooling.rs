@@ -10,7 +10,7 @@ use crate::autodiff::shape::{reshape_like, shape_of, zeros_like};
 use crate::graph::Attributes;
 use crate::graph::types::TensorType;
 use crate::regularizer::emit::{Elem, Tensor, int, string};
-use crate::rewrite::builder::Extent;
+use crate::rewrite::builder::{Builder, Extent};
 use crate::rewrite::site::{Known, Refusal, extent, rank_from, size};
 use crate::rewrite::window::{Window, window_sum};
 
@@ -29,11 +29,9 @@ fn kernel(a: &Adjoint<'_, '_>) -> Known<Vec<u64>> {
 fn max(a: &mut Adjoint<'_, '_>) -> Known<()> {
     let (g, x) = (a.g(0)?, a.x(0)?);
     let window = Window::of(&a.site, &x, kernel(a)?)?;
-    if a.site.int("storage_order", 0) != 0 {
-        return Err(Refusal("it counts places by columns (storage_order 1)".into()));
-    }
     let places = TensorType { elem: Elem::I64.onnx(), dims: g.ty.dims.clone() };
     let indices = a.y_of_type(1, places);
+    let indices = if a.site.int("storage_order", 0) == 0 { indices } else { by_rows(a.b, &indices, &x)? };
     let overlaps = (0..window.kernel.len()).any(|i| window.reach(i) >= window.strides[i]);
     if !overlaps && is_filled(&x, &g, &window) {
         // No place is in two windows, and the windows fill x.
@@ -59,6 +57,26 @@ fn max(a: &mut Adjoint<'_, '_>) -> Known<()> {
     let dx = reshape_like(a.b, &sums, &x);
     a.give(0, dx);
     Ok(())
+}
+
+/// Places counted by columns (the first axis runs fastest), counted by rows: Σ iₖ·∏ later lengths of the iₖ in Σ iₖ·∏ earlier lengths.
+fn by_rows(b: &mut Builder, indices: &Tensor, x: &Tensor) -> Known<Tensor> {
+    let lengths = (2..rank_from(x, 3)?).map(|i| size(x, i).map(extent)).collect::<Known<Vec<i64>>>()?;
+    let all = lengths.iter().product::<i64>();
+    let number = |b: &mut Builder, n: i64| b.number(n as f64, indices);
+    let whole = number(b, all);
+    let mut rest = b.binary("Mod", indices, &whole);
+    let mut rows = b.binary("Sub", indices, &rest);
+    let mut stride = all;
+    for length in lengths {
+        stride /= length.max(1);
+        let (n, s) = (number(b, length), number(b, stride));
+        let along = b.binary("Mod", &rest, &n);
+        let step = b.binary("Mul", &along, &s);
+        rows = b.binary("Add", &rows, &step);
+        rest = b.binary("Div", &rest, &n);
+    }
+    Ok(Tensor { ty: indices.ty.clone(), ..rows })
 }
 
 /// Whether windows that do not overlap are known to end where x ends, so that MaxUnpool's own shape is x's.

@@ -179,7 +179,7 @@ impl Draft<'_> {
         let (reached, unreached): (Vec<ValueId>, Vec<ValueId>) =
             trained.partition(|value| reversed.gradients.contains_key(value));
         let named: Vec<(ValueId, Tensor, Tensor)> =
-            reached.iter().map(|v| (*v, self.tensor(*v), reversed.gradients[v].clone())).collect();
+            reached.iter().map(|v| (*v, self.tensor(*v), self.gradient(&reversed, *v))).collect();
         let mut builder = Builder::new(model.opset(), self.root, "step", Vec::new());
         let written = optimizer::write(&mut builder, &self.options.optimizer, &named);
         let statistics = self.statistics();
@@ -190,6 +190,7 @@ impl Draft<'_> {
         let names: Vec<String> = results.iter().map(|(name, _)| name.clone()).collect();
         self.check_names(&names, &written.inputs)?;
         reversed.add(builder.finish(&[], &[]));
+        reversed.without_unread(&results.iter().map(|(_, t)| t.name.as_str()).collect());
         name_results(&mut reversed, model.opset(), self.root, &results);
 
         let mut changes = Vec::new();
@@ -235,6 +236,12 @@ impl Draft<'_> {
         let mut patch = Patch { changes, ..Patch::default() };
         self.remember(&mut patch, added, replaced, names, &report)?;
         Ok(Differentiation { patch, report })
+    }
+
+    /// The gradient of a parameter, as the optimiser takes it.
+    fn gradient(&self, reversed: &Reversed, value: ValueId) -> Tensor {
+        let gradient = &reversed.gradients[&value];
+        if self.options.optimizer == Optimizer::None { gradient.clone() } else { reversed.in_full(gradient) }
     }
 
     fn tensor(&self, value: ValueId) -> Tensor {

@@ -135,11 +135,13 @@ pub fn write(b: &mut Builder, optimizer: &Optimizer, parameters: &[(ValueId, Ten
     } else {
         [None, None]
     };
-    for (_, p, g) in parameters {
+    for (_, parameter, g) in parameters {
+        // float16 and bfloat16 are stepped in float32, which their state is in as well.
+        let (p, g) = (&b.widened(parameter), &b.widened(g));
         let elem = p.ty.elem;
         let eta = b.cast(&rate, elem);
         let corrections = corrections.clone().map(|c| c.map(|c| b.cast(&c, elem)));
-        let mut update = Update { b, written: &mut written, name: p.name.clone(), state: Vec::new() };
+        let mut update = Update { b, written: &mut written, name: parameter.name.clone(), state: Vec::new() };
         let decayed = |u: &mut Update<'_>, decay: f64| {
             if decay == 0.0 {
                 return g.clone();
@@ -198,9 +200,10 @@ pub fn write(b: &mut Builder, optimizer: &Optimizer, parameters: &[(ValueId, Ten
         let state = std::mem::take(&mut update.state);
         let scaled = b.binary("Mul", &change, &eta);
         let next = b.binary("Sub", p, &scaled);
-        let name = format!("{}_next", p.name);
-        written.results.push((name.clone(), Tensor { ty: p.ty.clone(), ..next }));
-        written.parameters.push(Parameter { name: p.name.clone(), gradient: None, next: Some(name), state });
+        let next = b.cast(&next, parameter.ty.elem);
+        let name = format!("{}_next", parameter.name);
+        written.results.push((name.clone(), Tensor { ty: parameter.ty.clone(), ..next }));
+        written.parameters.push(Parameter { name: parameter.name.clone(), gradient: None, next: Some(name), state });
     }
     written
 }

@@ -208,6 +208,11 @@ impl Builder {
         self.emitter.cast(&label, x, elem)
     }
 
+    /// In float32 where it is float16 or bfloat16: sums of many terms are made in that.
+    pub fn widened(&mut self, x: &Tensor) -> Tensor {
+        if is_half(x.ty.elem) { self.cast(x, DataType::Float as i32) } else { x.clone() }
+    }
+
     /// A constant of float32 or float64, as another tensor has it.
     pub fn constant(&mut self, what: &str, like: &Tensor, dims: &[u64], values: &[f64]) -> Tensor {
         let elem = if like.ty.elem == Elem::F64.onnx() { Elem::F64 } else { Elem::F32 };
@@ -456,6 +461,11 @@ impl Builder {
             self.one("Shape", &[like], Vec::new(), TensorType { elem: Elem::I64.onnx(), dims: Some(vec![rank]) });
         self.one("Expand", &[x, &shape], Vec::new(), TensorType { elem: x.ty.elem, dims: like.ty.dims.clone() })
     }
+}
+
+/// Whether an element type is float16 or bfloat16.
+pub fn is_half(elem: i32) -> bool {
+    elem == DataType::Float16 as i32 || elem == DataType::Bfloat16 as i32
 }
 
 /// Tells constants apart by their content.

@@ -68,6 +68,7 @@ fn gather(a: &mut Adjoint<'_, '_>) -> Known<()> {
         a.give(0, Tensor { ty: x.ty, ..dx });
         return Ok(());
     }
+    let g = a.b.widened(&g);
     if let Some(length) = length.filter(|_| a.b.opset() < 16) {
         return by_product(a, &g, &x, &indices, at, length);
     }
@@ -81,6 +82,7 @@ fn gather(a: &mut Adjoint<'_, '_>) -> Known<()> {
     let ty = TensorType { elem: indices.ty.elem, dims: rows.ty.dims.clone() };
     let spread = a.b.one("Expand", &[&indices, &whole], Vec::new(), ty);
     let zeros = zeros_like(a.b, &x);
+    let zeros = a.b.cast(&zeros, g.ty.elem);
     let dx = scatter_add(a.b, &zeros, &spread, &rows, at)?;
     a.give(0, dx);
     Ok(())
@@ -120,7 +122,8 @@ fn by_product(a: &mut Adjoint<'_, '_>, g: &Tensor, x: &Tensor, indices: &Tensor,
 fn gather_elements(a: &mut Adjoint<'_, '_>) -> Known<()> {
     let (g, x, indices) = (a.g(0)?, a.x(0)?, a.x(1)?);
     let at = axis(a.site.int("axis", 0), rank(&x)?)?;
-    let zeros = zeros_like(a.b, &x);
+    let (zeros, g) = (zeros_like(a.b, &x), a.b.widened(&g));
+    let zeros = a.b.cast(&zeros, g.ty.elem);
     let dx = scatter_add(a.b, &zeros, &indices, &g, at)?;
     a.give(0, dx);
     Ok(())
@@ -137,8 +140,10 @@ fn gather_nd(a: &mut Adjoint<'_, '_>) -> Known<()> {
         ));
     }
     let (g, x, indices) = (a.g(0)?, a.x(0)?, a.x(1)?);
-    let zeros = zeros_like(a.b, &x);
-    let dx = a.b.one("ScatterND", &[&zeros, &indices, &g], vec![string("reduction", "add")], x.ty);
+    let (zeros, g) = (zeros_like(a.b, &x), a.b.widened(&g));
+    let zeros = a.b.cast(&zeros, g.ty.elem);
+    let ty = zeros.ty.clone();
+    let dx = a.b.one("ScatterND", &[&zeros, &indices, &g], vec![string("reduction", "add")], ty);
     a.give(0, dx);
     Ok(())
 }

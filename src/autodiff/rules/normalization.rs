@@ -3,9 +3,9 @@
 
 use crate::autodiff::adjoint::{Adjoint, Cotangent};
 use crate::autodiff::rule::Rule;
-use crate::autodiff::shape::{elements_per, sum_to};
+use crate::autodiff::shape::{elements_per, in_shape_of, sum_to};
 use crate::graph::types::{Dim, TensorType};
-use crate::lower::builder::{Builder, Extent};
+use crate::lower::builder::{Builder, Extent, is_half};
 use crate::lower::site::{Known, Refusal, axis, rank};
 use crate::onnx::tensor_proto::DataType;
 use crate::regularizer::emit::Tensor;
@@ -17,6 +17,7 @@ pub const RULES: &[Rule] =
 /// Over the axes from `axis` on. Mean and r are outputs of the operator.
 fn layer(a: &mut Adjoint<'_, '_>) -> Known<()> {
     let (g, x, scale) = (a.g(0)?, a.x(0)?, a.x(1)?);
+    let [g, x, scale] = [g, x, scale].map(|t| a.b.widened(&t));
     let rank = rank(&x)?;
     let first = axis(a.site.int("axis", -1), rank)?;
     let axes: Vec<i64> = (first..rank).map(|i| i as i64).collect();
@@ -64,6 +65,7 @@ fn batch(a: &mut Adjoint<'_, '_>) -> Known<()> {
         return Err(Refusal("its running statistics reach the loss".into()));
     }
     let (g, x, scale) = (a.g(0)?, a.x(0)?, a.x(1)?);
+    let [g, x, scale] = [g, x, scale].map(|t| a.b.widened(&t));
     let rank = rank(&x)?;
     let axes: Vec<i64> = (0..rank as i64).filter(|i| *i != 1).collect();
     let is_training = match a.site.opset() {
@@ -101,8 +103,10 @@ fn batch(a: &mut Adjoint<'_, '_>) -> Known<()> {
         if a.wants(slot) {
             let like = a.x(slot)?;
             let flat = a.b.reshape(total, &[Extent::Fixed(-1)]);
-            let flat = a.b.cast(&flat, like.ty.elem);
-            a.give(slot, Tensor { ty: like.ty, ..flat });
+            // The parameters may be of another type than x.
+            let elem = if is_half(like.ty.elem) { flat.ty.elem } else { like.ty.elem };
+            let flat = a.b.cast(&flat, elem);
+            a.give(slot, in_shape_of(flat, &like));
         }
     }
     if a.wants(0) {

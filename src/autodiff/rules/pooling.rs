@@ -44,8 +44,10 @@ fn max(a: &mut Adjoint<'_, '_>) -> Known<()> {
         return Err(Refusal("its windows overlap, and adding up their gradients needs operator set 16 (ScatterElements with a reduction)".into()));
     }
     let flat = [Extent::Fixed(-1)];
+    let g = a.b.widened(&g);
     let (indices, updates, zeros) = (a.b.reshape(&indices, &flat), a.b.reshape(&g, &flat), zeros_like(a.b, &x));
     let zeros = a.b.reshape(&zeros, &flat);
+    let zeros = a.b.cast(&zeros, g.ty.elem);
     let ty = zeros.ty.clone();
     let attributes = vec![int("axis", 0), string("reduction", "add")];
     let sums = a.b.one("ScatterElements", &[&zeros, &indices, &updates], attributes, ty);

@@ -49,6 +49,7 @@ fn gemm(a: &mut Adjoint<'_, '_>) -> Known<()> {
         a.give(0, dx);
     }
     if a.wants(1) {
+        let (g, x) = (a.b.widened(&g), a.b.widened(&x));
         let dw = match trans_w {
             false => gemm_of(a.b, (&x, !trans_x), (&g, false), alpha),
             true => gemm_of(a.b, (&g, true), (&x, trans_x), alpha),
@@ -83,6 +84,7 @@ fn matmul(a: &mut Adjoint<'_, '_>) -> Known<()> {
         a.give(0, dx);
     }
     if a.wants(1) {
+        let (g, row) = (a.b.widened(&g), a.b.widened(&row));
         // A weight that a whole batch shares: one product over all rows, and nothing to sum.
         let dw = if rank_w <= 2 && rank_x > 2 {
             let flat = |b: &mut Builder, t: &Tensor, r: usize| {

@@ -182,7 +182,7 @@ impl Draft<'_> {
             reached.iter().map(|v| (*v, self.tensor(*v), self.gradient(&reversed, *v))).collect();
         let mut builder = Builder::new(model.opset(), self.root, "step", Vec::new());
         let written = optimizer::write(&mut builder, &self.options.optimizer, &named);
-        let statistics = self.statistics();
+        let statistics = self.statistics()?;
         let mut results = written.results;
         for (successor, tensor) in &statistics {
             results.push((successor.next.clone(), tensor.clone()));
@@ -249,9 +249,14 @@ impl Draft<'_> {
     }
 
     /// Running statistics that BatchNormalization nodes in training mode update, with what they become.
-    fn statistics(&self) -> Vec<(Successor, Tensor)> {
+    ///
+    /// # Errors
+    ///
+    /// Two nodes that update the same one: which goes first is not said, and both read what it was before.
+    fn statistics(&self) -> Result<Vec<(Successor, Tensor)>, DifferentiateError> {
         let graph = &self.analysis.graph;
-        let mut found = Vec::new();
+        let mut found: Vec<(Successor, Tensor)> = Vec::new();
+        let mut owners: HashMap<ValueId, NodeId> = HashMap::new();
         for id in graph.topological_order() {
             let node = graph.node(*id);
             if node.op_type() != "BatchNormalization" || node.int("training_mode").unwrap_or(0) == 0 {
@@ -260,13 +265,18 @@ impl Draft<'_> {
             for (slot, output) in [(3, 1), (4, 2)] {
                 let (Some(old), Some(new)) = (graph.input(*id, slot), graph.output(*id, output)) else { continue };
                 if graph.initializer(old).is_some() {
+                    if let Some(first) = owners.insert(old, *id) {
+                        let statistic = graph.name(old).to_owned();
+                        let nodes = [first, *id].map(|n| graph.describe(n));
+                        return Err(DifferentiateError::SharedStatistic { statistic, nodes });
+                    }
                     let name = graph.name(old).to_owned();
                     let next = Tensor { ty: self.analysis.types.get(old).clone(), ..self.tensor(new) };
                     found.push((Successor { next: format!("{name}_next"), name }, next));
                 }
             }
         }
-        found
+        Ok(found)
     }
 
     fn check_names(&self, outputs: &[String], inputs: &[(String, Tensor)]) -> Result<(), DifferentiateError> {

@@ -354,7 +354,7 @@ impl Builder {
     }
 
     /// A constant of positions, named by its elements where they are few, else by their digest.
-    fn positions(&mut self, positions: &[i64]) -> Tensor {
+    pub fn positions(&mut self, positions: &[i64]) -> Tensor {
         if positions.len() <= 8 {
             return self.integers(positions);
         }
@@ -400,6 +400,15 @@ impl Builder {
         });
         let label = self.label("MatMul");
         self.emitter.matmul(&label, a, b, dims)
+    }
+
+    /// Gemm without a third operand, which became optional with operator set 11.
+    pub fn gemm(&mut self, a: &Tensor, b: &Tensor, attributes: Vec<AttributeProto>, ty: TensorType) -> Tensor {
+        if self.opset() < 11 {
+            let zero = self.number(0.0, a);
+            return self.one("Gemm", &[a, b, &zero], attributes, ty);
+        }
+        self.one("Gemm", &[a, b], attributes, ty)
     }
 
     /// Split into parts of extent 1 along an axis.

@@ -125,7 +125,7 @@ fn by_patches(b: &mut Builder, g: &Tensor, x: &Tensor, w: &Tensor, window: &Wind
     let cotangents = flat(b, &front, outputs);
     let dims = [outputs, cells as i64 * channels].map(|d| Dim::Known(d.unsigned_abs())).to_vec();
     let ty = TensorType { elem: x.ty.elem, dims: Some(dims) };
-    let product = b.one("Gemm", &[&cotangents, &joined], vec![int("transB", 1)], ty);
+    let product = b.gemm(&cotangents, &joined, vec![int("transB", 1)], ty);
     if cells == 1 {
         let shape: Vec<Extent> = [outputs, channels].into_iter().chain(vec![1; n]).map(Extent::Fixed).collect();
         return Ok(b.reshape(&product, &shape));

@@ -28,12 +28,7 @@ fn gemm_of(b: &mut Builder, (x, trans_x): (&Tensor, bool), (w, trans_w): (&Tenso
         attributes.push(float("alpha", alpha as f32));
     }
     let ty = TensorType { elem: x.ty.elem, dims: Some(dims) };
-    // The third operand became optional with operator set 11.
-    if b.opset() < 11 {
-        let zero = b.number(0.0, x);
-        return b.one("Gemm", &[x, w, &zero], attributes, ty);
-    }
-    b.one("Gemm", &[x, w], attributes, ty)
+    b.gemm(x, w, attributes, ty)
 }
 
 /// Y = α·A′·B′ + β·C: ∂A′ = α·g·B′ᵀ, ∂B′ = α·A′ᵀ·g, ∂C = β·g.

@@ -148,7 +148,7 @@ fn summed_product(b: &mut Builder, dz: &Tensor, t: &Tensor) -> Tensor {
     let last = |t: &Tensor| t.ty.dims.as_ref().and_then(|d| d.last()).cloned().unwrap_or_default();
     let (dz, t) = (&b.widened(dz), &b.widened(t));
     let ty = TensorType { elem: t.ty.elem, dims: Some(vec![last(dz), last(t)]) };
-    b.one("Gemm", &[dz, t], vec![int("transA", 1)], ty)
+    b.gemm(dz, t, vec![int("transA", 1)], ty)
 }
 
 /// Σ over rows.

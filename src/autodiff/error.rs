@@ -100,6 +100,17 @@ pub enum DifferentiateError {
         /// What it could be.
         expected: &'static str,
     },
+    /// Several nodes update one running statistic.
+    #[error(
+        "the running statistic {statistic:?} is updated by {} and by {}, each from what it was before the step, so what it becomes is not defined; give each node a copy of its own",
+        nodes[0], nodes[1]
+    )]
+    SharedStatistic {
+        /// The initializer.
+        statistic: String,
+        /// Two of the nodes.
+        nodes: [String; 2],
+    },
     /// A name that the step graph needs is the model's own.
     #[error(
         "the model has a value {name:?} of its own, which is what the step graph calls {what}; rename it in the model first"

@@ -160,10 +160,10 @@ impl Draft<'_> {
         let (reached, unreached): (Vec<ValueId>, Vec<ValueId>) =
             trained.partition(|value| reversed.gradients.contains_key(value));
         let named: Vec<(ValueId, Tensor, Tensor)> =
-            reached.iter().map(|v| (*v, self.tensor(*v), reversed.gradients[v].clone())).collect();
+            reached.iter().map(|v| (*v, self.tensor(*v), self.gradient(&reversed, *v))).collect();
         let mut builder = Builder::new(model.opset(), self.root, "step", Vec::new());
         let written = optimizer::write(&mut builder, self.options, &named)?;
-        let statistics = self.statistics();
+        let statistics = self.statistics()?;
         let mut results = written.results;
         for (successor, new) in &statistics {
             let old = Tensor { name: successor.name.clone(), ty: new.ty.clone() };
@@ -173,6 +173,7 @@ impl Draft<'_> {
         let names: Vec<String> = results.iter().map(|(name, _)| name.clone()).collect();
         self.check_names(&names, &written.inputs)?;
         reversed.add(builder.finish(&[], &[]));
+        reversed.without_unread(&results.iter().map(|(_, t)| t.name.as_str()).collect());
         name_results(&mut reversed, model.opset(), self.root, &results);
 
         let mut changes = Vec::new();
@@ -223,14 +224,25 @@ impl Draft<'_> {
         Ok(Differentiation { patch, report })
     }
 
+    /// The gradient of a parameter, as the optimiser takes it.
+    fn gradient(&self, reversed: &Reversed, value: ValueId) -> Tensor {
+        let gradient = &reversed.gradients[&value];
+        if self.options.optimizer == Optimizer::None { gradient.clone() } else { reversed.in_full(gradient) }
+    }
+
     fn tensor(&self, value: ValueId) -> Tensor {
         Tensor { name: self.analysis.graph.name(value).to_owned(), ty: self.analysis.types.get(value).clone() }
     }
 
     /// Running statistics that BatchNormalization nodes in training mode update, with what they become.
-    fn statistics(&self) -> Vec<(Successor, Tensor)> {
+    ///
+    /// # Errors
+    ///
+    /// Two nodes that update the same one: which goes first is not said, and both read what it was before.
+    fn statistics(&self) -> Result<Vec<(Successor, Tensor)>, DifferentiateError> {
         let graph = &self.analysis.graph;
-        let mut found = Vec::new();
+        let mut found: Vec<(Successor, Tensor)> = Vec::new();
+        let mut owners: HashMap<ValueId, NodeId> = HashMap::new();
         for id in graph.topological_order() {
             let node = graph.node(*id);
             if node.op_type() != "BatchNormalization" || node.int("training_mode").unwrap_or(0) == 0 {
@@ -239,13 +251,18 @@ impl Draft<'_> {
             for (slot, output) in [(3, 1), (4, 2)] {
                 let (Some(old), Some(new)) = (graph.input(*id, slot), graph.output(*id, output)) else { continue };
                 if graph.initializer(old).is_some() {
+                    if let Some(first) = owners.insert(old, *id) {
+                        let statistic = graph.name(old).to_owned();
+                        let nodes = [first, *id].map(|n| graph.describe(n));
+                        return Err(DifferentiateError::SharedStatistic { statistic, nodes });
+                    }
                     let name = graph.name(old).to_owned();
                     let next = Tensor { ty: self.analysis.types.get(old).clone(), ..self.tensor(new) };
                     found.push((Successor { next: format!("{name}_next"), name }, next));
                 }
             }
         }
-        found
+        Ok(found)
     }
 
     fn check_names(&self, outputs: &[String], inputs: &[(String, Tensor)]) -> Result<(), DifferentiateError> {

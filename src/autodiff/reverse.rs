@@ -1,6 +1,6 @@
 //! Reverse mode: from the loss back to what is trained, over the nodes between them alone.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::adjoint::{Adjoint, Cotangent, Remade, Saved};
 use super::composite;
@@ -9,11 +9,11 @@ use super::optimizer::{LOSS_SCALE, LossScale};
 use super::rule;
 use crate::analysis::Analysis;
 use crate::graph::types::{Dim, TensorType};
-use crate::graph::{NodeId, ValueId};
+use crate::graph::{NodeId, ValueId, captures_of};
 use crate::naming::LayerNames;
 use crate::onnx::{NodeProto, TensorProto, ValueInfoProto};
 use crate::regularizer::emit::{Elem, Emission, Tensor};
-use crate::rewrite::builder::Builder;
+use crate::rewrite::builder::{Builder, is_half};
 use crate::rewrite::path::Path;
 use crate::rewrite::site::{Refusal, Site, is_reasonable};
 
@@ -34,6 +34,8 @@ pub struct Reversed {
     pub remade: Remade,
     /// Types of the outputs that forward nodes have for the gradients' sake, by name.
     pub made: HashMap<String, TensorType>,
+    /// Gradients of float16 and bfloat16 values that were made in float32, by what they became.
+    pub wide: HashMap<String, Tensor>,
 }
 
 /// What to differentiate for.
@@ -47,6 +49,39 @@ pub struct Goal {
 }
 
 impl Reversed {
+    /// A part of a gradient that is to be summed, in float32 where it is float16 or bfloat16.
+    fn widened(&self, b: &mut Builder, part: Cotangent) -> Cotangent {
+        let tensor = match self.wide.get(&part.tensor.name) {
+            Some(wide) => wide.clone(),
+            None => b.widened(&part.tensor),
+        };
+        Cotangent { tensor, ..part }
+    }
+
+    /// The sum in its value's type.
+    fn narrowed(&mut self, b: &mut Builder, sum: Cotangent, elem: i32) -> Cotangent {
+        if !is_half(elem) || sum.tensor.ty.elem != Elem::F32.onnx() {
+            return sum;
+        }
+        let narrow = b.cast(&sum.tensor, elem);
+        self.wide.insert(narrow.name.clone(), sum.tensor);
+        Cotangent { tensor: narrow, ..sum }
+    }
+
+    /// A gradient as an optimiser reads it: before it took the type of its parameter.
+    pub fn in_full(&self, gradient: &Tensor) -> Tensor {
+        self.wide.get(&gradient.name).unwrap_or(gradient).clone()
+    }
+
+    /// Leaves out the narrow forms that nothing reads.
+    pub fn without_unread(&mut self, results: &HashSet<&str>) {
+        let read: HashSet<String> = self.nodes.iter().flat_map(reads).collect();
+        let is_read = |name: &str| read.contains(name) || results.contains(name);
+        let gone: HashSet<String> = self.wide.keys().filter(|name| !is_read(name)).cloned().collect();
+        self.nodes.retain(|n| !n.output.iter().any(|o| gone.contains(o)));
+        self.value_info.retain(|v| !gone.contains(v.name()));
+    }
+
     /// Puts something before everything else.
     pub(super) fn add_first(&mut self, mut emission: Emission) {
         emission.nodes.append(&mut self.nodes);
@@ -118,6 +153,7 @@ pub fn reverse(analysis: &Analysis, path: &Path, goal: Goal, root: &str) -> Resu
             saved: &mut reversed.saved,
             remade: &mut reversed.remade,
             made: &mut reversed.made,
+            wide: &mut reversed.wide,
             prefix: format!("{root}{label}/"),
             is_repeated: goal.is_repeated,
             given: Vec::new(),
@@ -163,7 +199,14 @@ pub fn reverse(analysis: &Analysis, path: &Path, goal: Goal, root: &str) -> Resu
         let Some(parts) = contributions.remove(&value) else { continue };
         let label = format!("grad/{}", names.name(graph, None, graph.name(value)));
         let mut builder = Builder::new(opset, root, &label, Vec::new());
+        let elem = analysis.types.get(value).elem;
+        let parts = if parts.len() > 1 {
+            parts.into_iter().map(|p| reversed.widened(&mut builder, p)).collect()
+        } else {
+            parts
+        };
         if let Some(sum) = total(&mut builder, analysis, value, parts) {
+            let sum = reversed.narrowed(&mut builder, sum, elem);
             let gradient = if sum.is_full {
                 sum.tensor
             } else {
@@ -207,11 +250,19 @@ fn total(b: &mut Builder, analysis: &Analysis, value: ValueId, parts: Vec<Cotang
         many => {
             let inputs: Vec<&Tensor> = many.iter().map(|p| &p.tensor).collect();
             let dims = if is_full { ty.dims.clone() } else { None };
-            b.one("Sum", &inputs, Vec::new(), TensorType { elem: ty.elem, dims })
+            let elem = many.first().map_or(ty.elem, |p| p.tensor.ty.elem);
+            b.one("Sum", &inputs, Vec::new(), TensorType { elem, dims })
         }
     };
-    let tensor = if is_full { Tensor { ty: known(ty, &tensor.ty), ..tensor } } else { tensor };
+    let elem = tensor.ty.elem;
+    let tensor = if is_full { Tensor { ty: TensorType { elem, ..known(ty, &tensor.ty) }, ..tensor } } else { tensor };
     Some(Cotangent { tensor, is_full })
+}
+
+/// What a node reads, itself and in its bodies.
+fn reads(node: &NodeProto) -> impl Iterator<Item = String> + '_ {
+    let inside = captures_of(node, 0).into_iter().map(|(name, _)| name.to_owned());
+    node.input.iter().cloned().chain(inside)
 }
 
 /// The value's own type where more is known of it than of its gradient.

@@ -208,6 +208,11 @@ impl Builder {
         self.emitter.cast(&label, x, elem)
     }
 
+    /// In float32 where it is float16 or bfloat16: sums of many terms are made in that.
+    pub fn widened(&mut self, x: &Tensor) -> Tensor {
+        if is_half(x.ty.elem) { self.cast(x, DataType::Float as i32) } else { x.clone() }
+    }
+
     /// A constant of float32 or float64, as another tensor has it.
     pub fn constant(&mut self, what: &str, like: &Tensor, dims: &[u64], values: &[f64]) -> Tensor {
         let elem = if like.ty.elem == Elem::F64.onnx() { Elem::F64 } else { Elem::F32 };
@@ -349,7 +354,7 @@ impl Builder {
     }
 
     /// A constant of positions, named by its elements where they are few, else by their digest.
-    fn positions(&mut self, positions: &[i64]) -> Tensor {
+    pub fn positions(&mut self, positions: &[i64]) -> Tensor {
         if positions.len() <= 8 {
             return self.integers(positions);
         }
@@ -395,6 +400,15 @@ impl Builder {
         });
         let label = self.label("MatMul");
         self.emitter.matmul(&label, a, b, dims)
+    }
+
+    /// Gemm without a third operand, which became optional with operator set 11.
+    pub fn gemm(&mut self, a: &Tensor, b: &Tensor, attributes: Vec<AttributeProto>, ty: TensorType) -> Tensor {
+        if self.opset() < 11 {
+            let zero = self.number(0.0, a);
+            return self.one("Gemm", &[a, b, &zero], attributes, ty);
+        }
+        self.one("Gemm", &[a, b], attributes, ty)
     }
 
     /// Split into parts of extent 1 along an axis.
@@ -456,6 +470,11 @@ impl Builder {
             self.one("Shape", &[like], Vec::new(), TensorType { elem: Elem::I64.onnx(), dims: Some(vec![rank]) });
         self.one("Expand", &[x, &shape], Vec::new(), TensorType { elem: x.ty.elem, dims: like.ty.dims.clone() })
     }
+}
+
+/// Whether an element type is float16 or bfloat16.
+pub fn is_half(elem: i32) -> bool {
+    elem == DataType::Float16 as i32 || elem == DataType::Bfloat16 as i32
 }
 
 /// Tells constants apart by their content.

@@ -64,19 +64,13 @@ OPERATOR_TOLERANCE = 2e-4
 
 EACH = [pytest.param(case, is_open, id=f"{case.name}{'-open' if is_open else ''}") for case in [*CASES, *gradient_cases.CASES] for is_open in (False, True)]
 
-# What is refused, with words of the reason.
-REFUSED = {name: "MaxPool): its windows overlap" for name in ("Conv-9", "Conv-10", "Conv-11")}
-
 # Lowering unrolls these and needs a fixed length; a Scan does not.
 SCANNED = {f"RNN-{form}" for form in ("both-outputs", "last-bidirectional", "bare", "bias", "last", "bidirectional", "reverse")}
 
 
 def refusal(case, is_open) -> str | None:
-    name = f"{case.name}{'-open' if is_open else ''}"
     if case.opset < 9:
         return f"the model imports operator set {case.opset}"
-    if name in REFUSED:
-        return REFUSED[name]
     # What has no rule of its own is spelt out by the lowering, where that can be done.
     if is_open and case.refused_open and case.name not in SCANNED:
         return case.refused_open

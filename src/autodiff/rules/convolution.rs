@@ -10,7 +10,7 @@
 use crate::autodiff::adjoint::Adjoint;
 use crate::autodiff::rule::Rule;
 use crate::autodiff::rules::product::gemm_of;
-use crate::autodiff::shape::shape_of;
+use crate::autodiff::shape::{in_shape_of, shape_of};
 use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
 use crate::regularizer::emit::{Tensor, int, ints};
@@ -46,9 +46,10 @@ fn conv(a: &mut Adjoint<'_, '_>) -> Known<()> {
     let group = a.site.int("group", 1);
     if a.wants(2) {
         let axes: Vec<i64> = (0..rank as i64).filter(|i| *i != 1).collect();
-        let db = a.b.reduce("ReduceSum", &g, Some(&axes), false);
-        let ty = a.x(2)?.ty;
-        a.give(2, Tensor { ty, ..db });
+        let wide = a.b.widened(&g);
+        let db = a.b.reduce("ReduceSum", &wide, Some(&axes), false);
+        let bias = a.x(2)?;
+        a.give(2, in_shape_of(db, &bias));
     }
     if a.wants(0) {
         let dx = match places(&x, &g) {
@@ -64,11 +65,12 @@ fn conv(a: &mut Adjoint<'_, '_>) -> Known<()> {
         a.give(0, dx);
     }
     if a.wants(1) {
+        let (g, x) = (a.b.widened(&g), a.b.widened(&x));
         let dw = match places(&x, &g) {
             Some((_, out)) if group == 1 => by_patches(a.b, &g, &x, &w, &window, &out)?,
             _ => by_convolution(a.b, &g, &x, &w, &window, group)?,
         };
-        a.give(1, Tensor { ty: w.ty, ..dw });
+        a.give(1, in_shape_of(dw, &w));
     }
     Ok(())
 }

@@ -35,9 +35,7 @@ pub const RULES: &[Rule] = &[
 /// `zeros` with `updates` added at `indices` along an axis.
 fn scatter_add(b: &mut Builder, zeros: &Tensor, indices: &Tensor, updates: &Tensor, axis: usize) -> Known<Tensor> {
     if b.opset() < 16 {
-        return Err(Refusal(
-            "adding up what was read more than once needs operator set 16 (ScatterElements with a reduction)".into(),
-        ));
+        return added_by_comparison(b, zeros, indices, updates, axis);
     }
     let attributes = vec![int("axis", axis as i64), string("reduction", "add")];
     Ok(b.one("ScatterElements", &[zeros, indices, updates], attributes, zeros.ty.clone()))
@@ -69,8 +67,9 @@ fn gather(a: &mut Adjoint<'_, '_>) -> Known<()> {
         a.give(0, Tensor { ty: x.ty, ..dx });
         return Ok(());
     }
-    if let Some(length) = length.filter(|_| a.b.opset() < 16) {
-        return by_product(a, &g, &x, &indices, at, length);
+    let g = a.b.widened(&g);
+    if a.b.opset() < 16 {
+        return by_product(a, &g, &x, &indices, at);
     }
     // Indices in the shape of what was read, which is [before, index, after] with one index axis.
     let flat: Vec<Extent> = (0..rank_x).map(|i| if i == at { Extent::Fixed(-1) } else { (&x, i).into() }).collect();
@@ -82,13 +81,14 @@ fn gather(a: &mut Adjoint<'_, '_>) -> Known<()> {
     let ty = TensorType { elem: indices.ty.elem, dims: rows.ty.dims.clone() };
     let spread = a.b.one("Expand", &[&indices, &whole], Vec::new(), ty);
     let zeros = zeros_like(a.b, &x);
+    let zeros = a.b.cast(&zeros, g.ty.elem);
     let dx = scatter_add(a.b, &zeros, &spread, &rows, at)?;
     a.give(0, dx);
     Ok(())
 }
 
 /// The positions of an axis, and indices counted from its front.
-fn positions(b: &mut Builder, indices: &Tensor, length: u64) -> (Tensor, Tensor) {
+fn counted(b: &mut Builder, indices: &Tensor, length: u64) -> (Tensor, Tensor) {
     let all: Vec<i64> = (0..i64::try_from(length).unwrap_or_default()).collect();
     let (zero, count) = (b.integers(&[0]), b.integers(&[all.len() as i64]));
     let indices = b.cast(indices, Elem::I64.onnx());
@@ -98,33 +98,104 @@ fn positions(b: &mut Builder, indices: &Tensor, length: u64) -> (Tensor, Tensor)
     (b.integers(&all), indices)
 }
 
-/// The same before operator set 16: [positions = index]ᵀ·g, a product of matrices.
-fn by_product(a: &mut Adjoint<'_, '_>, g: &Tensor, x: &Tensor, indices: &Tensor, at: usize, length: u64) -> Known<()> {
-    let (rank_x, rank_i) = (rank(x)?, rank(indices)?);
-    let others: Vec<usize> = (0..rank_x).filter(|i| *i != at).collect();
-    let rest = others.iter().map(|i| x.ty.dims.as_ref()?.get(*i)?.known().and_then(|n| i64::try_from(n).ok()));
-    let width = rest
-        .product::<Option<i64>>()
-        .ok_or("its rows are of a length that only the running graph knows, and its gradient needs operator set 16")?;
-    let column = a.b.reshape(indices, &[Extent::Fixed(-1), Extent::Fixed(1)]);
-    let (all, column) = positions(a.b, &column, length);
-    let hits = a.b.compare("Equal", &column, &all);
+/// The same before operator set 16, where no operator adds up: [positions = index]ᵀ·g, a product of matrices.
+fn by_product(a: &mut Adjoint<'_, '_>, g: &Tensor, x: &Tensor, indices: &Tensor, at: usize) -> Known<()> {
+    let (rank_x, rank_g) = (rank(x)?, rank(g)?);
+    let all = positions(a.b, x, at);
+    let row = a.b.unsqueeze(&all, &[1]);
+    let flat = a.b.reshape(indices, &[Extent::Fixed(1), Extent::Fixed(-1)]);
+    let found = from_front(a.b, &flat, x, at);
+    let hits = a.b.compare("Equal", &row, &found);
     let hits = a.b.indicator(&hits, g);
-    let turned = a.b.transpose(&hits, &[1, 0]);
-    // What was read, with the axes of the indices in front.
-    let front = at..at + rank_i;
-    let perm: Vec<usize> = front.clone().chain((0..rank_x - 1 + rank_i).filter(|i| !front.contains(i))).collect();
-    let rows = a.b.transpose(g, &perm);
-    let rows = a.b.reshape(&rows, &[Extent::Fixed(-1), Extent::Fixed(width)]);
-    let sums = a.b.matmul(&turned, &rows);
-    let extents: Vec<Extent> = [at].iter().chain(&others).map(|i| (x, *i).into()).collect();
-    let apart = a.b.reshape(&sums, &extents);
-    let back: Vec<usize> = (0..rank_x)
-        .map(|i| if i == at { 0 } else { 1 + others.iter().position(|o| *o == i).unwrap_or_default() })
+    // g as [in front of the axis, indices, behind it].
+    let parts = [
+        product(a.b, g, 0, at),
+        Extents::Written(-1),
+        product(a.b, g, (at + rank_g + 1).saturating_sub(rank_x), rank_g),
+    ];
+    let shape: Vec<Tensor> = parts
+        .into_iter()
+        .map(|e| match e {
+            Extents::Written(n) => a.b.integers(&[n]),
+            Extents::Computed(t) => t,
+        })
         .collect();
-    let dx = a.b.transpose(&apart, &back);
-    a.give(0, Tensor { ty: x.ty.clone(), ..dx });
+    let shape = a.b.concat(&shape, 0);
+    let rows = TensorType { elem: g.ty.elem, dims: Some(vec![Dim::Unknown; 3]) };
+    let rows = a.b.one("Reshape", &[g, &shape], Vec::new(), rows);
+    let sums = a.b.matmul(&hits, &rows);
+    let dx = reshape_like(a.b, &sums, x);
+    a.give(0, dx);
     Ok(())
+}
+
+/// A product of extents.
+enum Extents {
+    Written(i64),
+    Computed(Tensor),
+}
+
+/// The product of extents of some axes.
+fn product(b: &mut Builder, x: &Tensor, from: usize, to: usize) -> Extents {
+    let extents = x.ty.dims.iter().flatten().take(to).skip(from);
+    let known = extents.map(|d| d.known().and_then(|n| i64::try_from(n).ok())).product::<Option<i64>>();
+    // 0 would keep an extent.
+    if let Some(known) = known.filter(|n| *n != 0) {
+        return Extents::Written(known);
+    }
+    let whole = shape_of(b, x);
+    let part = b.slice(&whole, 0, from as i64, to as i64, 1);
+    Extents::Computed(b.reduce("ReduceProd", &part, Some(&[0]), true))
+}
+
+/// 0, 1 … up to the length of an axis.
+fn positions(b: &mut Builder, x: &Tensor, at: usize) -> Tensor {
+    let length = b.shape(&[(x, at).into()]);
+    let count = x.ty.dims.as_ref().and_then(|d| d.get(at)).cloned().unwrap_or_default();
+    let zeros = b.zeros_of(&length, TensorType { elem: Elem::F32.onnx(), dims: Some(vec![count.clone()]) });
+    let ones = b.plus(&zeros, 1.0);
+    let whole = |dims: Vec<Dim>| TensorType { elem: Elem::I64.onnx(), dims: Some(dims) };
+    let found = b.one("NonZero", &[&ones], Vec::new(), whole(vec![Dim::Known(1), count]));
+    b.reshape(&found, &[Extent::Fixed(-1)])
+}
+
+/// Positions along an axis, those from its end counted from the front.
+fn from_front(b: &mut Builder, indices: &Tensor, x: &Tensor, at: usize) -> Tensor {
+    let indices = b.cast(indices, Elem::I64.onnx());
+    let zero = b.integers(&[0]);
+    let is_negative = b.compare("Less", &indices, &zero);
+    let length = b.shape(&[(x, at).into()]);
+    let wrapped = b.binary("Add", &indices, &length);
+    let dims = indices.ty.dims.clone();
+    Tensor { ty: TensorType { elem: Elem::I64.onnx(), dims }, ..b.choose(&is_negative, &wrapped, &indices) }
+}
+
+/// As [`scatter_add`] before operator set 16: every update against every place of the axis.
+fn added_by_comparison(
+    b: &mut Builder,
+    zeros: &Tensor,
+    indices: &Tensor,
+    updates: &Tensor,
+    at: usize,
+) -> Known<Tensor> {
+    let (rank, whole) = (rank(updates)?, zeros.ty.dims.clone().unwrap_or_default());
+    let part = updates.ty.dims.clone().unwrap_or_default();
+    let same = |(i, (a, b)): (usize, (&Dim, &Dim))| i == at || (a == b && *a != Dim::Unknown);
+    if whole.len() != part.len() || !whole.iter().zip(&part).enumerate().all(same) {
+        return Err(Refusal(
+            "its indices may be fewer than the data along other axes, and adding up what was read more than once then needs operator set 16 (ScatterElements with a reduction)".into(),
+        ));
+    }
+    let all = positions(b, zeros, at);
+    let behind: Vec<usize> = (1..rank - at).collect();
+    let all = b.unsqueeze(&all, &behind);
+    let found = from_front(b, indices, zeros, at);
+    let (found, updates) = (b.unsqueeze(&found, &[at + 1]), b.unsqueeze(updates, &[at + 1]));
+    let hits = b.compare("Equal", &found, &all);
+    let hits = b.indicator(&hits, &updates);
+    let each = b.binary("Mul", &hits, &updates);
+    let sums = b.reduce("ReduceSum", &each, Some(&[at as i64]), false);
+    Ok(Tensor { ty: zeros.ty.clone(), ..sums })
 }
 
 /// yᵢ = x[…, indexᵢ, …]: the elements go back.
@@ -135,7 +206,8 @@ fn gather_elements(a: &mut Adjoint<'_, '_>) -> Known<()> {
     let dx = match length.filter(|_| a.b.opset() < 16) {
         Some(length) => by_comparison(a.b, &g, &x, &indices, at, length)?,
         None => {
-            let zeros = zeros_like(a.b, &x);
+            let (zeros, g) = (zeros_like(a.b, &x), a.b.widened(&g));
+            let zeros = a.b.cast(&zeros, g.ty.elem);
             scatter_add(a.b, &zeros, &indices, &g, at)?
         }
     };
@@ -151,7 +223,7 @@ fn by_comparison(b: &mut Builder, g: &Tensor, x: &Tensor, indices: &Tensor, at: 
     if others.clone().any(|i| dim(x, i) == Dim::Unknown || dim(x, i) != dim(indices, i)) {
         return Err(Refusal("it reads a part of the other axes, and its gradient needs operator set 16".into()));
     }
-    let (all, indices) = positions(b, indices, length);
+    let (all, indices) = counted(b, indices, length);
     let (indices, g) = (b.unsqueeze(&indices, &[at]), b.unsqueeze(g, &[at]));
     let all = b.unsqueeze(&all, &(1..=rank - at).collect::<Vec<_>>());
     let hits = b.compare("Equal", &indices, &all);
@@ -170,7 +242,9 @@ fn gather_nd(a: &mut Adjoint<'_, '_>) -> Known<()> {
     }
     let (mut g, x, mut indices) = (a.g(0)?, a.x(0)?, a.x(1)?);
     let batch = usize::try_from(a.site.int("batch_dims", 0)).unwrap_or_default();
-    let mut zeros = zeros_like(a.b, &x);
+    g = a.b.widened(&g);
+    let zeros = zeros_like(a.b, &x);
+    let mut zeros = a.b.cast(&zeros, g.ty.elem);
     if batch > 0 {
         // Batch axes become one, whose position is one more number of each tuple.
         let joined = |b: &mut Builder, t: &Tensor| -> Known<Tensor> {

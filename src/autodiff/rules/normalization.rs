@@ -3,11 +3,11 @@
 
 use crate::autodiff::adjoint::{Adjoint, Cotangent};
 use crate::autodiff::rule::Rule;
-use crate::autodiff::shape::{elements_per, sum_to, zeros_like};
+use crate::autodiff::shape::{elements_per, in_shape_of, sum_to, zeros_like};
 use crate::graph::types::{Dim, TensorType};
 use crate::onnx::tensor_proto::DataType;
 use crate::regularizer::emit::Tensor;
-use crate::rewrite::builder::{Builder, Extent};
+use crate::rewrite::builder::{Builder, Extent, is_half};
 use crate::rewrite::site::{Known, Refusal, axis, rank};
 
 /// Rules of this module.
@@ -23,6 +23,7 @@ fn layer(a: &mut Adjoint<'_, '_>) -> Known<()> {
         let y = a.y(0);
         zeros_like(a.b, &y)
     };
+    let [g, x, scale] = [g, x, scale].map(|t| a.b.widened(&t));
     let rank = rank(&x)?;
     let first = axis(a.site.int("axis", -1), rank)?;
     let axes: Vec<i64> = (first..rank).map(|i| i as i64).collect();
@@ -93,6 +94,7 @@ fn batch(a: &mut Adjoint<'_, '_>) -> Known<()> {
         let y = a.y(0);
         zeros_like(a.b, &y)
     };
+    let [g, x, scale] = [g, x, scale].map(|t| a.b.widened(&t));
     let rank = rank(&x)?;
     let axes: Vec<i64> = (0..rank as i64).filter(|i| *i != 1).collect();
     let is_training = match a.site.opset() {
@@ -130,8 +132,10 @@ fn batch(a: &mut Adjoint<'_, '_>) -> Known<()> {
         if a.wants(slot) {
             let like = a.x(slot)?;
             let flat = a.b.reshape(total, &[Extent::Fixed(-1)]);
-            let flat = a.b.cast(&flat, like.ty.elem);
-            a.give(slot, Tensor { ty: like.ty, ..flat });
+            // The parameters may be of another type than x.
+            let elem = if is_half(like.ty.elem) { flat.ty.elem } else { like.ty.elem };
+            let flat = a.b.cast(&flat, elem);
+            a.give(slot, in_shape_of(flat, &like));
         }
     }
     if a.wants(0) {

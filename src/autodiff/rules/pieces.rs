@@ -2,7 +2,7 @@
 
 use crate::autodiff::adjoint::Adjoint;
 use crate::autodiff::rule::Rule;
-use crate::autodiff::shape::{reshape_like, shape_of, zeros_like};
+use crate::autodiff::shape::{in_shape_of, reshape_like, shape_of, zeros_like};
 use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
 use crate::regularizer::emit::{Elem, Tensor, int, ints};
@@ -211,9 +211,10 @@ fn tile(a: &mut Adjoint<'_, '_>) -> Known<()> {
     let repeats = a.site.integers(1).ok_or("how often it repeats is known only to the running graph")?;
     let extents: Vec<Extent> =
         repeats.iter().enumerate().flat_map(|(i, r)| [Extent::Fixed(*r), (&x, i).into()]).collect();
+    let g = a.b.widened(&g);
     let apart = a.b.reshape(&g, &extents);
     let axes: Vec<i64> = (0..rank as i64).map(|i| 2 * i).collect();
     let sum = a.b.reduce("ReduceSum", &apart, Some(&axes), false);
-    a.give(0, Tensor { ty: x.ty, ..sum });
+    a.give(0, in_shape_of(sum, &x));
     Ok(())
 }

@@ -8,10 +8,10 @@ use crate::autodiff::rule::Rule;
 use crate::autodiff::rules::convolution::spread;
 use crate::autodiff::shape::{reshape_like, shape_of, zeros_like};
 use crate::graph::Attributes;
-use crate::graph::types::TensorType;
+use crate::graph::types::{Dim, TensorType};
 use crate::regularizer::emit::{Elem, Tensor, int, string};
 use crate::rewrite::builder::{Builder, Extent};
-use crate::rewrite::site::{Known, Refusal, extent, rank_from, size};
+use crate::rewrite::site::{Known, Refusal, extent, rank_from, size, written_out};
 use crate::rewrite::window::{Window, window_sum};
 
 /// Rules of this module.
@@ -42,11 +42,13 @@ fn max(a: &mut Adjoint<'_, '_>) -> Known<()> {
         return Ok(());
     }
     if overlaps && a.b.opset() < 16 {
-        return Err(Refusal("its windows overlap, and adding up their gradients needs operator set 16 (ScatterElements with a reduction)".into()));
+        return by_cells(a, &g, &x, &indices, &window);
     }
     let flat = [Extent::Fixed(-1)];
+    let g = a.b.widened(&g);
     let (indices, updates, zeros) = (a.b.reshape(&indices, &flat), a.b.reshape(&g, &flat), zeros_like(a.b, &x));
     let zeros = a.b.reshape(&zeros, &flat);
+    let zeros = a.b.cast(&zeros, g.ty.elem);
     let ty = zeros.ty.clone();
     let mut attributes = vec![int("axis", 0)];
     if overlaps {
@@ -116,6 +118,72 @@ fn unpool(a: &mut Adjoint<'_, '_>) -> Known<()> {
     Ok(())
 }
 
+/// The same before operator set 16, where no operator adds up: cell by cell of the window, g where the extremum stands in that cell, and one
+/// transposed convolution that puts each cell in its place.
+fn by_cells(a: &mut Adjoint<'_, '_>, g: &Tensor, x: &Tensor, indices: &Tensor, window: &Window) -> Known<()> {
+    let n = window.kernel.len();
+    let lengths = (0..n).map(|i| size(x, i + 2).map(extent)).collect::<Known<Vec<i64>>>();
+    let lengths = lengths.map_err(|Refusal(reason)| {
+        Refusal(format!("its windows overlap and {reason}, and adding up their gradients then needs operator set 16 (ScatterElements with a reduction)"))
+    })?;
+    let spatial: Vec<Dim> = lengths.iter().map(|l| Dim::Known(l.unsigned_abs())).collect();
+    let slid = window.slid(&spatial);
+    let out =
+        slid.iter().map(|d| d.known().map(extent)).collect::<Option<Vec<i64>>>().ok_or("its window does not fit")?;
+    let kernel: Vec<i64> = window.kernel.iter().map(|k| extent(*k)).collect();
+    let cells = written_out(kernel.iter().product())?;
+    written_out(cells.saturating_mul(written_out(out.iter().product())?))?;
+    // Where each cell of each window lies among the places of a channel; −1 outside.
+    let mut table = Vec::new();
+    for cell in places(&kernel) {
+        for window_at in places(&out) {
+            let along = |i: usize| window_at[i] * window.strides[i] + cell[i] * window.dilations[i] - window.pads[i];
+            let place = (0..n).try_fold(0, |flat, i| {
+                let at = along(i);
+                (0..lengths[i]).contains(&at).then(|| flat * lengths[i] + at)
+            });
+            table.push(place.unwrap_or(-1));
+        }
+    }
+    let apart = |second: i64| -> Vec<Extent> {
+        [-1, second].into_iter().chain(out.iter().copied()).map(Extent::Fixed).collect()
+    };
+    let table = a.b.positions(&table);
+    let shape: Vec<Extent> = [1, cells].into_iter().chain(out.iter().copied()).map(Extent::Fixed).collect();
+    let table = a.b.reshape(&table, &shape);
+    let (indices, g) = (a.b.reshape(indices, &apart(1)), a.b.reshape(g, &apart(1)));
+    // Indices count through all channels.
+    let count = a.b.number(lengths.iter().product::<i64>() as f64, &indices);
+    let channel = a.b.binary("Div", &indices, &count);
+    let before = a.b.binary("Mul", &channel, &count);
+    let own = a.b.binary("Sub", &indices, &before);
+    let hits = a.b.compare("Equal", &own, &table);
+    let hits = a.b.indicator(&hits, &g);
+    let each = a.b.binary("Mul", &hits, &g);
+    let unit: Vec<f64> = (0..cells * cells).map(|i| f64::from(u8::from(i % (cells + 1) == 0))).collect();
+    let unit = a.b.matrix(&g, cells.unsigned_abs(), cells.unsigned_abs(), &unit);
+    let shape: Vec<Extent> = [cells, 1].into_iter().chain(kernel).map(Extent::Fixed).collect();
+    let unit = a.b.reshape(&unit, &shape);
+    let dims = [Dim::Unknown, Dim::Known(1)].into_iter().chain(spatial).collect();
+    let like = Tensor { name: x.name.clone(), ty: TensorType { elem: x.ty.elem, dims: Some(dims) } };
+    let dx = spread(a.b, &each, &unit, window, 1, &like);
+    let dx = reshape_like(a.b, &dx, x);
+    a.give(0, dx);
+    Ok(())
+}
+
+/// All positions in a box of these lengths, the last axis fastest.
+fn places(lengths: &[i64]) -> Vec<Vec<i64>> {
+    let mut found = vec![Vec::new()];
+    for length in lengths {
+        found = found
+            .iter()
+            .flat_map(|first: &Vec<i64>| (0..*length).map(|i| first.iter().copied().chain([i]).collect()))
+            .collect();
+    }
+    found
+}
+
 fn average(a: &mut Adjoint<'_, '_>) -> Known<()> {
     let (g, x) = (a.g(0)?, a.x(0)?);
     let rank = rank_from(&x, 3)?;
@@ -135,7 +203,7 @@ fn average(a: &mut Adjoint<'_, '_>) -> Known<()> {
                 elem: x.ty.elem,
                 dims: x.ty.dims.as_ref().map(|d| {
                     let places = d.get(2..).unwrap_or_default().iter().cloned();
-                    [Default::default(), crate::graph::types::Dim::Known(1)].into_iter().chain(places).collect()
+                    [Default::default(), Dim::Known(1)].into_iter().chain(places).collect()
                 }),
             },
         },

@@ -139,7 +139,7 @@ impl<'a> Body<'a> {
         let seeds = to.iter().zip(request.seeds).filter(|(v, _)| path.needs_gradient(**v));
         let seeds = seeds.map(|(v, (_, tensor))| (*v, cotangent(tensor))).collect();
         let goal = Goal { from, seeds, is_repeated: request.is_repeated };
-        let reversed = reverse(working, &path, goal, request.root)
+        let mut reversed = reverse(working, &path, goal, request.root)
             .map_err(|nodes| in_body(&DifferentiateError::Undifferentiable { nodes }))?;
 
         let mut forward = GraphProto { node: working.graph.nodes.to_vec(), ..self.graph.clone() };
@@ -150,8 +150,14 @@ impl<'a> Body<'a> {
             forward.initializer.extend(prepared.constants.iter().cloned());
             forward.value_info.extend(prepared.value_info.iter().cloned());
         }
-        let gradient = |name: &String| reversed.gradients.get(&working.graph.find(name)?).cloned();
+        // What is summed over steps is not rounded before.
+        let gradient = |name: &String| {
+            let found = reversed.gradients.get(&working.graph.find(name)?)?;
+            let is_summed = request.is_repeated && self.captures.contains(name);
+            Some(if is_summed { reversed.in_full(found) } else { found.clone() })
+        };
         let gradients: Vec<Option<Tensor>> = request.wrt.iter().map(gradient).collect();
+        reversed.without_unread(&gradients.iter().flatten().map(|t| t.name.as_str()).collect());
         let graph = GraphProto {
             name: Some(request.root.trim_end_matches('/').to_owned()),
             node: reversed.nodes,

@@ -4,7 +4,7 @@ use super::body::{Back, Body};
 use super::summed_in;
 use crate::autodiff::adjoint::Adjoint;
 use crate::autodiff::rule;
-use crate::autodiff::shape::zeros_like;
+use crate::autodiff::shape::{in_shape_of, zeros_like};
 use crate::graph::ValueId;
 use crate::graph::types::TensorType;
 use crate::regularizer::emit::Tensor;
@@ -100,8 +100,7 @@ pub fn sums(
         let start = a.b.cast(&zeros, ty.elem);
         let input = Tensor { name: format!("{root}sum_{index}"), ty: ty.clone() };
         let mut b = Builder::new(a.b.opset(), root, &format!("add_{index}"), Vec::new());
-        let wide =
-            b.cast(&Tensor { ty: TensorType { elem, dims: value.ty.dims.clone() }, ..gradient.clone() }, ty.elem);
+        let wide = b.cast(&in_shape_of(gradient.clone(), value), ty.elem);
         let sum = b.binary("Add", &input, &wide);
         way.add(b.finish(&[], &[]));
         way.output(&Tensor { ty, ..sum }, format!("{root}sum_{index}_next"));

@@ -20,6 +20,7 @@ use crate::graph::types::{Dim, TensorType};
 use crate::onnx::tensor_proto::DataType;
 use crate::onnx::{AttributeProto, GraphProto, NodeProto, ValueInfoProto, attribute_proto};
 use crate::regularizer::emit::Tensor;
+use crate::rewrite::builder::is_half;
 use crate::rewrite::site::{Known, Refusal};
 
 /// Rules of this module.
@@ -59,8 +60,7 @@ fn stacked(ty: &TensorType) -> TensorType {
 
 /// The element type that gradients of many steps are added up in.
 fn summed_in(elem: i32) -> i32 {
-    let is_short = elem == DataType::Float16 as i32 || elem == DataType::Bfloat16 as i32;
-    if is_short { DataType::Float as i32 } else { elem }
+    if is_half(elem) { DataType::Float as i32 } else { elem }
 }
 
 /// Puts the forward node with more outputs in the place of what there is; inside a loop, where `is_fixed` says not that their shapes are

@@ -120,7 +120,6 @@ pub fn back(a: &mut Adjoint<'_, '_>) -> Known<()> {
         }
     }
     for (sum, d) in sums.iter().zip(made) {
-        let d = a.b.cast(&d, captured[sum.index].ty.elem);
         a.give_captured(wanted[sum.index], d);
     }
     Ok(())

@@ -154,7 +154,6 @@ pub fn back(a: &mut Adjoint<'_, '_>) -> Known<()> {
         }
     }
     for (sum, d) in sums.iter().zip(made.by_ref()) {
-        let d = a.b.cast(&d, captured[sum.index].ty.elem);
         a.give_captured(wanted[sum.index], d);
     }
     for (i, d) in to.into_iter().zip(made) {

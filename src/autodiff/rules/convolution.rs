@@ -83,9 +83,10 @@ fn transposed(a: &mut Adjoint<'_, '_>) -> Known<()> {
     let group = a.site.int("group", 1);
     if a.wants(2) {
         let axes: Vec<i64> = (0..rank as i64).filter(|i| *i != 1).collect();
-        let db = a.b.reduce("ReduceSum", &g, Some(&axes), false);
-        let ty = a.x(2)?.ty;
-        a.give(2, Tensor { ty, ..db });
+        let wide = a.b.widened(&g);
+        let db = a.b.reduce("ReduceSum", &wide, Some(&axes), false);
+        let bias = a.x(2)?;
+        a.give(2, in_shape_of(db, &bias));
     }
     if a.wants(0) {
         let mut attributes = window.attributes();
@@ -96,11 +97,12 @@ fn transposed(a: &mut Adjoint<'_, '_>) -> Known<()> {
         a.give(0, dx);
     }
     if a.wants(1) {
+        let (g, x) = (a.b.widened(&g), a.b.widened(&x));
         let dw = match places(&g, &x) {
             Some((_, out)) if group == 1 => by_patches(a.b, &x, &g, &w, &window, &out)?,
             _ => by_convolution(a.b, &x, &g, &w, &window, group)?,
         };
-        a.give(1, Tensor { ty: w.ty, ..dw });
+        a.give(1, in_shape_of(dw, &w));
     }
     Ok(())
 }

@@ -69,5 +69,5 @@ class Mean(OpRun):
 
 ALL = [*reference_ops.ALL, Dropout, Mean, Scan, Scatter]
 
-# Operators that draw random numbers, other ones in every runtime.
-DRAWN = {"Dropout"}
+# Operators that ONNX Runtime does not compute in float64, or that draw random numbers, other ones in every runtime.
+NOT_BY_RUNTIME = {"Dropout", "GRU", "LSTM", "RNN"}

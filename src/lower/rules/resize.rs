@@ -3,7 +3,8 @@
 //! **Why.** Their gradient has no kernel on the CPU.
 //!
 //! **Equation.** Each axis on its own: a product with the constant matrix of weights, out × in, which for nearest has a single 1 in a
-//! row; on long axes nearest is Gather at the source positions. Source positions follow `coordinate_transformation_mode` and
+//! row; on long axes nearest is Gather at the source positions. Outside the picture, where a region (tf_crop_and_resize) may lie, a row has
+//! no weights, and extrapolation_value is added. Source positions follow `coordinate_transformation_mode` and
 //! `nearest_mode` as the specification has them.
 
 use crate::graph::Attributes;
@@ -11,7 +12,7 @@ use crate::graph::types::{Dim, TensorType};
 use crate::lower::registry::{Rule, on_path};
 use crate::lower::rules::along::{Map, product};
 use crate::regularizer::emit::Tensor;
-use crate::rewrite::builder::{Builder, Made};
+use crate::rewrite::builder::{Builder, Extent, Made};
 use crate::rewrite::site::{self, Known, Refusal, Site, extent, rank, size, written_out};
 
 /// Rules of this module.
@@ -45,6 +46,7 @@ fn is_crop(site: &Site) -> bool {
 fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
     let input = site.required(0)?;
     let mut x = input.clone();
+    let mut inside: Option<Tensor> = None;
     let rank = rank(&x)?;
     if site.int("antialias", 0) != 0 {
         return Err("it smooths before it resizes (antialias)".into());
@@ -55,6 +57,9 @@ fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
     };
     for (k, axis) in axes.iter().enumerate() {
         let Some(scaling) = scaling(site, &input, k, *axis, &axes)? else { continue };
+        if let Some(marks) = marks(site, b, &scaling, &input, rank - 1 - axis)? {
+            inside = Some(inside.map_or_else(|| marks.clone(), |all| b.binary("Mul", &all, &marks)));
+        }
         let mode = site.node.string("mode").unwrap_or("nearest");
         x = if mode == "nearest" && scaling.length > SHORT && scaling.window.is_none() {
             let positions = (0..scaling.resized).map(|i| nearest(site, &scaling, i)).collect::<Known<Vec<i64>>>()?;
@@ -63,7 +68,33 @@ fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
             product(b, &x, *axis, rank, &map(site, &scaling, mode)?)
         };
     }
+    let value = site.float("extrapolation_value", 0.0);
+    if let Some(inside) = inside.filter(|_| value != 0.0) {
+        let one = b.number(1.0, &x);
+        let outside = b.binary("Sub", &one, &inside);
+        let filling = b.times(&outside, value);
+        x = Tensor { ty: x.ty.clone(), ..b.binary("Add", &x, &filling) };
+    }
     Ok(vec![x.into()])
+}
+
+/// 1 where a region's position lies in the picture, else 0, along the axis; `None` where all do.
+fn marks(site: &Site, b: &mut Builder, s: &Scaling, like: &Tensor, later: usize) -> Known<Option<Tensor>> {
+    if s.window.is_none() {
+        return Ok(None);
+    }
+    let mark = |i: i64| Ok(if is_inside(s, source(site, s, i)?) { 1.0 } else { 0.0 });
+    let values = (0..s.resized).map(mark).collect::<Known<Vec<f64>>>()?;
+    if values.iter().all(|v| *v == 1.0) {
+        return Ok(None);
+    }
+    let column = b.matrix(like, s.resized.unsigned_abs(), 1, &values);
+    let extents: Vec<Extent> = [s.resized].into_iter().chain(vec![1; later]).map(Extent::Fixed).collect();
+    Ok(Some(b.reshape(&column, &extents)))
+}
+
+fn is_inside(s: &Scaling, at: f64) -> bool {
+    (0.0..=(s.length - 1) as f64).contains(&at)
 }
 
 /// What happens to an axis; `None` when it stays.
@@ -179,11 +210,7 @@ fn map(site: &Site, s: &Scaling, mode: &str) -> Known<Map> {
     let mut map = Map::zero(unsigned(s.length), unsigned(s.resized));
     for i in 0..s.resized {
         let at = source(site, s, i)?;
-        if s.window.is_some() && !(0.0..=(s.length - 1) as f64).contains(&at) {
-            // Outside the picture is extrapolation_value, and no weight of 0.
-            if site.float("extrapolation_value", 0.0) != 0.0 {
-                return Err("it reads outside its picture, where its extrapolation_value is not 0".into());
-            }
+        if s.window.is_some() && !is_inside(s, at) {
             continue;
         }
         let taps = if mode == "nearest" { vec![(nearest(site, s, i)?, 1.0)] } else { taps(site, at, s, mode)? };

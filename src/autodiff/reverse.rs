@@ -75,6 +75,9 @@ impl Reversed {
 
     /// Leaves out the narrow forms that nothing reads.
     pub fn without_unread(&mut self, results: &HashSet<&str>) {
+        if self.wide.is_empty() {
+            return;
+        }
         let read: HashSet<String> = self.nodes.iter().flat_map(reads).collect();
         let is_read = |name: &str| read.contains(name) || results.contains(name);
         let gone: HashSet<String> = self.wide.keys().filter(|name| !is_read(name)).cloned().collect();

@@ -7,6 +7,7 @@ import dataclasses
 
 import numpy as np
 import onnx
+import onnx.inliner
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -200,7 +201,14 @@ IF_LOOP = """g (float[3,4] x, bool c, int64 n) => (float loss) {
         else_branch = e () => (float[3,4] d) { d = Mul(h, p1) }>
     z = Add(y, p1) loss = ReduceMean<keepdims = 0>(z) }"""
 
+# Nothing is carried; what steps make is stacked.
+STACKED = """g (float[4] x, int64 n) => (float loss) {
+    yes = Constant<value = bool {1}>()
+    all = Loop(n, yes)<body = b (int64 i, bool go) => (bool on, float[4] o) { on = Identity(go) k = Cast<to = 1>(i) q = Mul(k, p0) o = Mul(q, q) }>
+    q = Mul(all, x) loss = ReduceSum<keepdims = 0>(q) }"""
+
 CASES = [
+    *(Case(f"stacked-{n}", STACKED, {"p0": f(4)}, {"x": f(4), "n": np.array(n)}) for n in (2, 3)),
     *(Case(f"if-{n}", IF, IF_PARAMETERS, {"x": f(3, 4), "c": c}) for n, c in (("then", TRUE), ("else", FALSE))),
     *(Case(f"if-opset-{v}", IF, IF_PARAMETERS, {"x": f(3, 4), "c": TRUE}, v) for v in (9, 11, 13, 21)),
     *(Case(f"if-empty-{n}", IF_EMPTY, {"p0": f(4)}, {"x": f(3, 4), "c": c}) for n, c in (("then", TRUE), ("else", FALSE))),
@@ -238,6 +246,22 @@ def test_a_gradient_through_bodies_is_that_of_float64_differences(session, case)
         assert found[name].shape == gradient.shape
         error = np.abs(found[name] - gradient).max() / max(np.abs(gradient).max(), floor)
         assert error <= TOLERANCE, f"{name}: {error:.1e}"
+
+
+def test_calls_of_functions_inside_a_body_are_spelt_out(session):
+    text = """<ir_version: 8, opset_import: ["" : 17, "my" : 1]> g (float[3,4] x, int64 n) => (float loss) {
+        h = Mul(x, p0) yes = Constant<value = bool {1}>()
+        last = Loop(n, yes, h)<body = b (int64 i, bool go, float[3,4] v) => (bool on, float[3,4] vn) {
+            on = Identity(go) m = my.act(v, p1) vn = Tanh(m) }>
+        q = Mul(last, last) loss = ReduceSum<keepdims = 0>(q) }
+        <domain: "my", opset_import: ["" : 17]> act (a, b) => (c) { d = MatMul(a, b) c = Sigmoid(d) }"""
+    model = onnx.parser.parse_model(text)
+    for name in ("p0", "p1"):
+        model.graph.initializer.append(numpy_helper.from_array(LOOP_PARAMETERS[name], name))
+    feeds = {"x": f(3, 4), "n": np.array(3)}
+    _, found = gradients(session, differentiated(model.SerializeToString(), "--wrt", "re:^p"), feeds)
+    for name, gradient in differences(session, onnx.inliner.inline_local_functions(model), feeds).items():
+        assert np.abs(found[name] - gradient).max() <= TOLERANCE * np.abs(gradient).max(), name
 
 
 # What cannot be done is said, with the body's node or value.

@@ -23,6 +23,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Arg, CommandFactory, FromArgMatches};
+use per_inject::engine;
 use per_inject::select::nearest;
 
 use args::{Cli, Command};
@@ -68,8 +69,27 @@ fn one_format(command: clap::Command) -> clap::Command {
     command.mut_subcommand("inspect", |inspect| inspect.mut_arg(silent, |arg| arg.env(None::<&str>)))
 }
 
+/// The released program does not unwind (it is a sixth smaller so): what the binding to ONNX Runtime panics with is said here, and ends it.
+fn say_what_the_binding_panics_with() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !engine::is_in_binding() {
+            return usual(panic);
+        }
+        if cfg!(panic = "abort") {
+            let payload = panic.payload();
+            let words =
+                payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
+            let message = engine::gave_up(words.unwrap_or_default());
+            let _ = Failure::Refused { message, in_model: false }.report();
+            std::process::exit(1);
+        }
+    }));
+}
+
 /// Parses the process's arguments, runs one command, and prints its error.
 pub fn run() -> ExitCode {
+    say_what_the_binding_panics_with();
     let parsed = one_format(without_empty_variables(Cli::command())).try_get_matches();
     let parsed = parsed.and_then(|m| running::refuse_without_run(&m).and_then(|()| Cli::from_arg_matches(&m)));
     let cli = match parsed {

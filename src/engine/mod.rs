@@ -40,7 +40,7 @@ pub use cuda::{Arena, ConvolutionSearch, CudaOptions};
 pub use device::Device;
 pub use error::{EngineError, EngineResult};
 pub use find::{Found, FoundBy, Search};
-pub use onnx_runtime::Runtime;
+pub use onnx_runtime::{Runtime, gave_up, is_in_binding};
 pub use placement::Placed;
 pub use program::check_feeds;
 pub(crate) use program::graph_of;

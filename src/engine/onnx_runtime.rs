@@ -1,6 +1,7 @@
 //! ONNX Runtime behind the [`Engine`] interface.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -331,13 +332,31 @@ fn data_type(ty: TensorElementType) -> DataType {
     }
 }
 
-/// Calls into `ort`, which panics where a runtime does what it does not expect.
+thread_local! {
+    static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is inside a call to the binding, whose panics are no bugs of ours: for the panic hook of a program that is built to
+/// abort, which has the last word there.
+pub fn is_in_binding() -> bool {
+    IS_GUARDED.get()
+}
+
+/// Calls into `ort`, which panics where a runtime does what it does not expect. A program that is built to abort never gets here then.
 pub(super) fn guarded<T>(call: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+    let outer = IS_GUARDED.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(call));
+    IS_GUARDED.set(outer);
+    result.unwrap_or_else(|panic| {
         let words = panic.downcast_ref::<String>().cloned();
         let words = words.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
-        Err(format!("the binding to ONNX Runtime gave up: {}", words.unwrap_or_default()))
+        Err(gave_up(&words.unwrap_or_default()))
     })
+}
+
+/// What to say of a panic of the binding.
+pub fn gave_up(words: &str) -> String {
+    format!("the binding to ONNX Runtime gave up: {words}")
 }
 
 fn log(level: LogLevel, _category: &str, _id: &str, _location: &str, message: &str) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,17 +12,18 @@ use clap::{Args, ValueEnum};
 use per_inject::engine::{Arena, ConvolutionSearch, CudaOptions, Device, LoadOptions, Runtime, Search};
 use per_inject::inject;
 use per_inject::train::checkpoint::Shelf;
-use per_inject::train::event::Sink;
+use per_inject::train::data::{Augment, Dataset, Normalize, Plan, parse_map};
+use per_inject::train::event::{Logged, Observer, now};
 use per_inject::train::feeds::{Input, inputs};
 use per_inject::train::graphs::{Recipe, build};
-use per_inject::train::jsonl::JsonLines;
+use per_inject::train::log::{JsonLines, Sink, TensorBoard};
 use per_inject::train::metrics::Metric;
-use per_inject::train::run::{OnNan, Settings, Work, refuse_over, train};
-use per_inject::train::source::{Memory, Source};
+use per_inject::train::run::{OnNan, Rows, Settings, Work, refuse_over, train};
+use per_inject::train::schedule::Schedule;
 use per_inject::train::{TrainError, TrainResult};
 use per_inject::wire::{Model, structure_digest};
 
-use super::args::{AtArg, CoefArg, EstimatorArg, ReductionArg, ViewArg, parse_coefficient, whole_number, yes_or_no};
+use super::args::{AtArg, EstimatorArg, ReductionArg, ViewArg, whole_number, yes_or_no};
 use super::differentiate::{OptimizerArg, OptimizerConstants};
 use super::failure::Failure;
 use super::render;
@@ -36,21 +37,21 @@ const BATCH: usize = 128;
 pub struct TrainArgs {
     /// The forward graph with its loss, an ONNX file
     pub model: PathBuf,
-    /// What to train on: an .npz archive or a folder of .npy files, whose first axes count samples
-    #[arg(long, value_name = "PATH", env = "PER_INJECT_DATA")]
-    pub data: PathBuf,
+    /// What to train on, rows of which are samples: .npz, .npy, safetensors, IDX (also .gz), CIFAR's binaries, or folders of them
+    #[arg(long, value_name = "PATH", required = true, num_args = 1.., env = "PER_INJECT_DATA", value_delimiter = ',')]
+    pub data: Vec<PathBuf>,
     /// What to evaluate on after every epoch
-    #[arg(long, value_name = "PATH", env = "PER_INJECT_EVAL")]
-    pub eval: Option<PathBuf>,
-    /// The folder of the run: checkpoints, log.jsonl, and at the end model.onnx and model.safetensors
+    #[arg(long, value_name = "PATH", num_args = 1.., env = "PER_INJECT_EVAL", value_delimiter = ',')]
+    pub eval: Vec<PathBuf>,
+    /// The folder of the run: checkpoints, log.jsonl, tensorboard, and at the end model.onnx and model.safetensors
     #[arg(short, long, value_name = "FOLDER", env = "PER_INJECT_OUT")]
     pub out: PathBuf,
     /// How often the data is gone through
     #[arg(long, value_name = "N", default_value_t = 10, env = "PER_INJECT_EPOCHS", value_parser = whole_number)]
     pub epochs: u64,
-    /// The learning rate
-    #[arg(long, value_name = "η", default_value_t = 0.05, env = "PER_INJECT_LR")]
-    pub lr: f64,
+    /// The learning rate: a number, or a schedule such as cosine:0.05..0, warmup:2,step:0.1@30,60 or plateau:0.05@3
+    #[arg(long, value_name = "η", default_value = "0.05", env = "PER_INJECT_LR", value_parser = Schedule::parse)]
+    pub lr: Schedule,
     /// How parameters change
     #[arg(long, value_enum, default_value = "sgd", env = "PER_INJECT_OPTIMIZER")]
     pub optimizer: OptimizerArg,
@@ -65,6 +66,15 @@ pub struct TrainArgs {
     /// The array that an input takes, where it has another name
     #[arg(long, value_name = "INPUT=ARRAY", env = "PER_INJECT_MAP", value_delimiter = ',', value_parser = parse_map)]
     pub map: Vec<(String, String)>,
+    /// Bring an input to mean 0 and standard deviation 1: [INPUT=]MEAN,STD, or a mean and then a deviation for each channel
+    #[arg(long, value_name = "MEAN,STD", env = "PER_INJECT_NORMALIZE", value_parser = Normalize::parse, allow_hyphen_values = true)]
+    pub normalize: Vec<Normalize>,
+    /// Move and mirror images by chance: pad-crop:4,flip, or one of the two
+    #[arg(long, value_name = "HOW", env = "PER_INJECT_AUGMENT", value_parser = Augment::parse)]
+    pub augment: Option<Augment>,
+    /// Batches that another thread reads ahead; 0 reads each when it is wanted
+    #[arg(long, value_name = "N", default_value_t = 2, env = "PER_INJECT_AHEAD")]
+    pub ahead: usize,
     /// Take samples in the order of the data
     #[arg(long, env = "PER_INJECT_NO_SHUFFLE", value_parser = yes_or_no())]
     pub no_shuffle: bool,
@@ -86,9 +96,9 @@ pub struct TermArgs {
     /// Which layers to regularise (see Selectors in per-inject --help); without it none
     #[arg(long, value_name = "SELECTOR", env = "PER_INJECT_LAYERS", allow_hyphen_values = true)]
     pub layers: Option<String>,
-    /// The coefficient λ, or SELECTOR=λ for some of the layers; 0 measures PER and leaves the loss alone
+    /// The coefficient λ, a number or a schedule, or SELECTOR=λ for some of the layers; 0 measures PER and leaves the loss alone
     #[arg(long, value_name = "λ", env = "PER_INJECT_COEF", value_parser = parse_coefficient, allow_hyphen_values = true)]
-    pub coef: Vec<CoefArg>,
+    pub coef: Vec<Coefficient>,
     /// Expectation over slices: the paper's Monte Carlo, or its closed form
     #[arg(long, value_enum, default_value = "sampled", env = "PER_INJECT_ESTIMATOR")]
     pub estimator: EstimatorArg,
@@ -217,9 +227,21 @@ fn parse_axis(text: &str) -> Result<(String, usize), String> {
     Ok((name.to_owned(), axis.trim().parse().map_err(|_| wrong())?))
 }
 
-fn parse_map(text: &str) -> Result<(String, String), String> {
-    let pair = text.rsplit_once('=').filter(|(input, array)| !input.is_empty() && !array.is_empty());
-    pair.map(|(input, array)| (input.to_owned(), array.to_owned())).ok_or_else(|| "write it as INPUT=ARRAY".to_owned())
+/// A value of `--coef`.
+#[derive(Debug, Clone)]
+pub struct Coefficient {
+    /// The layers it is for; `None` for all others.
+    item: Option<String>,
+    schedule: Schedule,
+}
+
+fn parse_coefficient(text: &str) -> Result<Coefficient, String> {
+    let (item, schedule) = match text.rsplit_once('=') {
+        Some(("", _)) => return Err("there is nothing before the =; write SELECTOR=λ".into()),
+        Some((item, schedule)) => (Some(item.to_owned()), schedule),
+        None => (None, text),
+    };
+    Ok(Coefficient { item, schedule: Schedule::parse(schedule)? })
 }
 
 impl MachineArgs {
@@ -251,13 +273,21 @@ impl MachineArgs {
     }
 }
 
+impl Coefficient {
+    /// λ itself where it is constant; else a number that stands in the graph and is fed over.
+    fn nominal(&self) -> f64 {
+        if self.schedule.is_constant() { self.schedule.at(0, 1, &[]) } else { 1.0 }
+    }
+}
+
 impl TermArgs {
     fn options(&self) -> Option<inject::Options> {
         Some(inject::Options {
             layers: self.layers.clone()?,
             at: self.at.into(),
-            coef: self.coef.iter().rfind(|c| c.item.is_none()).map(|c| c.value),
-            coef_overrides: self.coef.iter().filter_map(|c| Some((c.item.clone()?, c.value))).collect(),
+            coef: self.coef.iter().rfind(|c| c.item.is_none()).map(Coefficient::nominal),
+            coef_overrides: self.coef.iter().filter_map(|c| Some((c.item.clone()?, c.nominal()))).collect(),
+            coef_input: self.coef.iter().any(|c| !c.schedule.is_constant()),
             estimator: self.estimator.into(),
             slices: self.slices,
             share_slices: self.share_slices,
@@ -289,7 +319,9 @@ impl TrainArgs {
     }
 
     /// What a checkpoint must have been made with for this run to go on from it.
-    fn identity(&self, model: &Model, recipe: &Recipe, batch: usize, rows: usize) -> BTreeMap<String, String> {
+    fn identity(&self, model: &Model, recipe: &Recipe, data: &Rows) -> BTreeMap<String, String> {
+        let schedule =
+            |c: &Coefficient| format!("{}{}", c.item.as_ref().map_or(String::new(), |i| format!("{i}=")), c.schedule);
         let term = recipe.regularizer.as_ref().map_or_else(|| "none".to_owned(), |o| o.arguments().join(" "));
         let text = |key: &str, value: String| (key.to_owned(), value);
         BTreeMap::from([
@@ -300,25 +332,21 @@ impl TrainArgs {
             text("--wrt", format!("{:?}", recipe.wrt)),
             text("--freeze", format!("{:?}", recipe.freeze)),
             text("--lr", self.lr.to_string()),
+            text("--coef", self.term.coef.iter().map(schedule).collect::<Vec<_>>().join(" ")),
             text("--seed", self.seed.to_string()),
-            text("--batch-size", batch.to_string()),
+            text("--batch-size", data.plan.batch.to_string()),
             text("--no-shuffle", self.no_shuffle.to_string()),
-            text("the number of samples", rows.to_string()),
+            text("--augment", format!("{:?}", data.plan.augment)),
+            text("--normalize", format!("{:?}", self.normalize)),
+            text("the data", format!("{:?} of {} samples", data.data.fields(), data.data.rows())),
         ])
     }
 
-    /// Reads data for the inputs, with as many samples a batch as the graph takes.
-    fn source(&self, path: &Path, inputs: &[Input], shuffle: bool) -> TrainResult<Memory> {
-        let only = if let [input] = inputs { Some(input.port.name.as_str()) } else { None };
-        let mut arrays = Memory::open(path, only)?;
-        for (input, array) in &self.map {
-            let Some(found) = arrays.iter_mut().find(|(name, _)| name == array) else {
-                let all: Vec<&str> = arrays.iter().map(|(n, _)| n.as_str()).collect();
-                let problem = format!("{}: it has no array {array:?}; it has {}", path.display(), all.join(", "));
-                return Err(TrainError::Data(problem));
-            };
-            found.0.clone_from(input);
-        }
+    /// Reads data for the inputs, with as many samples a batch as the graph takes, and looks through all of it once.
+    fn rows(&self, paths: &[PathBuf], inputs: &[Input], is_training: bool) -> TrainResult<Rows> {
+        let wanted: Vec<_> = inputs.iter().map(Input::for_data).collect();
+        let data = Dataset::open(paths, &self.map)?.fit(&wanted, &self.normalize)?;
+        data.check()?;
         let fixed = inputs.iter().find_map(|i| Some((i, usize::try_from(i.fixed_batch()?).ok()?)));
         let batch = match (fixed, self.batch_size.map(NonZeroUsize::get)) {
             (Some((input, fixed)), Some(asked)) if fixed != asked => {
@@ -333,16 +361,41 @@ impl TrainArgs {
             (None, asked) => asked.unwrap_or(BATCH),
         };
         let keep_rest = fixed.is_none() && !self.machine.cuda_graph;
-        let rows = arrays.first().and_then(|(_, t)| t.shape().first().copied()).unwrap_or_default();
-        if !keep_rest && rows % batch > 0 && !self.course.quiet {
-            let why = if fixed.is_some() { "the graph takes" } else { "a CUDA graph takes" };
-            eprintln!(
-                "{}: {why} {batch} samples at once; the last {} of {rows} are left out of every epoch",
-                path.display(),
-                rows % batch
-            );
+        let (rows, left) = (data.rows(), data.rows() % batch);
+        if !self.course.quiet {
+            data.notes().iter().for_each(|note| eprintln!("{}", super::text::legible(note)));
+            if !keep_rest && left > 0 {
+                let who = if fixed.is_some() { "the graph takes" } else { "a CUDA graph takes" };
+                eprintln!("{who} {batch} samples at once; the last {left} of {rows} are left out of every epoch");
+            }
         }
-        Ok(Memory { arrays, batch, shuffle: shuffle.then_some(self.seed), keep_rest })
+        let plan = Plan {
+            batch,
+            seed: self.seed,
+            shuffle: is_training && !self.no_shuffle,
+            keep_rest,
+            first: 0,
+            augment: self.augment.filter(|_| is_training).unwrap_or_default(),
+            ahead: self.ahead,
+        };
+        Ok(Rows { data, plan })
+    }
+
+    /// The logs of a run, and what is seen of it. `behind` are the steps of a run that goes on.
+    fn observers(&self, behind: Option<u64>) -> TrainResult<Vec<Box<dyn Observer>>> {
+        let failed = |source| TrainError::Io { path: self.out.clone(), source };
+        let log = self.out.join("log.jsonl");
+        let lines = match behind {
+            Some(step) => JsonLines::resume(&log, step),
+            None => JsonLines::create(&log),
+        };
+        let board = TensorBoard::create(&self.out.join("tensorboard"), now(), behind);
+        let logs: Vec<Box<dyn Sink>> = vec![Box::new(lines.map_err(failed)?), Box::new(board.map_err(failed)?)];
+        let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(Logged::new(logs))];
+        if !self.course.quiet {
+            observers.push(Box::new(Progress::default()));
+        }
+        Ok(observers)
     }
 }
 
@@ -369,20 +422,28 @@ fn go(args: &TrainArgs) -> TrainResult<ExitCode> {
     let model = Model::open(&args.model)?;
     refuse_over(&model, &args.out)?;
     let recipe = args.recipe();
+    if args.lr.needs_metric() && args.eval.is_empty() {
+        let problem = "a learning rate that goes by evaluations needs data for them: --eval PATH";
+        return Err(TrainError::Options(problem.into()));
+    }
     let inputs = inputs(&model, &args.batch_axis)?;
-    let data = args.source(&args.data, &inputs, !args.no_shuffle)?;
-    let evaluation = args.eval.as_deref().map(|path| args.source(path, &inputs, false)).transpose()?;
+    let data = args.rows(&args.data, &inputs, true)?;
+    let evaluation = match args.eval.as_slice() {
+        [] => None,
+        paths => Some(args.rows(paths, &inputs, false)?),
+    };
     let runtime = Runtime::open(&Search::of_process(args.machine.ort.clone()))?;
     let graphs = build(&model, &recipe)?;
     if !args.course.quiet {
         graphs.warnings.iter().for_each(|warning| eprintln!("warning: {}", super::text::legible(warning)));
     }
     std::fs::create_dir_all(&args.out).map_err(|source| TrainError::Io { path: args.out.clone(), source })?;
-    let rate = args.lr;
+    let epochs = args.epochs as f64;
+    let changing = args.term.coef.iter().filter(|c| !c.schedule.is_constant());
     let settings = Settings {
         epochs: args.epochs,
-        rate: Box::new(move |_, _, _| rate),
-        coefficient: None,
+        rate: args.lr.clone().over(epochs),
+        coefficients: changing.map(|c| (c.item.clone(), c.schedule.clone().over(epochs))).collect(),
         seed: args.seed,
         load: args.machine.load(args.course.verbose),
         batch_axes: args.batch_axis.clone(),
@@ -392,20 +453,21 @@ fn go(args: &TrainArgs) -> TrainResult<ExitCode> {
         },
         checkpoint_every: args.course.checkpoint_every,
         keep: args.course.keep,
-        identity: args.identity(&model, &recipe, data.batch, data.rows()),
+        identity: args.identity(&model, &recipe, &data),
         resume: args.course.resume,
         out: args.out.clone(),
     };
-    let mut sinks = sinks(args, &settings)?;
-    let stop = stop_on_signals();
-    let work = Work {
-        model: &model,
-        graphs: &graphs,
-        runtime: &runtime,
-        data: &data,
-        evaluation: evaluation.as_ref().map(|e| e as &dyn Source),
+    let shelf = Shelf { folder: args.out.join("checkpoints"), keep: settings.keep };
+    let last = shelf.last()?.map(|c| c.meta.position.step);
+    // A run that is refused leaves the log of the one that is there.
+    let mut observers = match (last, args.course.resume) {
+        (Some(_), false) => Vec::new(),
+        (last, true) => args.observers(Some(last.unwrap_or_default()))?,
+        (None, false) => args.observers(None)?,
     };
-    let done = train(&work, &settings, &mut sinks, &stop)?;
+    let stop = stop_on_signals();
+    let work = Work { model: &model, graphs: &graphs, runtime: &runtime, data: &data, evaluation: evaluation.as_ref() };
+    let done = train(&work, &settings, &mut observers, &stop)?;
     if done.interrupted {
         eprintln!(
             "stopped after step {}; the state is in {}; go on with the same command and --resume",
@@ -425,20 +487,6 @@ fn go(args: &TrainArgs) -> TrainResult<ExitCode> {
     // Whoever does not read the summary has the run all the same.
     let _ = shown;
     Ok(ExitCode::SUCCESS)
-}
-
-fn sinks(args: &TrainArgs, settings: &Settings<'_>) -> TrainResult<Vec<Box<dyn Sink>>> {
-    let shelf = Shelf { folder: args.out.join("checkpoints"), keep: settings.keep };
-    let behind = if settings.resume { Some(shelf.last()?.map_or(0, |c| c.meta.position.step)) } else { None };
-    if behind.is_none() && !shelf.list()?.is_empty() {
-        // The run refuses to start; its log stays.
-        return Ok(Vec::new());
-    }
-    let mut sinks: Vec<Box<dyn Sink>> = vec![Box::new(JsonLines::open(&args.out.join("log.jsonl"), behind)?)];
-    if !args.course.quiet {
-        sinks.push(Box::new(Progress::default()));
-    }
-    Ok(sinks)
 }
 
 /// Set by Ctrl-C and by SIGTERM; the second time ends the process at once.

@@ -100,7 +100,7 @@ fn archive(path: &Path, file: File) -> EngineResult<Vec<(String, Tensor)>> {
 }
 
 /// The bytes of an entry, no more of them than its header asks for: a few forged kilobytes could unpack to terabytes.
-fn entry_bytes(entry: &mut impl Read) -> Result<Vec<u8>, String> {
+pub(crate) fn entry_bytes(entry: &mut impl Read) -> Result<Vec<u8>, String> {
     const HEAD: u64 = 1 << 16;
     let mut bytes = Vec::new();
     entry.take(HEAD).read_to_end(&mut bytes).map_err(|e| e.to_string())?;

@@ -150,7 +150,7 @@ fn elements<T: Element>(data: &[u8], header: &Header) -> Option<Tensor> {
 }
 
 /// Elements in Fortran order, in C order.
-fn to_c_order<T: Copy>(values: &[T], shape: &[usize]) -> Vec<T> {
+pub(crate) fn to_c_order<T: Copy>(values: &[T], shape: &[usize]) -> Vec<T> {
     let mut strides = Vec::with_capacity(shape.len());
     let mut stride = 1;
     for size in shape {

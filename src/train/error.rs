@@ -30,8 +30,8 @@ pub enum TrainError {
     #[error(transparent)]
     Engine(#[from] crate::engine::EngineError),
     /// The data.
-    #[error("{0}")]
-    Data(String),
+    #[error(transparent)]
+    Data(#[from] super::data::DataError),
     /// Options that cannot be.
     #[error("{0}")]
     Options(String),

@@ -59,6 +59,17 @@ pub struct Loadable {
     pub outputs: Outputs,
 }
 
+/// A coefficient that is an input.
+#[derive(Debug, Clone)]
+pub struct Coefficient {
+    /// The input.
+    pub input: String,
+    /// The item of `--coef` that it is for; `None` is the common one.
+    pub item: Option<String>,
+    /// Its value where nothing changes it.
+    pub value: f64,
+}
+
 /// The graphs of a training run.
 #[derive(Debug)]
 pub struct Graphs {
@@ -74,8 +85,8 @@ pub struct Graphs {
     pub stored: Vec<String>,
     /// Whether the step wants to know how many steps were made before.
     pub counts_steps: bool,
-    /// The coefficients λ: input, and value.
-    pub coefficients: Vec<(String, f64)>,
+    /// The coefficients λ that are inputs.
+    pub coefficients: Vec<Coefficient>,
     /// What is measured beside the loss.
     pub metric: Metric,
     /// What was differentiated.
@@ -105,8 +116,13 @@ pub fn build(model: &Model, recipe: &Recipe) -> TrainResult<Graphs> {
         None => measured,
         Some(options) => {
             let (model, report) = regularised(&measured, options, &loss, &mut outputs)?;
-            coefficients.extend(report.coefficients.iter().map(|c| (c.initializer.clone(), c.value)));
-            coefficients.retain(|(name, _)| report.inputs.contains(name));
+            let inputs = report.coefficients.iter().filter(|c| report.inputs.contains(&c.initializer));
+            let coefficient = |c: &inject::report::Coefficient| Coefficient {
+                input: c.initializer.clone(),
+                item: c.item.clone(),
+                value: c.value,
+            };
+            coefficients.extend(inputs.map(coefficient));
             warnings.extend(report.warnings.iter().cloned());
             injection = Some(report);
             model

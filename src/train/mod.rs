@@ -2,18 +2,19 @@
 //! model's file.
 
 pub mod checkpoint;
+pub mod data;
 mod diagnose;
 mod edit;
 mod error;
 pub mod event;
 pub mod feeds;
 pub mod graphs;
-pub mod jsonl;
+pub mod log;
 pub mod metrics;
 pub mod noise;
 pub mod run;
+pub mod schedule;
 pub mod session;
-pub mod source;
 pub mod weights;
 
 pub use error::{TrainError, TrainResult};

@@ -103,7 +103,7 @@ impl<'m> Session<'m> {
             step,
             evaluation: None,
             shapes: Shapes::default(),
-            coefficients: graphs.coefficients.clone(),
+            coefficients: graphs.coefficients.iter().map(|c| (c.input.clone(), c.value)).collect(),
         })
     }
 
@@ -117,10 +117,13 @@ impl<'m> Session<'m> {
         &self.inputs
     }
 
-    /// Multiplies every λ that is an input, from now on.
-    pub fn scale_coefficients(&mut self, factor: f64) {
-        self.coefficients =
-            self.graphs.coefficients.iter().map(|(name, value)| (name.clone(), value * factor)).collect();
+    /// Sets coefficients that are inputs, from now on.
+    pub fn set_coefficients(&mut self, values: &[(String, f64)]) {
+        for (input, value) in &mut self.coefficients {
+            if let Some((_, new)) = values.iter().find(|(name, _)| name == input) {
+                *value = *new;
+            }
+        }
     }
 
     /// One step on a batch, at a learning rate. `counter` decides its random numbers; `made` counts the steps that were made before.
@@ -165,8 +168,8 @@ impl<'m> Session<'m> {
     /// # Errors
     /// When the runtime does not take the batch, or fails.
     pub fn evaluate(&mut self, number: u64, batch: Vec<(String, Tensor)>) -> TrainResult<Numbers> {
-        // The streams of steps count up from 0, and these down.
-        self.run(false, u64::MAX / 2 - number, batch, Vec::new())
+        // The streams of steps count up from 0, those of the data down from the end; these up from the middle.
+        self.run(false, (1 << 47) + number, batch, Vec::new())
     }
 
     fn run(

@@ -1,0 +1,228 @@
+//! Files and folders, recognised by what they hold.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{Cursor, Read};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use flate2::bufread::MultiGzDecoder;
+use safetensors::{Dtype, SafeTensors};
+use zip::{CompressionMethod, ZipArchive};
+
+use super::array::Array;
+use super::error::{DataError, DataResult};
+use super::map::Maps;
+use super::{cifar, idx};
+use crate::engine::arrays::entry_bytes;
+use crate::engine::{element_size, npy};
+use crate::onnx::tensor_proto::DataType;
+
+/// What is read of any file, for its messages.
+const FORMATS: &str = "it is none of the formats that are read: NumPy (.npz, .npy), safetensors, IDX (also .gz), CIFAR-10 \
+                       and CIFAR-100 in their binary version (.bin)";
+
+/// Arrays of several files and folders, and what a person should know of how they were read.
+#[derive(Default)]
+pub(super) struct Opened {
+    pub arrays: Vec<Array>,
+    pub maps: Maps,
+    pub notes: Vec<String>,
+    /// Where each name stands among the arrays.
+    places: HashMap<String, usize>,
+}
+
+impl Opened {
+    /// Adds the arrays of a file or a folder.
+    pub fn add(&mut self, path: &Path) -> DataResult<()> {
+        let files = if path.is_dir() { self.folder(path)? } else { vec![path.to_owned()] };
+        for file in files {
+            for array in self.file(&file)? {
+                self.push(array, &file)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, array: Array, path: &Path) -> DataResult<()> {
+        // The batches of CIFAR-10 come as one file each.
+        let is_part = path.extension().is_some_and(|e| e == "bin");
+        match self.places.get(&array.field.name).and_then(|place| self.arrays.get_mut(*place)) {
+            Some(before) if is_part => before.append(array).map_err(|problem| fail(path, problem)),
+            Some(before) => {
+                let name = &before.field.name;
+                Err(fail(path, format!("another file has an array {name:?} already; leave one of the two out")))
+            }
+            None => {
+                self.places.insert(array.field.name.clone(), self.arrays.len());
+                self.arrays.push(array);
+                Ok(())
+            }
+        }
+    }
+
+    /// The files of a folder that belong together, by name.
+    fn folder(&mut self, path: &Path) -> DataResult<Vec<PathBuf>> {
+        let entries = fs::read_dir(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let mut files: Vec<PathBuf> =
+            entries.map_err(|e| fail(path, e.to_string()))?.iter().map(|e| e.path()).collect();
+        files.sort();
+        let name = |file: &PathBuf| file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let chosen = |test: &dyn Fn(&str) -> bool| -> Vec<PathBuf> {
+            files.iter().filter(|f| test(&name(f))).cloned().collect()
+        };
+        let arrays = chosen(&|f| f.ends_with(".npy"));
+        let images = chosen(&|f| f.ends_with("-ubyte") || f.ends_with("-ubyte.gz"));
+        let batches = chosen(&|f| f.ends_with(".bin"));
+        let is_training = |f: &str| f.starts_with("train") || f.starts_with("data_batch");
+        let found = [arrays, images, batches].into_iter().find(|files| !files.is_empty());
+        let found = found.ok_or_else(|| {
+            fail(
+                path,
+                "this folder holds none of .npy files, IDX files (…-ubyte, …-ubyte.gz) and CIFAR files (.bin)".into(),
+            )
+        })?;
+        let (training, other): (Vec<_>, Vec<_>) = found.iter().cloned().partition(|f| is_training(&name(f)));
+        if training.is_empty() || other.is_empty() || found.iter().any(|f| f.extension().is_some_and(|e| e == "npy")) {
+            return Ok(found);
+        }
+        let list = |files: &[PathBuf]| files.iter().map(name).collect::<Vec<_>>().join(", ");
+        let (read, left) = (list(&training), list(&other));
+        self.notes.push(format!("{}: read {read}; {left} hold the other part and are left out", path.display()));
+        Ok(training)
+    }
+
+    fn file(&mut self, path: &Path) -> DataResult<Vec<Array>> {
+        let bytes = self.maps.open(path).map_err(|e| fail(path, e.to_string()))?;
+        let file = path.file_name().unwrap_or(OsStr::new("")).to_string_lossy();
+        read(&file, &bytes).map_err(|problem| fail(path, problem))
+    }
+}
+
+fn fail(path: &Path, problem: String) -> DataError {
+    DataError::File { path: path.display().to_string(), problem }
+}
+
+/// The arrays in the bytes of a file. Nothing of them is copied but what is compressed or in Fortran order.
+pub(super) fn read(file: &str, bytes: &Bytes) -> Result<Vec<Array>, String> {
+    let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
+    match bytes.as_ref() {
+        [] => Err("it is empty".into()),
+        [b'P', b'K', ..] => archive(bytes),
+        [0x1f, 0x8b, ..] => read(stem, &unpack(bytes)?),
+        b if b.starts_with(npy::MAGIC) => Ok(vec![array(stem, bytes)?]),
+        // Any byte may begin a record of CIFAR, so here the name counts.
+        b if cifar::is_one(file, b.len()) => cifar::read(file, bytes),
+        b if idx::Header::is_at(b) => Ok(vec![idx::read(idx::name_of(file), bytes)?]),
+        b if b.get(8) == Some(&b'{') => tensors(bytes),
+        _ => Err(FORMATS.into()),
+    }
+}
+
+/// The array in the bytes of an `.npy` file.
+fn array(name: &str, bytes: &Bytes) -> Result<Array, String> {
+    let header = npy::Header::parse(bytes)?;
+    let data = bytes.slice(header.data.min(bytes.len())..);
+    if !header.fortran_order || header.shape.len() < 2 {
+        return Array::dense(name, header.elem, header.big_endian, &header.shape, data);
+    }
+    // Rows do not lie together, so they are put together once.
+    let length = header.byte_len().filter(|n| *n <= data.len()).ok_or("it is cut off")?;
+    let data = &data[..length];
+    fn in_c_order<const N: usize>(data: &[u8], shape: &[usize]) -> Vec<u8> {
+        npy::to_c_order(data.as_chunks::<N>().0, shape).into_flattened()
+    }
+    let data = match element_size(header.elem as i32) {
+        Some(1) => in_c_order::<1>(data, &header.shape),
+        Some(2) => in_c_order::<2>(data, &header.shape),
+        Some(4) => in_c_order::<4>(data, &header.shape),
+        _ => in_c_order::<8>(data, &header.shape),
+    };
+    Array::dense(name, header.elem, header.big_endian, &header.shape, data.into())
+}
+
+/// The arrays of an `.npz` archive: stored ones where they lie, compressed ones unpacked.
+fn archive(bytes: &Bytes) -> Result<Vec<Array>, String> {
+    let zip = |e: zip::result::ZipError| format!("it is no archive that can be read: {e}");
+    let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(zip)?;
+    let mut arrays = Vec::new();
+    let mut seen = HashSet::new();
+    for i in 0..archive.len() {
+        let mut entry = archive.by_index(i).map_err(zip)?;
+        if entry.is_dir() {
+            continue;
+        }
+        let name = entry.name().map_err(zip)?.into_owned();
+        let Some(name) = name.strip_suffix(".npy") else {
+            return Err(format!(
+                "it holds {name:?}, which is no .npy array; is it a PyTorch file? numpy.savez writes archives of arrays"
+            ));
+        };
+        let stored = entry.compression() == CompressionMethod::Stored && !entry.encrypted();
+        let place = entry.data_start().filter(|_| stored).and_then(|start| {
+            let start = usize::try_from(start).ok()?;
+            let end = start.checked_add(usize::try_from(entry.size()).ok()?)?;
+            (end <= bytes.len()).then(|| bytes.slice(start..end))
+        });
+        let data = match place {
+            Some(data) => data,
+            None => entry_bytes(&mut entry).map_err(|e| format!("{name}: {e}"))?.into(),
+        };
+        if !seen.insert(name.to_owned()) {
+            return Err(format!("{name}: it is there twice"));
+        }
+        arrays.push(array(name, &data).map_err(|e| format!("{name}: {e}"))?);
+    }
+    if arrays.is_empty() { Err("it holds no array".into()) } else { Ok(arrays) }
+}
+
+fn tensors(bytes: &Bytes) -> Result<Vec<Array>, String> {
+    let file =
+        SafeTensors::deserialize(bytes).map_err(|e| format!("it is no safetensors file that can be read: {e}"))?;
+    let mut arrays = Vec::new();
+    for (name, view) in file.iter() {
+        let elem = match view.dtype() {
+            Dtype::BOOL => DataType::Bool,
+            Dtype::U8 => DataType::Uint8,
+            Dtype::I8 => DataType::Int8,
+            Dtype::U16 => DataType::Uint16,
+            Dtype::I16 => DataType::Int16,
+            Dtype::U32 => DataType::Uint32,
+            Dtype::I32 => DataType::Int32,
+            Dtype::U64 => DataType::Uint64,
+            Dtype::I64 => DataType::Int64,
+            Dtype::F16 => DataType::Float16,
+            Dtype::BF16 => DataType::Bfloat16,
+            Dtype::F32 => DataType::Float,
+            Dtype::F64 => DataType::Double,
+            other => return Err(format!("{name}: its element type {other:?} cannot be run")),
+        };
+        let data = bytes.slice_ref(view.data());
+        arrays.push(Array::dense(name, elem, false, view.shape(), data).map_err(|e| format!("{name}: {e}"))?);
+    }
+    arrays.sort_by(|a, b| a.field.name.cmp(&b.field.name));
+    if arrays.is_empty() { Err("it holds no array".into()) } else { Ok(arrays) }
+}
+
+/// The bytes in a gzip file, no more of them than their own header asks for.
+fn unpack(bytes: &Bytes) -> Result<Bytes, String> {
+    const HEAD: u64 = 1 << 16;
+    let mut decoder = MultiGzDecoder::new(bytes.as_ref());
+    let mut out = Vec::new();
+    let broken = |e: std::io::Error| format!("its compressed data is broken: {e}");
+    (&mut decoder).take(HEAD).read_to_end(&mut out).map_err(broken)?;
+    let whole = if out.starts_with(npy::MAGIC) {
+        let header = npy::Header::parse(&out)?;
+        header.byte_len().and_then(|n| n.checked_add(header.data))
+    } else if idx::Header::is_at(&out) {
+        idx::Header::parse(&out)?.file_len()
+    } else {
+        return Err("it is compressed, and neither an IDX file nor an .npy array is in it".into());
+    };
+    let whole = whole.ok_or("its shape has more elements than memory could hold")?;
+    // One byte more shows that something follows.
+    let rest = whole.saturating_sub(out.len()).saturating_add(1) as u64;
+    decoder.take(rest).read_to_end(&mut out).map_err(broken)?;
+    Ok(out.into())
+}

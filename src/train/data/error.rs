@@ -59,11 +59,13 @@ pub enum DataError {
         /// Its rows.
         second_rows: usize,
     },
-    /// Data without rows.
-    #[error("{array:?} has no rows, so there is nothing to train on")]
+    /// Data without rows, or with rows without elements.
+    #[error("{array:?}, {given}, is empty, so there is nothing to train on")]
     Empty {
         /// The array.
         array: String,
+        /// Its type.
+        given: String,
     },
     /// A value that cannot be trained on.
     #[error("row {row} (counted from 0) of {array:?} {problem}")]

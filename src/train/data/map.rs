@@ -10,10 +10,10 @@ use bytes::Bytes;
 use memmap2::Mmap;
 
 /// As many bytes may stay in memory after they were read. Files that are smaller all together are never let go.
-const KEPT: u64 = 256 << 20;
+const KEPT: u64 = 512 << 20;
 
-/// What one touch may bring into memory besides the bytes touched: Linux maps up to 64 KiB around a page that it has at hand.
-const AROUND: u64 = 64 << 10;
+/// What one touch may bring into memory besides the bytes touched: where Linux has a file in large pages, it maps one of 2 MiB.
+const AROUND: u64 = 2 << 20;
 
 /// All files of a data set. A file must not be made shorter while it is mapped: the system ends programs that read behind its end.
 #[derive(Debug, Default)]

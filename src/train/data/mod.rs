@@ -48,6 +48,7 @@ use convert::Conversion;
 pub use error::{DataError, DataResult};
 pub use fit::{Input, Normalize, parse_map};
 use map::Maps;
+pub use open::Part;
 
 /// Arrays with the same number of rows, one sample in each.
 #[derive(Debug, Clone)]
@@ -74,12 +75,20 @@ impl Dataset {
     /// binary version; folders of `.npy`, IDX or CIFAR files. Files are recognised by what they hold.
     ///
     /// Arrays are named by the file that holds several, else by the file itself: `x` for `x.npy`, `images` and `labels` for IDX and
-    /// CIFAR. `map` renames them: input of the graph, array.
+    /// CIFAR. `map` renames them: input of the graph, array. Of a folder that holds both parts it is the training part.
     ///
     /// # Errors
     /// When a file cannot be read, two arrays have one name, or `map` names no array.
     pub fn open(paths: &[impl AsRef<Path>], map: &[(String, String)]) -> DataResult<Self> {
-        let mut opened = open::Opened::default();
+        Self::open_part(paths, map, Part::Training)
+    }
+
+    /// As [`Self::open`], and of folders that hold what is trained on and what is evaluated on, as those of MNIST and CIFAR do, this part.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_part(paths: &[impl AsRef<Path>], map: &[(String, String)], part: Part) -> DataResult<Self> {
+        let mut opened = open::Opened::of(part);
         paths.iter().try_for_each(|path| opened.add(path.as_ref()))?;
         let mut arrays = opened.arrays;
         rename(&mut arrays, map)?;
@@ -134,8 +143,9 @@ impl Dataset {
                         second_rows: other.field.rows,
                     });
                 }
-                if other.field.rows == 0 {
-                    return Err(DataError::Empty { array: other.field.name.clone() });
+                let field = &other.field;
+                if field.rows == 0 || field.row.contains(&0) {
+                    return Err(DataError::Empty { array: field.name.clone(), given: field.describe() });
                 }
             }
         }

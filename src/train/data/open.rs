@@ -23,9 +23,20 @@ use crate::onnx::tensor_proto::DataType;
 const FORMATS: &str = "it is none of the formats that are read: NumPy (.npz, .npy), safetensors, IDX (also .gz), CIFAR-10 \
                        and CIFAR-100 in their binary version (.bin)";
 
+/// Which half of a folder that holds both is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Part {
+    /// What is trained on: names that begin with `train` or `data_batch`.
+    #[default]
+    Training,
+    /// What is evaluated on: the others.
+    Evaluation,
+}
+
 /// Arrays of several files and folders, and what a person should know of how they were read.
 #[derive(Default)]
 pub(super) struct Opened {
+    part: Part,
     pub arrays: Vec<Array>,
     pub maps: Maps,
     pub notes: Vec<String>,
@@ -34,6 +45,11 @@ pub(super) struct Opened {
 }
 
 impl Opened {
+    /// Nothing yet.
+    pub fn of(part: Part) -> Self {
+        Opened { part, ..Opened::default() }
+    }
+
     /// Adds the arrays of a file or a folder.
     pub fn add(&mut self, path: &Path) -> DataResult<()> {
         let files = if path.is_dir() { self.folder(path)? } else { vec![path.to_owned()] };
@@ -87,10 +103,11 @@ impl Opened {
         if training.is_empty() || other.is_empty() || found.iter().any(|f| f.extension().is_some_and(|e| e == "npy")) {
             return Ok(found);
         }
+        let (chosen, other) = if self.part == Part::Training { (training, other) } else { (other, training) };
         let list = |files: &[PathBuf]| files.iter().map(name).collect::<Vec<_>>().join(", ");
-        let (read, left) = (list(&training), list(&other));
+        let (read, left) = (list(&chosen), list(&other));
         self.notes.push(format!("{}: read {read}; {left} hold the other part and are left out", path.display()));
-        Ok(training)
+        Ok(chosen)
     }
 
     fn file(&mut self, path: &Path) -> DataResult<Vec<Array>> {

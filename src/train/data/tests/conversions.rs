@@ -1,5 +1,7 @@
 //! How arrays come to fit inputs, and what is refused.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::engine::Data;
 
@@ -96,6 +98,7 @@ fn what_would_change_the_meaning_is_refused() {
         ("image.npy", &npy("|u1", "(1, 2, 3, 3)", &[0; 18])),
         ("two.npy", &npy("<f4", "(2,)", &[0; 8])),
         ("none.npy", &npy("<f4", "(0,)", &[])),
+        ("hollow.npy", &npy("<f4", "(4611686018427387904, 0)", &[])),
     ]);
     let float = |name, row: &[u64]| input(name, DataType::Float, &known(row));
     let with = |text: &str| vec![Normalize::parse(text).unwrap()];
@@ -105,7 +108,8 @@ fn what_would_change_the_meaning_is_refused() {
         (vec![float("image", &[18])], vec![], "a row is [2, 3, 3], and the graph takes rows of [18]"),
         (vec![float("image", &[3, 3, 2])], vec![], "the graph takes rows of [3, 3, 2]"),
         (vec![float("floats", &[]), float("two", &[])], vec![], "\"floats\" has 1 rows and \"two\" has 2"),
-        (vec![float("none", &[])], vec![], "has no rows"),
+        (vec![float("none", &[])], vec![], "\"none\", float[0], is empty"),
+        (vec![float("hollow", &[0])], vec![], "float[4611686018427387904, 0], is empty"),
         (vec![float("label", &[])], vec![], "--map label="),
         (vec![float("image", &[2, 3, 3])], with("0,1,2,3"), "2 means, and the rows have 3 channels"),
         (vec![float("image", &[2, 3, 3])], with("x=0,1"), "--normalize x=… is for one of the inputs"),
@@ -200,4 +204,86 @@ fn options_that_are_not_understood_say_how_they_are_written() {
         assert!(Augment::parse(text).is_err(), "{text}");
     }
     assert_eq!(Augment::parse("pad-crop:4,flip"), Ok(Augment { pad_crop: 4, flip: true }));
+}
+
+/// NumPy's name of an integer type, its smallest and its largest value.
+const INTEGERS: [(DataType, &str, i128, i128); 8] = [
+    (DataType::Int8, "|i1", -(1 << 7), (1 << 7) - 1),
+    (DataType::Int16, "<i2", -(1 << 15), (1 << 15) - 1),
+    (DataType::Int32, "<i4", -(1 << 31), (1 << 31) - 1),
+    (DataType::Int64, "<i8", -(1 << 63), (1 << 63) - 1),
+    (DataType::Uint8, "|u1", 0, (1 << 8) - 1),
+    (DataType::Uint16, ">u2", 0, (1 << 16) - 1),
+    (DataType::Uint32, ">u4", 0, (1 << 32) - 1),
+    (DataType::Uint64, ">u8", 0, (1 << 64) - 1),
+];
+
+/// Bits of the significand with the hidden one, and the largest integer.
+const FLOATS: [(DataType, u32, f64); 4] = [
+    (DataType::Float16, 11, 65504.0),
+    (DataType::Bfloat16, 8, f64::INFINITY),
+    (DataType::Float, 24, f64::INFINITY),
+    (DataType::Double, 53, f64::INFINITY),
+];
+
+/// The only element, as an integer.
+fn only(tensor: &Tensor) -> i128 {
+    match tensor.data() {
+        Data::Int8(v) => v[0].into(),
+        Data::Int16(v) => v[0].into(),
+        Data::Int32(v) => v[0].into(),
+        Data::Int64(v) => v[0].into(),
+        Data::Uint8(v) => v[0].into(),
+        Data::Uint16(v) => v[0].into(),
+        Data::Uint32(v) => v[0].into(),
+        Data::Uint64(v) => v[0].into(),
+        Data::Bool(v) => v[0].into(),
+        Data::Float16(v) => v[0].to_f64() as i128,
+        Data::Bfloat16(v) => v[0].to_f64() as i128,
+        Data::Float(v) => v[0] as i128,
+        Data::Double(v) => v[0] as i128,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Between any two types an integer stays what it is, or its row is refused.
+    #[test]
+    fn integers_keep_their_value_or_are_refused(
+        from in 0usize..8,
+        bits in any::<u64>(),
+        width in 0u32..64,
+        negative in any::<bool>(),
+    ) {
+        let (from, descr, least, most) = INTEGERS[from];
+        let value = i128::from(bits >> width) * if negative { -1 } else { 1 };
+        let value = value.clamp(least, most);
+        let bytes = value.to_le_bytes();
+        let size = descr[2..].parse::<usize>().unwrap();
+        let mut bytes = bytes[..size].to_vec();
+        if descr.starts_with('>') {
+            bytes.reverse();
+        }
+        let folder = files(&[("x.npy", &npy(descr, "(1,)", &bytes))]);
+        let read = |to| {
+            let data = fit(&folder, &[input("x", to, &[])], &[]).unwrap();
+            data.check().map(|()| only(&all(&data, "x"))).ok()
+        };
+        for (to, _, least, most) in INTEGERS {
+            prop_assert_eq!(read(to), (least..=most).contains(&value).then_some(value), "{:?} {:?}", from, to);
+        }
+        prop_assert_eq!(read(DataType::Bool), (0..=1).contains(&value).then_some(value));
+        for (to, digits, most) in FLOATS {
+            if from == DataType::Uint8 {
+                // Pixels or numbers: it is not said.
+                prop_assert!(fit(&folder, &[input("x", to, &[])], &[]).is_err());
+                continue;
+            }
+            let size = value.unsigned_abs();
+            let significant = 128 - (size >> size.trailing_zeros().min(127)).leading_zeros();
+            let exact = significant <= digits && size as f64 <= most;
+            prop_assert_eq!(read(to), exact.then_some(value), "{:?} {:?} {}", from, to, value);
+        }
+    }
 }

@@ -63,6 +63,8 @@ fn idx_files_are_named_after_what_they_hold_and_may_be_compressed() {
     assert_eq!(names, ["images uint8[2, 2, 3]", "labels uint8[2]"]);
     assert_eq!(all(&data, "labels").data(), &Data::Uint8(vec![7, 9]));
     assert!(data.notes()[0].contains("t10k-labels-idx1-ubyte hold the other part"), "{:?}", data.notes());
+    let other = Dataset::open_part(&[folder.path()], &[], Part::Evaluation).unwrap();
+    assert_eq!(all(&other, "labels").data(), &Data::Uint8(vec![0]));
     let depth = Dataset::open(&[folder.path().join("depth.idx")], &[]).unwrap();
     assert_eq!(all(&depth, "depth").data(), &Data::Int16(vec![-1, 258]));
 }

@@ -133,15 +133,6 @@ impl Resident {
         guarded(|| read(value, self.device)).map_err(|message| self.failed(&message))
     }
 
-    /// A copy of what the last run made of a carried value, whether or not [`Resident::advance`] made it count.
-    ///
-    /// # Errors
-    /// As [`Resident::get`].
-    pub fn get_next(&self, input: &str) -> EngineResult<Tensor> {
-        let value = &self.buffers[1 - self.turn][self.position(input)?];
-        guarded(|| read(value, self.device)).map_err(|message| self.failed(&message))
-    }
-
     /// Copies of what was fed to the last run.
     ///
     /// # Errors

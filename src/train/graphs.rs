@@ -77,8 +77,8 @@ pub struct Graphs {
     pub step: Loadable,
     /// The forward pass as inference has it: batch statistics are the running ones, and Dropout does nothing.
     pub evaluation: Loadable,
-    /// The forward pass with the regulariser, as it draws by itself: what is asked for the shapes of draws.
-    pub forward: Model,
+    /// The forward pass with the regulariser, as it draws by itself: what is asked for the shapes of draws. `None` where they are known.
+    pub forward: Option<Model>,
     /// What a step replaces: parameters, running statistics, state of the optimiser.
     pub carried: Vec<Carried>,
     /// Of these, the ones that are initializers of the model.
@@ -165,11 +165,12 @@ pub fn build(model: &Model, recipe: &Recipe) -> TrainResult<Graphs> {
 
     let inference = noise::feed(&inference(&forward)?)?;
     let evaluation = as_inputs(&inference.model, &names)?;
+    let asks = fed.draws.iter().chain(&inference.draws).any(|d| d.asks_for().is_some());
     let trained = Outputs { gradient_norm: Some(GRADIENT_NORM.to_owned()), ..outputs.clone() };
     Ok(Graphs {
         step: Loadable { model: step, draws: fed.draws, outputs: trained },
         evaluation: Loadable { model: evaluation, draws: inference.draws, outputs },
-        forward,
+        forward: Some(forward).filter(|_| asks),
         carried,
         stored,
         counts_steps,

@@ -130,8 +130,8 @@ struct Run<'a> {
     model: &'a Model,
     shelf: Shelf,
     position: Position,
-    /// Coefficients that change: the input that takes it.
-    coefficients: Vec<(String, Schedule)>,
+    /// Coefficients that change: the input that takes it, and its name in the log.
+    coefficients: Vec<(String, String, Schedule)>,
     /// Steps behind the last checkpoint.
     saved: Option<u64>,
     observers: &'a mut [Box<dyn Observer>],
@@ -259,11 +259,13 @@ impl Run<'_> {
         let history: Vec<f64> = self.position.history.iter().map(|b| f64::from(*b)).collect();
         let (step, settings) = (self.position.step, self.settings);
         let rate = settings.rate.at(step, per_epoch, &history);
-        let mut coefficients = Vec::new();
-        for (input, schedule) in &self.coefficients {
-            coefficients.push((input.clone(), schedule.at(step, per_epoch, &history)));
+        let (mut values, mut coefficients) = (Vec::new(), Vec::new());
+        for (input, name, schedule) in &self.coefficients {
+            let value = schedule.at(step, per_epoch, &history);
+            values.push((input.clone(), value));
+            coefficients.push((name.clone(), value));
         }
-        self.session.set_coefficients(&coefficients);
+        self.session.set_coefficients(&values);
         let feeds = fit(batch, self.session.inputs(), self.model_name().as_str())?;
         let numbers = self.session.step(step, step - self.position.skipped, rate, feeds)?;
         if let Some(what) = numbers.not_finite() {
@@ -424,11 +426,15 @@ impl Sums {
     }
 }
 
-/// The inputs that coefficients which change are fed to.
-fn scheduled(graphs: &Graphs, settings: &Settings) -> Vec<(String, Schedule)> {
+/// The inputs that coefficients which change are fed to, with their names in the log.
+fn scheduled(graphs: &Graphs, settings: &Settings) -> Vec<(String, String, Schedule)> {
     let of = |item: &Option<String>| settings.coefficients.iter().rev().find(|(i, _)| i == item);
-    let found = graphs.coefficients.iter().filter_map(|c| Some((c.input.clone(), of(&c.item)?.1.clone())));
-    found.collect()
+    let name = |item: &Option<String>| match item {
+        None => "coefficient".to_owned(),
+        Some(item) => format!("coefficient/{item}"),
+    };
+    let each = graphs.coefficients.iter();
+    each.filter_map(|c| Some((c.input.clone(), name(&c.item), of(&c.item)?.1.clone()))).collect()
 }
 
 /// Refuses a folder whose result would be written over the model itself.

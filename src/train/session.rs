@@ -358,7 +358,7 @@ impl Shapes {
         values.sort_unstable();
         values.dedup();
         let output = |i: usize| format!("per_inject/shape_of/{i}");
-        if self.program.is_none() {
+        if let (None, Some(forward)) = (&self.program, &graphs.forward) {
             let ty = TensorType { elem: DataType::Int64 as i32, dims: Some(vec![Dim::Unknown]) };
             let node = |(i, value): (usize, &&str)| NodeProto {
                 op_type: Some("Shape".into()),
@@ -373,7 +373,7 @@ impl Shapes {
                 outputs,
                 ..Change::default()
             };
-            let model = changed(&graphs.forward, change)?;
+            let model = changed(forward, change)?;
             self.program = Some(runtime.load(source(&model)?, &LoadOptions::default())?);
         }
         let Some(program) = &mut self.program else { return Ok(HashMap::new()) };

@@ -1,7 +1,9 @@
 """`per-inject train`: against loops that it does not share, and whatever interrupts it."""
 
 import json
+import os
 import random
+import shutil
 import signal
 import time
 
@@ -209,17 +211,20 @@ def test_rates_and_coefficients_follow_their_schedules(data, tmp_path):
     for i, values in enumerate(found):
         rate = 0.1 * (i + 1) / 7 if i < 7 else 0.05 * (1 + np.cos(np.pi * (i - 7) / 21))
         assert values["learning_rate"] == pytest.approx(rate, abs=1e-12)
-        coefficient = values["per_inject/coef"]
+        coefficient = values["coefficient"]
         assert coefficient == pytest.approx(min(0.05 * i, 0.7), abs=1e-12)
         first, second = (v for name, v in values.items() if name.startswith("per/"))
         assert values["loss"] == pytest.approx(values["task_loss"] + coefficient * first + 0.25 * second, abs=1e-6)
     # A rate that goes by evaluations is there again after a resumption.
-    plateau = (*options, "--lr", "plateau:0.5@1", "--coef", 0)
+    test = dict(np.load(data / "test.npz"))
+    np.savez(tmp_path / "worse.npz", x=test["x"], y=9 - test["y"])
+    # What fits the training data fits these labels less and less.
+    plateau = (*[tmp_path / "worse.npz" if o == data / "test.npz" else o for o in options], "--lr", "plateau:0.2@1", "--coef", 0)
     train(MLP, tmp_path / "b", *plateau)
     for epoch in range(1, 5):
         train(MLP, tmp_path / "c", *[epoch if o == 4 else o for o in plateau], *(["--resume"] if epoch > 1 else []))
     assert (losses(tmp_path / "b", "learning_rate") == losses(tmp_path / "c", "learning_rate")).all()
-    assert len(set(losses(tmp_path / "b", "learning_rate"))) > 1
+    assert len(set(losses(tmp_path / "b", "learning_rate"))) > 2
     assert "needs data for them: --eval" in refusal(MLP, tmp_path / "d", "--data", data / "train.npz", "--lr", "plateau:0.5@1")
 
 
@@ -394,20 +399,20 @@ def same_end(run, expected):
         assert of_run == of_expected, part.__name__
 
 
-def killed_and_resumed(uninterrupted, folder, chains, kills_a_chain, seed):
-    """How many kills there were, and how many of them while a checkpoint was being written."""
+def killed_and_resumed(uninterrupted, folder, wanted, seed, kills_a_chain=12):
+    """How many kills there were, and how many of them while a checkpoint was being written (True)."""
     model, options, expected = uninterrupted
     chance = random.Random(seed)
     kills = {True: 0, False: 0}
-    for chain in range(chains):
-        out = folder / str(chain)
+    while sum(kills.values()) < wanted:
+        out = folder / str(sum(kills.values()))
         killed = 0
         while True:
             process = start(model, out, *options, *(["--resume"] if killed else []))
             if killed == kills_a_chain:
                 assert process.wait() == 0, process.stderr.read()
                 break
-            is_writing = chance.random() < 0.55
+            is_writing = chance.random() < 0.65
             delay = chance.uniform(0, 0.25)
             if not (kill_while_writing if is_writing else kill_after)(process, delay):
                 assert process.returncode == 0, process.stderr.read()
@@ -416,13 +421,16 @@ def killed_and_resumed(uninterrupted, folder, chains, kills_a_chain, seed):
             killed += 1
             kills[is_writing] += 1
         same_end(out, expected)
-        assert not list((out / "checkpoints").glob(".*.tmp"))
+        shutil.rmtree(out)
     return kills
 
 
 def test_killed_runs_end_where_uninterrupted_ones_do(uninterrupted, tmp_path):
-    kills = killed_and_resumed(uninterrupted, tmp_path, 3, 12, 7)
-    assert kills[True] + kills[False] >= 12 and kills[True] >= 4, kills
+    """PER_INJECT_TEST_TRAIN_KILLS says how many kills; tests/nightly makes many more."""
+    wanted = int(os.environ.get("PER_INJECT_TEST_TRAIN_KILLS", 100))
+    kills = killed_and_resumed(uninterrupted, tmp_path, wanted, 7)
+    print(f"{sum(kills.values())} kills, {kills[True]} of them while a checkpoint was written")
+    assert kills[True] >= wanted / 2, kills
 
 
 def test_ctrl_c_finishes_the_step_and_says_how_to_go_on(uninterrupted, tmp_path):
@@ -484,7 +492,7 @@ def test_data_that_does_not_fit_is_refused_before_anything_runs(data, tmp_path):
         ("rows", {"x": good["x"], "y": good["y"][:-1]}, ["700 rows", "699"]),
         ("class", {"x": good["x"], "y": good["y"] + 1}, ['"y"', "holds 10", "0 to 9"]),
         ("nan", {"x": nan, "y": good["y"]}, ["row 5", '"x"', "NaN"]),
-        ("few", {"x": good["x"][:0], "y": good["y"][:0]}, ["no rows"]),
+        ("few", {"x": good["x"][:0], "y": good["y"][:0]}, ["empty"]),
     ]:
         np.savez(tmp_path / f"{name}.npz", **arrays)
         sentence = refusal(MLP, tmp_path / name, "--data", tmp_path / f"{name}.npz")

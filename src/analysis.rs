@@ -1,6 +1,6 @@
 //! Everything that is known about a model's main graph, found once and shared by inspection and injection.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use thiserror::Error;
 
@@ -9,7 +9,8 @@ use crate::graph::infer::Types;
 use crate::graph::kind::{Kind, backward_evidence, kind, scalar_outputs};
 use crate::graph::reach::Reach;
 use crate::graph::role::{Because, InitializerRole, Role, apply_overrides, roles};
-use crate::graph::{Graph, GraphError, ValueId};
+use crate::graph::{Graph, GraphError, ValueId, bodies};
+use crate::onnx::NodeProto;
 use crate::record::{ROOT, Record};
 use crate::select::{Catalog, Found, SelectError, select_names};
 use crate::wire::Model;
@@ -43,6 +44,8 @@ pub struct Analysis<'m> {
     pub roles: Vec<InitializerRole>,
     /// Which initializers are trained, in the same order.
     pub trained: Vec<bool>,
+    /// Initializers of bodies that a selector decided about, by name: whether it wants them trained.
+    pub decided_in_bodies: HashMap<String, bool>,
     /// What depends on trainable initializers.
     pub reach: Reach,
     /// What kind of training graph it is.
@@ -61,14 +64,24 @@ impl<'m> Analysis<'m> {
 
     /// As [`Analysis::of`], with selectors over initializers that override their roles.
     pub fn with_overrides(model: &'m Model, wrt: Option<&str>, freeze: Option<&str>) -> Result<Self, AnalysisError> {
-        let names: Vec<&str> = model.graph.initializers.iter().map(|t| t.name.as_str()).collect();
+        let mut names: Vec<&str> = model.graph.initializers.iter().map(|t| t.name.as_str()).collect();
+        let own = names.len();
+        if wrt.is_some() || freeze.is_some() {
+            visit_initializers(&model.graph.nodes, &mut names);
+        }
         let chosen = |option, spec: Option<&str>| {
             spec.map(|spec| select_names(spec, &names))
                 .transpose()
                 .map_err(|source| AnalysisError::Initializers { option, source })
         };
         let (wrt, freeze) = (chosen("--wrt", wrt)?, chosen("--freeze", freeze)?);
-        Ok(Self::build(model, wrt.as_deref(), freeze.as_deref())?)
+        let mut analysis = Self::build(model, wrt.as_deref(), freeze.as_deref())?;
+        for (i, name) in names.iter().enumerate().skip(own) {
+            let at = |list: &Option<Vec<bool>>| list.as_ref().and_then(|l| l.get(i)).copied();
+            let decided = if at(&freeze) == Some(true) { Some(false) } else { at(&wrt) };
+            analysis.decided_in_bodies.extend(decided.map(|d| ((*name).to_owned(), d)));
+        }
+        Ok(analysis)
     }
 
     fn build(model: &'m Model, wrt: Option<&[bool]>, freeze: Option<&[bool]>) -> Result<Self, GraphError> {
@@ -118,7 +131,18 @@ impl<'m> Analysis<'m> {
         if records.iter().any(|r| !r.activations.is_empty()) {
             put_back_rewritten(&mut catalog, &graph, &records);
         }
-        Ok(Analysis { model, graph, types, roles, trained, reach, kind, backward, catalog })
+        Ok(Analysis {
+            model,
+            graph,
+            types,
+            roles,
+            trained,
+            decided_in_bodies: HashMap::new(),
+            reach,
+            kind,
+            backward,
+            catalog,
+        })
     }
 
     /// Outputs that can be the loss.
@@ -143,9 +167,22 @@ impl<'m> Analysis<'m> {
         self.graph.inputs.iter().copied().filter(has_gradient).collect()
     }
 
+    /// The initializers that are trained, in file order.
+    pub fn trained_values(&self) -> Vec<ValueId> {
+        self.roles.iter().zip(&self.trained).filter(|(_, trained)| **trained).map(|(role, _)| role.value).collect()
+    }
+
     /// Whether any initializer is trained. Where none is, parameters are probably graph inputs.
     pub fn has_trainable(&self) -> bool {
         self.reach.trains()
+    }
+}
+
+/// Names of the initializers of bodies, however deep.
+fn visit_initializers<'m>(nodes: &'m [NodeProto], names: &mut Vec<&'m str>) {
+    for body in nodes.iter().flat_map(bodies).map(|(body, _)| body) {
+        names.extend(body.initializer.iter().map(|t| t.name()));
+        visit_initializers(&body.node, names);
     }
 }
 

@@ -254,8 +254,9 @@ fn taps(analysis: &Analysis, work: f64, losses: &[crate::graph::ValueId]) -> Vec
             shape: analysis.types.get(tap.value).to_string(),
             view: layer.map_or("", |l| l.view.name()),
             d,
-            sampled_share: sized
-                .and_then(|l| share(Sampled { slices: 256, seed: None, shared: false }.cost(l).multiply_adds)),
+            sampled_share: sized.and_then(|l| {
+                share(Sampled { slices: 256, seed: None, shared: false, structured: false }.cost(l).multiply_adds)
+            }),
             exact_share: sized.and_then(|l| share(Exact::default().cost(l).multiply_adds)),
             problem: skipped.first().map(|s| s.reason.clone()),
         }

@@ -16,8 +16,10 @@
 //! ```
 //!
 //! An edit is data ([`patch::Patch`]); what it does not name stays byte for byte as it was ([`wire`]). Dependencies run downward:
-//! `inject`, `strip`, `inspect` and `diff` use `lower`, `regularizer` and `select`, those use `graph`, and that uses `wire`.
-//! `compare` runs models on an `engine`, and so does `train`, step by step.
+//! `inject`, `strip`, `inspect` and `diff` use `lower`, `regularizer` and `select`; `lower` and `autodiff` write with `rewrite`; all of them
+//! read a `graph`, and that uses `wire`.
+//! `compare` runs models on an `engine`.
+//! `train` drives an `engine` too, step by step.
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -36,6 +38,7 @@ pub mod page;
 pub mod patch;
 pub mod record;
 pub mod regularizer;
+mod rewrite;
 pub mod select;
 pub mod step;
 pub mod strip;

@@ -12,6 +12,9 @@ pub const ROOT: &str = "per_inject/";
 /// Metadata key of the first injection; the second has `per_inject.2`, and so on.
 pub const KEY: &str = "per_inject";
 
+/// Metadata key of a step graph's names, by what they are for: [`autodiff::Report`](crate::autodiff::Report) as JSON.
+pub const STEP_KEY: &str = "per_inject.step";
+
 /// The first argument in the record of a differentiation.
 pub const DIFFERENTIATE: &str = "differentiate";
 

@@ -212,6 +212,44 @@ fn arguments() {
 }
 
 #[test]
+fn steps() {
+    let mut session = Session::new();
+    for options in [
+        "--group '*bias'",
+        "--group '=lr:0.1'",
+        "--group '*bias=lr'",
+        "--group '*bias=lr:fast'",
+        "--group '*bias=lr:-1'",
+        "--group '*bias=deacy:0'",
+        "--group 'net.1.wieght=lr:0.1'",
+        "--group '*bias=lr:0.1;name:head*=lr:2'",
+        "--group '*bias=beta1:0.5'",
+        "--group '*bias=momentum:0.5,lr:0.1' --optimizer adam",
+        "--clip-norm -1",
+        "--clip-norm 0",
+        "--clip-value nan",
+        "--clip-norm 1 --clip-value 1",
+        "--loss-scale 0",
+        "--loss-scale 2 --loss-scale-input",
+        "--weight-decay=-0.1",
+    ] {
+        let optimizer = if options.contains("--optimizer") { "" } else { " --optimizer sgd" };
+        session.run(&format!("differentiate mlp.onnx {options}{optimizer} -o step.onnx"));
+    }
+    session.run("differentiate mlp.onnx --accumulate -o step.onnx");
+    session.run("differentiate mlp.onnx --group '*bias=lr:0.1' -o step.onnx");
+    session.run("differentiate mlp.onnx --optimizer adam --beta1 1 -o step.onnx");
+    assert!(!session.has("step.onnx"));
+    session.run(
+        "differentiate mlp.onnx --optimizer adam --group '*bias=lr:0.1,decay:0' --clip-norm 0.25 --accumulate \
+         --loss-scale-input -o step.onnx",
+    );
+    session.run("differentiate step.onnx -o again.onnx");
+    session.run("strip step.onnx -o back.onnx");
+    session.compare("steps");
+}
+
+#[test]
 fn files() {
     let mut session = Session::new();
     std::fs::write(session.path("model.pt"), b"PK\x03\x04\x14\0\x08\x08archive/data.pkl").unwrap();

@@ -1,13 +1,14 @@
 //! One node on the way back: the cotangents of its outputs, and what a rule writes those of its inputs with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::shape::{same_dims, sum_to};
-use crate::graph::NodeId;
 use crate::graph::types::TensorType;
-use crate::lower::builder::Builder;
-use crate::lower::site::{Known, Refusal, Site};
-use crate::regularizer::emit::Tensor;
+use crate::graph::{NodeId, ValueId};
+use crate::onnx::NodeProto;
+use crate::regularizer::emit::{Elem, Tensor};
+use crate::rewrite::builder::{Builder, is_half};
+use crate::rewrite::site::{Known, Refusal, Site};
 
 /// The gradient of the loss with respect to a value.
 #[derive(Debug, Clone)]
@@ -21,6 +22,9 @@ pub struct Cotangent {
 /// Forward outputs that were left out and that a gradient reads, by node and position: their names.
 pub type Saved = BTreeMap<(NodeId, usize), String>;
 
+/// Forward nodes that others take the place of, with the same outputs and more.
+pub type Remade = BTreeMap<NodeId, NodeProto>;
+
 /// What a rule sees of one node and writes with.
 pub struct Adjoint<'s, 'a> {
     /// The node.
@@ -29,9 +33,17 @@ pub struct Adjoint<'s, 'a> {
     pub b: &'s mut Builder,
     pub(super) cotangents: Vec<Option<Cotangent>>,
     pub(super) saved: &'s mut Saved,
+    pub(super) remade: &'s mut Remade,
+    /// Types of outputs that forward nodes have now and had not, by name.
+    pub(super) made: &'s mut HashMap<String, TensorType>,
     /// Starts the names of saved outputs.
     pub(super) prefix: String,
+    /// Whether the graph is a body that runs more than once, so that what is saved is stacked.
+    pub(super) is_repeated: bool,
     pub(super) given: Vec<(usize, Cotangent)>,
+    /// Gradients of float16 and bfloat16 values that were made in float32, by what they became.
+    pub(super) wide: &'s mut HashMap<String, Tensor>,
+    pub(super) given_to_captures: Vec<(ValueId, Cotangent)>,
 }
 
 impl Adjoint<'_, '_> {
@@ -62,7 +74,11 @@ impl Adjoint<'_, '_> {
     /// As [`Adjoint::y`], with a type for an output that was left out.
     pub fn y_of_type(&mut self, slot: usize, ty: TensorType) -> Tensor {
         let y = self.y(slot);
-        Tensor { ty: if y.ty.elem == 0 { ty } else { y.ty.clone() }, ..y }
+        let y = Tensor { ty: if y.ty.elem == 0 { ty } else { y.ty.clone() }, ..y };
+        if self.site.analysis.graph.output(self.site.id, slot).is_none() {
+            self.made.insert(y.name.clone(), y.ty.clone());
+        }
+        y
     }
 
     /// Whether an output has a cotangent.
@@ -88,14 +104,37 @@ impl Adjoint<'_, '_> {
         Ok(full)
     }
 
-    /// Gives the gradient of an input, in the input's shape.
+    /// Gives the gradient of an input, in the input's shape. What was summed in float32 takes the input's type here.
     pub fn give(&mut self, slot: usize, tensor: Tensor) {
-        self.given.push((slot, Cotangent { tensor, is_full: true }));
+        self.give_as_it_is(slot, Cotangent { tensor, is_full: true });
     }
 
     /// Gives the gradient of an input, in a shape that broadcasts to the input's.
     pub fn give_lazy(&mut self, slot: usize, tensor: Tensor) {
-        self.given.push((slot, Cotangent { tensor, is_full: false }));
+        self.give_as_it_is(slot, Cotangent { tensor, is_full: false });
+    }
+
+    /// Gives the gradient of an input.
+    pub fn give_as_it_is(&mut self, slot: usize, g: Cotangent) {
+        let elem = self.site.input(slot).map_or(0, |x| x.ty.elem);
+        let tensor = self.narrowed(g.tensor, elem);
+        self.given.push((slot, Cotangent { tensor, ..g }));
+    }
+
+    fn narrowed(&mut self, tensor: Tensor, elem: i32) -> Tensor {
+        if !is_half(elem) || tensor.ty.elem != Elem::F32.onnx() {
+            return tensor;
+        }
+        let narrow = self.b.cast(&tensor, elem);
+        self.wide.insert(narrow.name.clone(), tensor);
+        narrow
+    }
+
+    /// Gives the gradient of a value that the node's bodies read, in the value's shape.
+    pub fn give_captured(&mut self, value: ValueId, tensor: Tensor) {
+        let elem = self.site.tensor(value).ty.elem;
+        let tensor = self.narrowed(tensor, elem);
+        self.given_to_captures.push((value, Cotangent { tensor, is_full: true }));
     }
 
     /// Gives the gradient of an input that the node may have broadcast: `g` is for the broadcast one, and is summed.
@@ -103,7 +142,7 @@ impl Adjoint<'_, '_> {
         let x = self.x(slot)?;
         let y = self.y(0);
         if same_dims(&x, &y) {
-            self.given.push((slot, g));
+            self.give_as_it_is(slot, g);
             return Ok(());
         }
         let full = if g.is_full { g.tensor } else { self.b.expand_like(&g.tensor, &y) };

@@ -66,6 +66,51 @@ pub enum DifferentiateError {
         /// Every one of them.
         nodes: Vec<Undifferentiable>,
     },
+    /// A group of parameters that does not fit.
+    #[error("--group: {source} (it chooses among the parameters: {parameters})")]
+    Group {
+        /// What is wrong with its selector.
+        source: SelectError,
+        /// What there is, as a list.
+        parameters: String,
+    },
+    /// A group sets what its optimiser lacks.
+    #[error("--group sets {setting}, which {optimizer} does not have: it has {known}")]
+    NoSuchSetting {
+        /// What is set.
+        setting: &'static str,
+        /// The optimiser.
+        optimizer: &'static str,
+        /// What it has.
+        known: String,
+    },
+    /// An option of the step where there is none.
+    #[error("{option} is about a step, and without an optimizer there is none: choose one with --optimizer")]
+    NoStep {
+        /// The option.
+        option: &'static str,
+    },
+    /// A number that makes no sense.
+    #[error("{what} is {value}, and has to be {expected}")]
+    Number {
+        /// The option or setting.
+        what: String,
+        /// Its value.
+        value: String,
+        /// What it could be.
+        expected: &'static str,
+    },
+    /// Several nodes update one running statistic.
+    #[error(
+        "the running statistic {statistic:?} is updated by {} and by {}, each from what it was before the step, so what it becomes is not defined; give each node a copy of its own",
+        nodes[0], nodes[1]
+    )]
+    SharedStatistic {
+        /// The initializer.
+        statistic: String,
+        /// Two of the nodes.
+        nodes: [String; 2],
+    },
     /// A name that the step graph needs is the model's own.
     #[error(
         "the model has a value {name:?} of its own, which is what the step graph calls {what}; rename it in the model first"

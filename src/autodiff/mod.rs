@@ -11,43 +11,55 @@
 //! | `<parameter>_momentum`, `_mean`, `_square` | input: the optimiser's state, zeros before the first step; output with `_next` |
 //! | `<statistic>_next` | output: a running statistic of BatchNormalization after the step |
 //! | `learning_rate` | input, a float32 scalar |
-//! | `step` | input, an int64 scalar: how many steps were made before, 0 at first (Adam and AdamW) |
+//! | `step`, `step_next` | input and output, int64 scalars: how many steps were made before and after, 0 at first (Adam and AdamW) |
+//! | `gradient_norm` | output, a float32 scalar: √Σg² over all parameters before clipping (on request, and where norms are clipped) |
+//! | `loss_scale` | input, a float32 scalar: what the loss is multiplied by on the way back (on request) |
+//! | `gradients_finite` | output, a bool scalar, with any loss scale. Where it is false nothing changes: every `…_next` is its input |
+//! | `<parameter>_sum`, `accumulated` | accumulation: the sum of gradients since the last step and (an int64 scalar) their number, zeros at first; outputs with `_next` |
+//! | `apply` | accumulation: input, a bool scalar. Where it is true, the step is made with the mean of the sum, this run's gradient included, and sum and number become 0 again; else only they change |
+//!
+//! So a loop in any language feeds each `…_next` as its input in the next run, parameters from the second run on, and a batch. Which names
+//! there are, by what they are for, is the [`Report`], which the metadata of the file holds as JSON under
+//! [`STEP_KEY`](crate::record::STEP_KEY). States of half-precision parameters are float32. A step is: gradients, divided by the loss scale; their
+//! sum and its mean; norm; clipping; weight decay; the optimiser. Accumulation costs one addition and a choice per parameter, without If.
 
 mod adjoint;
+mod composite;
 mod error;
+mod expand;
+pub mod operators;
 mod optimizer;
 mod prepare;
+mod report;
 mod reverse;
 mod rule;
 mod rules;
 mod shape;
 
 pub use error::{DifferentiateError, Undifferentiable};
-pub use optimizer::Optimizer;
+pub use optimizer::{
+    ACCUMULATED, APPLY, Clip, GRADIENT_NORM, GRADIENTS_FINITE, Group, GroupError, LEARNING_RATE, LOSS_SCALE, LossScale,
+    Optimizer, STEP, Setting,
+};
+pub use report::{Inputs, Outputs, Parameter, Report, SCHEMA, Successor};
 pub use rule::Rule;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use serde::Serialize;
-
 use crate::analysis::Analysis;
 use crate::graph::kind::Kind;
-use crate::graph::{Attributes, ValueId};
+use crate::graph::{Attributes, NodeId, ValueId};
 use crate::inject;
-use crate::lower::builder::Builder;
-use crate::lower::path::Path;
 use crate::naming;
 use crate::onnx::{NodeProto, StringStringEntryProto, ValueInfoProto};
 use crate::patch::{Change, Part, Patch, Replacement, Substitute};
 use crate::record::{self, Added, LOWERED, Original, Record, Replaced, Standin};
 use crate::regularizer::emit::Tensor;
+use crate::rewrite::builder::Builder;
+use crate::rewrite::path::Path;
 use crate::wire::{Model, narrowed, record_bytes, structure_digest};
-use adjoint::Saved;
 use prepare::Prepared;
-use reverse::{Reversed, reverse, with_saved};
-
-/// Version of the JSON layout.
-pub const SCHEMA: &str = "per-inject.step/1";
+use reverse::{Goal, Reversed, reverse, with_saved};
 
 /// What to differentiate for.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -60,57 +72,16 @@ pub struct Options {
     pub freeze: Option<String>,
     /// How parameters change.
     pub optimizer: Optimizer,
-    /// Whether the norm of all gradients together is an output, [`GRADIENT_NORM`].
+    /// Parameters with settings of their own.
+    pub groups: Vec<Group>,
+    /// What keeps gradients small.
+    pub clip: Option<Clip>,
+    /// Whether the norm of all gradients together is an output, [`GRADIENT_NORM`]; with [`Clip::Norm`] it always is.
     pub gradient_norm: bool,
-}
-
-/// Output: √Σ g² over the gradients of all parameters, a float32 scalar.
-pub const GRADIENT_NORM: &str = "gradient_norm";
-
-/// What was differentiated.
-#[derive(Debug, Clone, Serialize)]
-pub struct Report {
-    /// Which layout this is: [`SCHEMA`].
-    pub schema: &'static str,
-    /// The loss.
-    pub loss: String,
-    /// The optimiser.
-    pub optimizer: &'static str,
-    /// What is trained, in file order.
-    pub parameters: Vec<Parameter>,
-    /// Running statistics: input and successor.
-    pub statistics: Vec<Successor>,
-    /// Trained initializers that the loss does not depend on.
-    pub unreached: Vec<String>,
-    /// Nodes of the forward pass.
-    pub forward_nodes: usize,
-    /// Nodes added for the backward pass and the optimiser.
-    pub added_nodes: usize,
-}
-
-/// A trained parameter of a step graph.
-#[derive(Debug, Clone, Serialize)]
-pub struct Parameter {
-    /// Its name: that of the initializer and input.
-    pub name: String,
-    /// Output: its gradient.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub gradient: Option<String>,
-    /// Output: what it is after the step.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub next: Option<String>,
-    /// Its optimiser state.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub state: Vec<Successor>,
-}
-
-/// An input, and the output that takes its place in the next step.
-#[derive(Debug, Clone, Serialize)]
-pub struct Successor {
-    /// The input.
-    pub name: String,
-    /// The output.
-    pub next: String,
+    /// Whether gradients of several runs are summed before a step.
+    pub accumulate: bool,
+    /// What the loss is multiplied by on the way back.
+    pub loss_scale: LossScale,
 }
 
 /// A step graph as an edit of the forward graph.
@@ -138,23 +109,31 @@ pub fn differentiate(model: &Model, options: &Options) -> Result<Differentiation
     if let Kind::ForwardBackward { evidence } = &analysis.kind {
         return Err(DifferentiateError::HasGradients { evidence: evidence.clone() });
     }
+    if model.metadata.iter().any(|m| m.key() == record::STEP_KEY) {
+        let evidence = format!("its metadata has an entry {:?}", record::STEP_KEY);
+        return Err(DifferentiateError::HasGradients { evidence });
+    }
     let choice = inject::Options { loss: options.loss.clone(), ..inject::Options::default() };
     let loss = inject::loss::choose(&analysis, &choice)?.value;
     let (root, number) = naming::free_root(model, &analysis.graph);
-    let prepared = prepare::prepare(&analysis, loss, &root)?;
+    let prepared = prepare::prepare(&analysis, &analysis.trained_values(), &[loss], &root)?;
     let inner = match &prepared {
         None => None,
         Some(prepared) => {
             let mut inner = Analysis::of(&prepared.model)?;
             inner.trained = prepare::trained(&analysis, &inner);
+            inner.decided_in_bodies.clone_from(&analysis.decided_in_bodies);
             Some(inner)
         }
     };
     let working = inner.as_ref().unwrap_or(&analysis);
-    let path = Path::following(working, Some(prepare::same_value(&analysis, loss, working)), rule::stops);
     let loss = prepare::same_value(&analysis, loss, working);
-    let reversed =
-        reverse(working, &path, loss, &root).map_err(|nodes| DifferentiateError::Undifferentiable { nodes })?;
+    let path = Path::following(working, Some(loss), rule::stops);
+    let (one, seed) = reverse::seed(working, loss, &root, options.loss_scale);
+    let goal = Goal { from: working.trained_values(), seeds: vec![(loss, one)], is_repeated: false };
+    let mut reversed =
+        reverse(working, &path, goal, &root).map_err(|nodes| DifferentiateError::Undifferentiable { nodes })?;
+    reversed.add_first(seed);
     if reversed.gradients.is_empty() {
         return Err(DifferentiateError::NothingTrained { loss: working.graph.name(loss).into() });
     }
@@ -181,25 +160,26 @@ impl Draft<'_> {
         let (reached, unreached): (Vec<ValueId>, Vec<ValueId>) =
             trained.partition(|value| reversed.gradients.contains_key(value));
         let named: Vec<(ValueId, Tensor, Tensor)> =
-            reached.iter().map(|v| (*v, self.tensor(*v), reversed.gradients[v].clone())).collect();
+            reached.iter().map(|v| (*v, self.tensor(*v), self.gradient(&reversed, *v))).collect();
         let mut builder = Builder::new(model.opset(), self.root, "step", Vec::new());
-        let written = optimizer::write(&mut builder, &self.options.optimizer, &named);
-        let statistics = self.statistics();
+        let written = optimizer::write(&mut builder, self.options, &named)?;
+        let statistics = self.statistics()?;
         let mut results = written.results;
-        if self.options.gradient_norm {
-            results.push((GRADIENT_NORM.to_owned(), optimizer::norm(&mut builder, &named)));
-        }
-        for (successor, tensor) in &statistics {
-            results.push((successor.next.clone(), tensor.clone()));
+        for (successor, new) in &statistics {
+            let old = Tensor { name: successor.name.clone(), ty: new.ty.clone() };
+            let allowed = |finite| optimizer::where_allowed(&mut builder, finite, new, &old);
+            results.push((successor.next.clone(), written.is_finite.as_ref().map_or(new.clone(), allowed)));
         }
         let names: Vec<String> = results.iter().map(|(name, _)| name.clone()).collect();
         self.check_names(&names, &written.inputs)?;
         reversed.add(builder.finish(&[], &[]));
+        reversed.without_unread(&results.iter().map(|(_, t)| t.name.as_str()).collect());
         name_results(&mut reversed, model.opset(), self.root, &results);
 
         let mut changes = Vec::new();
         let mut replaced = Vec::new();
-        self.stand_ins(&reversed.saved, &mut changes, &mut replaced)?;
+        let again = with_saved(self.analysis, &reversed.saved, &reversed.remade);
+        self.stand_ins(again, &mut changes, &mut replaced)?;
         let inputs = self.inputs(&named, &statistics, &written.inputs, &mut replaced);
         let outputs: Vec<ValueInfoProto> =
             results.iter().map(|(name, tensor)| tensor.ty.declare(name).unwrap_or_else(|| bare(name))).collect();
@@ -232,6 +212,9 @@ impl Draft<'_> {
             optimizer: self.options.optimizer.name(),
             parameters: written.parameters,
             statistics: statistics.into_iter().map(|(s, _)| s).collect(),
+            counters: written.counters,
+            inputs: written.decided,
+            outputs: written.told,
             unreached: unreached.into_iter().map(|v| graph.name(v).to_owned()).collect(),
             forward_nodes: model.graph.nodes.len(),
             added_nodes: added.nodes,
@@ -241,14 +224,25 @@ impl Draft<'_> {
         Ok(Differentiation { patch, report })
     }
 
+    /// The gradient of a parameter, as the optimiser takes it.
+    fn gradient(&self, reversed: &Reversed, value: ValueId) -> Tensor {
+        let gradient = &reversed.gradients[&value];
+        if self.options.optimizer == Optimizer::None { gradient.clone() } else { reversed.in_full(gradient) }
+    }
+
     fn tensor(&self, value: ValueId) -> Tensor {
         Tensor { name: self.analysis.graph.name(value).to_owned(), ty: self.analysis.types.get(value).clone() }
     }
 
     /// Running statistics that BatchNormalization nodes in training mode update, with what they become.
-    fn statistics(&self) -> Vec<(Successor, Tensor)> {
+    ///
+    /// # Errors
+    ///
+    /// Two nodes that update the same one: which goes first is not said, and both read what it was before.
+    fn statistics(&self) -> Result<Vec<(Successor, Tensor)>, DifferentiateError> {
         let graph = &self.analysis.graph;
-        let mut found = Vec::new();
+        let mut found: Vec<(Successor, Tensor)> = Vec::new();
+        let mut owners: HashMap<ValueId, NodeId> = HashMap::new();
         for id in graph.topological_order() {
             let node = graph.node(*id);
             if node.op_type() != "BatchNormalization" || node.int("training_mode").unwrap_or(0) == 0 {
@@ -257,13 +251,18 @@ impl Draft<'_> {
             for (slot, output) in [(3, 1), (4, 2)] {
                 let (Some(old), Some(new)) = (graph.input(*id, slot), graph.output(*id, output)) else { continue };
                 if graph.initializer(old).is_some() {
+                    if let Some(first) = owners.insert(old, *id) {
+                        let statistic = graph.name(old).to_owned();
+                        let nodes = [first, *id].map(|n| graph.describe(n));
+                        return Err(DifferentiateError::SharedStatistic { statistic, nodes });
+                    }
                     let name = graph.name(old).to_owned();
                     let next = Tensor { ty: self.analysis.types.get(old).clone(), ..self.tensor(new) };
                     found.push((Successor { next: format!("{name}_next"), name }, next));
                 }
             }
         }
-        found
+        Ok(found)
     }
 
     fn check_names(&self, outputs: &[String], inputs: &[(String, Tensor)]) -> Result<(), DifferentiateError> {
@@ -280,12 +279,11 @@ impl Draft<'_> {
     /// Forward nodes that others stand for, or that make more outputs now.
     fn stand_ins(
         &self,
-        saved: &Saved,
+        again: Vec<(NodeId, NodeProto)>,
         changes: &mut Vec<Change>,
         replaced: &mut Vec<Replaced>,
     ) -> Result<(), DifferentiateError> {
         let (graph, root) = (&self.analysis.graph, self.root);
-        let again = with_saved(self.analysis, saved);
         let mut groups = BTreeMap::new();
         let mut names = BTreeMap::new();
         let is_itself = |i: usize| self.prepared.is_none_or(|p| !p.names.contains_key(&p.origin[i]));
@@ -299,9 +297,10 @@ impl Draft<'_> {
             names.clone_from(&prepared.names);
         }
         let mut layers = naming::LayerNames::default();
+        let mut taken: HashSet<String> = names.values().cloned().collect();
         for (id, node) in again.into_iter().filter(|(id, _)| is_itself(id.index())) {
             let mut name = layers.name(graph, Some(id), "");
-            while names.values().any(|taken| *taken == name) {
+            while !taken.insert(name.clone()) {
                 name.push('_');
             }
             let called = format!("{root}{LOWERED}{name}/{}", node.op_type().to_ascii_lowercase());
@@ -335,9 +334,10 @@ impl Draft<'_> {
             .filter(|(value, _, _)| !graph.is_input(*value))
             .map(|(_, tensor, _)| declare(&tensor.name, tensor))
             .collect();
+        let mut declared: HashSet<&str> = parameters.iter().map(|(_, tensor, _)| tensor.name.as_str()).collect();
         for (successor, tensor) in statistics {
             let is_input = graph.find(&successor.name).is_some_and(|v| graph.is_input(v));
-            if !is_input && !inputs.iter().any(|i| i.name() == successor.name) {
+            if !is_input && declared.insert(&successor.name) {
                 inputs.push(declare(&successor.name, tensor));
             }
         }
@@ -375,9 +375,13 @@ impl Draft<'_> {
             widths: narrowed(model, patch)?,
         };
         let value = serde_json::to_string(&record).unwrap_or_default();
+        let names = serde_json::to_string(report).unwrap_or_default();
         patch.changes.push(Change {
-            reason: "record of the differentiation, for strip".into(),
-            metadata: vec![StringStringEntryProto { key: Some(Record::key(self.number)), value: Some(value) }],
+            reason: "record of the differentiation, for strip, and its names, for whoever drives it".into(),
+            metadata: vec![
+                StringStringEntryProto { key: Some(Record::key(self.number)), value: Some(value) },
+                StringStringEntryProto { key: Some(record::STEP_KEY.into()), value: Some(names) },
+            ],
             ..Change::default()
         });
         Ok(())

@@ -4,19 +4,19 @@
 use std::collections::BTreeMap;
 
 use super::error::{DifferentiateError, Undifferentiable};
-use super::rule;
+use super::{expand, rule};
 use crate::analysis::Analysis;
 use crate::graph::{NodeId, ValueId};
-use crate::lower::builder::Builder;
 use crate::lower::inline::inline;
-use crate::lower::path::Path;
 use crate::lower::registry;
-use crate::lower::site::{Refusal, Site, is_reasonable};
 use crate::naming::LayerNames;
 use crate::onnx::{NodeProto, TensorProto, ValueInfoProto};
-use crate::patch::{Change, Part, Patch, Replacement, Substitute};
+use crate::patch::{Change, Part, Replacement, Substitute};
 use crate::record::LOWERED;
-use crate::wire::{Model, splice};
+use crate::rewrite::builder::Builder;
+use crate::rewrite::path::Path;
+use crate::rewrite::site::{Refusal, Site, is_reasonable};
+use crate::wire::Model;
 
 /// How often what was spelt out is spelt out again.
 const ROUNDS: usize = 6;
@@ -48,13 +48,18 @@ pub fn same_value(from: &Analysis, value: ValueId, to: &Analysis) -> ValueId {
     to.graph.find(from.graph.name(value)).unwrap_or(value)
 }
 
-/// Spells out what has no rule; `None` where everything has one. New names start with `root`.
+/// Spells out what has no rule between some values and others; `None` where everything has one. New names start with `root`.
 ///
 /// # Errors
 ///
 /// All nodes at once that neither have a rule nor can be spelt out.
-pub fn prepare(original: &Analysis, loss: ValueId, root: &str) -> Result<Option<Prepared>, DifferentiateError> {
-    let path = Path::following(original, Some(loss), rule::stops);
+pub fn prepare(
+    original: &Analysis,
+    from: &[ValueId],
+    to: &[ValueId],
+    root: &str,
+) -> Result<Option<Prepared>, DifferentiateError> {
+    let path = Path::between(original, from, to, rule::stops);
     let mut names = BTreeMap::new();
     let mut layers = LayerNames::default();
     let mut name_of = |names: &mut BTreeMap<usize, String>, old: usize| {
@@ -71,16 +76,12 @@ pub fn prepare(original: &Analysis, loss: ValueId, root: &str) -> Result<Option<
     });
     let (mut constants, mut value_info) = (BTreeMap::new(), Vec::new());
     for round in 0..ROUNDS {
-        let inner = match &state {
-            None => None,
-            Some((model, _)) => {
-                let mut inner = Analysis::of(model)?;
-                inner.trained = trained(original, &inner);
-                Some(inner)
-            }
-        };
+        let inner = state.as_ref().map(|(model, _)| Analysis::of(model)).transpose()?;
         let analysis = inner.as_ref().unwrap_or(original);
-        let path = Path::following(analysis, Some(same_value(original, loss, analysis)), rule::stops);
+        let same = |values: &[ValueId]| -> Vec<ValueId> {
+            values.iter().map(|v| same_value(original, *v, analysis)).collect()
+        };
+        let path = Path::between(analysis, &same(from), &same(to), rule::stops);
         let origin = |i: usize| state.as_ref().map_or(i, |(_, origin)| origin[i]);
         let mut change = Change::default();
         let mut next_origin = Vec::with_capacity(analysis.graph.nodes.len());
@@ -118,10 +119,8 @@ pub fn prepare(original: &Analysis, loss: ValueId, root: &str) -> Result<Option<
             break;
         }
         drop(inner);
-        let patch = Patch { changes: vec![change], ..Patch::default() };
         let model = state.as_ref().map_or(original.model, |(model, _)| model);
-        let bytes = splice(model, &patch)?.to_vec(&model.file.bytes);
-        state = Some((Model::from_bytes(bytes)?, next_origin));
+        state = Some((model.with_nodes(&change)?, next_origin));
     }
     let made =
         |(model, origin)| Prepared { model, origin, names, constants: constants.into_values().collect(), value_info };
@@ -130,7 +129,7 @@ pub fn prepare(original: &Analysis, loss: ValueId, root: &str) -> Result<Option<
 
 /// The nodes that stand for one without a rule.
 fn spelt_out(site: &Site, root: &str, label: &str) -> Result<crate::regularizer::emit::Emission, Refusal> {
-    let Some(lowering) = registry::rule(site) else {
+    let Some(lowering) = expand::rule(site).or_else(|| registry::rule(site)) else {
         let op = site.node.op_type();
         return Err(Refusal(match site.node.domain() {
             "" | "ai.onnx" => format!("there is no rule for {op}, or not for this form of it"),

@@ -1,19 +1,21 @@
 //! Reverse mode: from the loss back to what is trained, over the nodes between them alone.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::adjoint::{Adjoint, Cotangent, Saved};
+use super::adjoint::{Adjoint, Cotangent, Remade, Saved};
+use super::composite;
 use super::error::Undifferentiable;
+use super::optimizer::{LOSS_SCALE, LossScale};
 use super::rule;
 use crate::analysis::Analysis;
 use crate::graph::types::{Dim, TensorType};
-use crate::graph::{NodeId, ValueId};
-use crate::lower::builder::Builder;
-use crate::lower::path::Path;
-use crate::lower::site::{Refusal, Site, is_reasonable};
+use crate::graph::{NodeId, ValueId, captures_of};
 use crate::naming::LayerNames;
 use crate::onnx::{NodeProto, TensorProto, ValueInfoProto};
-use crate::regularizer::emit::{Emission, Tensor};
+use crate::regularizer::emit::{Elem, Emission, Tensor};
+use crate::rewrite::builder::{Builder, is_half};
+use crate::rewrite::path::Path;
+use crate::rewrite::site::{Refusal, Site, is_reasonable};
 
 /// The backward pass.
 #[derive(Debug, Default)]
@@ -24,13 +26,69 @@ pub struct Reversed {
     pub value_info: Vec<ValueInfoProto>,
     /// Constants that they read, by name.
     pub constants: BTreeMap<String, TensorProto>,
-    /// Gradients of what is trained and reaches the loss, by initializer.
+    /// Gradients of what was asked for and reaches the loss.
     pub gradients: HashMap<ValueId, Tensor>,
     /// Outputs that forward nodes have to have as well.
     pub saved: Saved,
+    /// Forward nodes that others take the place of.
+    pub remade: Remade,
+    /// Types of the outputs that forward nodes have for the gradients' sake, by name.
+    pub made: HashMap<String, TensorType>,
+    /// Gradients of float16 and bfloat16 values that were made in float32, by what they became.
+    pub wide: HashMap<String, Tensor>,
+}
+
+/// What to differentiate for.
+pub struct Goal {
+    /// The values whose gradients are asked for.
+    pub from: Vec<ValueId>,
+    /// Cotangents to start from; a value may have several.
+    pub seeds: Vec<(ValueId, Cotangent)>,
+    /// Whether the graph is a body that runs more than once.
+    pub is_repeated: bool,
 }
 
 impl Reversed {
+    /// A part of a gradient that is to be summed, in float32 where it is float16 or bfloat16.
+    fn widened(&self, b: &mut Builder, part: Cotangent) -> Cotangent {
+        let tensor = match self.wide.get(&part.tensor.name) {
+            Some(wide) => wide.clone(),
+            None => b.widened(&part.tensor),
+        };
+        Cotangent { tensor, ..part }
+    }
+
+    /// The sum in its value's type.
+    fn narrowed(&mut self, b: &mut Builder, sum: Cotangent, elem: i32) -> Cotangent {
+        if !is_half(elem) || sum.tensor.ty.elem != Elem::F32.onnx() {
+            return sum;
+        }
+        let narrow = b.cast(&sum.tensor, elem);
+        self.wide.insert(narrow.name.clone(), sum.tensor);
+        Cotangent { tensor: narrow, ..sum }
+    }
+
+    /// A gradient as an optimiser reads it: before it took the type of its parameter.
+    pub fn in_full(&self, gradient: &Tensor) -> Tensor {
+        self.wide.get(&gradient.name).unwrap_or(gradient).clone()
+    }
+
+    /// Leaves out the narrow forms that nothing reads.
+    pub fn without_unread(&mut self, results: &HashSet<&str>) {
+        let read: HashSet<String> = self.nodes.iter().flat_map(reads).collect();
+        let is_read = |name: &str| read.contains(name) || results.contains(name);
+        let gone: HashSet<String> = self.wide.keys().filter(|name| !is_read(name)).cloned().collect();
+        self.nodes.retain(|n| !n.output.iter().any(|o| gone.contains(o)));
+        self.value_info.retain(|v| !gone.contains(v.name()));
+    }
+
+    /// Puts something before everything else.
+    pub(super) fn add_first(&mut self, mut emission: Emission) {
+        emission.nodes.append(&mut self.nodes);
+        self.nodes = std::mem::take(&mut emission.nodes);
+        self.add(emission);
+    }
+
     pub(super) fn add(&mut self, mut emission: Emission) {
         self.nodes.append(&mut emission.nodes);
         self.value_info.append(&mut emission.value_info);
@@ -43,21 +101,16 @@ impl Reversed {
 /// # Errors
 ///
 /// All nodes at once whose gradient is not known.
-pub fn reverse(analysis: &Analysis, path: &Path, loss: ValueId, root: &str) -> Result<Reversed, Vec<Undifferentiable>> {
+pub fn reverse(analysis: &Analysis, path: &Path, goal: Goal, root: &str) -> Result<Reversed, Vec<Undifferentiable>> {
     let graph = &analysis.graph;
     let opset = analysis.model.opset();
     let mut contributions: HashMap<ValueId, Vec<Cotangent>> = HashMap::new();
     let mut reversed = Reversed::default();
     let mut unknown = Vec::new();
     let mut names = LayerNames::default();
-
-    let mut seed = Builder::new(opset, root, "grad", Vec::new());
-    let ty = analysis.types.get(loss).clone();
-    let one = seed.number(1.0, &Tensor { name: String::new(), ty: ty.clone() });
-    // A loss of one element may have axes.
-    let is_scalar = ty.dims.as_ref().is_some_and(Vec::is_empty);
-    contributions.insert(loss, vec![Cotangent { tensor: one, is_full: is_scalar }]);
-    reversed.add(seed.finish(&[], &[]));
+    for (value, cotangent) in goal.seeds {
+        contributions.entry(value).or_default().push(cotangent);
+    }
 
     for id in graph.topological_order().iter().rev().copied().filter(|id| path.passes(*id)) {
         let outputs = graph.outputs_of(id);
@@ -81,13 +134,30 @@ pub fn reverse(analysis: &Analysis, path: &Path, loss: ValueId, root: &str) -> R
             let parts = value.and_then(|v| contributions.remove(&v)).unwrap_or_default();
             cotangents.push(value.and_then(|v| total(&mut builder, analysis, v, parts)));
         }
+        let composite = composite::ending_at(graph, id).filter(|c| path.needs_gradient(c.operand));
+        if let (Some(composite), [Some(g)]) = (composite, &cotangents[..]) {
+            let slope = Tensor {
+                name: graph.name(composite.slope).to_owned(),
+                ty: analysis.types.get(composite.slope).clone(),
+            };
+            let product = builder.binary("Mul", &g.tensor, &slope);
+            let tensor = Tensor { ty: slope.ty, ..product };
+            contributions.entry(composite.operand).or_default().push(Cotangent { tensor, is_full: true });
+            reversed.add(builder.finish(&[], &[]));
+            continue;
+        }
         let mut adjoint = Adjoint {
             site,
             b: &mut builder,
             cotangents,
             saved: &mut reversed.saved,
+            remade: &mut reversed.remade,
+            made: &mut reversed.made,
+            wide: &mut reversed.wide,
             prefix: format!("{root}{label}/"),
+            is_repeated: goal.is_repeated,
             given: Vec::new(),
+            given_to_captures: Vec::new(),
         };
         // Behind a node without a rule nothing is given, and the others are looked at for their rules alone.
         let outcome = if adjoint.cotangents.iter().any(Option::is_some) {
@@ -95,13 +165,16 @@ pub fn reverse(analysis: &Analysis, path: &Path, loss: ValueId, root: &str) -> R
         } else {
             Ok(())
         };
-        let given = adjoint.given;
+        let (given, given_to_captures) = (adjoint.given, adjoint.given_to_captures);
         match outcome {
             Ok(()) => {
                 for (slot, cotangent) in given {
                     if let Some(value) = graph.input(id, slot).filter(|v| path.needs_gradient(*v)) {
                         contributions.entry(value).or_default().push(cotangent);
                     }
+                }
+                for (value, cotangent) in given_to_captures {
+                    contributions.entry(value).or_default().push(cotangent);
                 }
                 reversed.add(builder.finish(&[], &[]));
             }
@@ -113,29 +186,57 @@ pub fn reverse(analysis: &Analysis, path: &Path, loss: ValueId, root: &str) -> R
                     contributions.entry(value).or_default();
                 }
             }
+            for value in site.captures_with_gradient() {
+                contributions.entry(value).or_default();
+            }
         }
     }
     if !unknown.is_empty() {
         unknown.reverse();
         return Err(unknown);
     }
-    for (role, _) in analysis.roles.iter().zip(&analysis.trained).filter(|(_, trained)| **trained) {
-        let Some(parts) = contributions.remove(&role.value) else { continue };
-        let label = format!("grad/{}", names.name(graph, None, graph.name(role.value)));
+    for value in goal.from {
+        let Some(parts) = contributions.remove(&value) else { continue };
+        let label = format!("grad/{}", names.name(graph, None, graph.name(value)));
         let mut builder = Builder::new(opset, root, &label, Vec::new());
-        if let Some(sum) = total(&mut builder, analysis, role.value, parts) {
+        let elem = analysis.types.get(value).elem;
+        let parts = if parts.len() > 1 {
+            parts.into_iter().map(|p| reversed.widened(&mut builder, p)).collect()
+        } else {
+            parts
+        };
+        if let Some(sum) = total(&mut builder, analysis, value, parts) {
+            let sum = reversed.narrowed(&mut builder, sum, elem);
             let gradient = if sum.is_full {
                 sum.tensor
             } else {
-                let like =
-                    Tensor { name: graph.name(role.value).to_owned(), ty: analysis.types.get(role.value).clone() };
+                let like = Tensor { name: graph.name(value).to_owned(), ty: analysis.types.get(value).clone() };
                 builder.expand_like(&sum.tensor, &like)
             };
-            reversed.gradients.insert(role.value, gradient);
+            reversed.gradients.insert(value, gradient);
         }
         reversed.add(builder.finish(&[], &[]));
     }
     Ok(reversed)
+}
+
+/// The cotangent of the loss, 1 or what it is scaled by, and what makes it.
+pub fn seed(analysis: &Analysis, loss: ValueId, root: &str, scale: LossScale) -> (Cotangent, Emission) {
+    let mut b = Builder::new(analysis.model.opset(), root, "grad", Vec::new());
+    let ty = analysis.types.get(loss).clone();
+    let like = Tensor { name: String::new(), ty: ty.clone() };
+    let tensor = match scale {
+        LossScale::None => b.number(1.0, &like),
+        LossScale::Fixed(scale) => b.number(scale, &like),
+        LossScale::Input => {
+            let single = TensorType { elem: Elem::F32.onnx(), dims: Some(Vec::new()) };
+            let input = Tensor { name: LOSS_SCALE.into(), ty: single };
+            if ty.elem == 0 { input } else { b.cast(&input, ty.elem) }
+        }
+    };
+    // A loss of one element may have axes.
+    let is_scalar = ty.dims.as_ref().is_some_and(Vec::is_empty);
+    (Cotangent { tensor, is_full: is_scalar }, b.finish(&[], &[]))
 }
 
 /// The sum of what a value's readers gave.
@@ -149,11 +250,19 @@ fn total(b: &mut Builder, analysis: &Analysis, value: ValueId, parts: Vec<Cotang
         many => {
             let inputs: Vec<&Tensor> = many.iter().map(|p| &p.tensor).collect();
             let dims = if is_full { ty.dims.clone() } else { None };
-            b.one("Sum", &inputs, Vec::new(), TensorType { elem: ty.elem, dims })
+            let elem = many.first().map_or(ty.elem, |p| p.tensor.ty.elem);
+            b.one("Sum", &inputs, Vec::new(), TensorType { elem, dims })
         }
     };
-    let tensor = if is_full { Tensor { ty: known(ty, &tensor.ty), ..tensor } } else { tensor };
+    let elem = tensor.ty.elem;
+    let tensor = if is_full { Tensor { ty: TensorType { elem, ..known(ty, &tensor.ty) }, ..tensor } } else { tensor };
     Some(Cotangent { tensor, is_full })
+}
+
+/// What a node reads, itself and in its bodies.
+fn reads(node: &NodeProto) -> impl Iterator<Item = String> + '_ {
+    let inside = captures_of(node, 0).into_iter().map(|(name, _)| name.to_owned());
+    node.input.iter().cloned().chain(inside)
 }
 
 /// The value's own type where more is known of it than of its gradient.
@@ -172,9 +281,9 @@ fn refusal(site: &Site) -> Undifferentiable {
     Undifferentiable { node: site.analysis.graph.describe(site.id), reason }
 }
 
-/// The nodes that have to make more outputs, with these.
-pub fn with_saved(analysis: &Analysis, saved: &Saved) -> Vec<(NodeId, NodeProto)> {
-    let mut changed: BTreeMap<NodeId, NodeProto> = BTreeMap::new();
+/// The forward nodes that change: those that others take the place of, and those that have to make more outputs.
+pub fn with_saved(analysis: &Analysis, saved: &Saved, remade: &Remade) -> Vec<(NodeId, NodeProto)> {
+    let mut changed = remade.clone();
     for ((id, slot), name) in saved {
         let node = changed.entry(*id).or_insert_with(|| analysis.graph.node(*id).clone());
         if node.output.len() <= *slot {

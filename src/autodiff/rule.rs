@@ -3,8 +3,8 @@
 use super::adjoint::Adjoint;
 use super::rules;
 use crate::graph::Attributes;
-use crate::lower::site::{Known, Site};
 use crate::onnx::NodeProto;
+use crate::rewrite::site::{Known, Site};
 
 /// How the gradient of one operator, or of a family, is taken.
 ///
@@ -22,6 +22,7 @@ const RULES: &[&[Rule]] = &[
     rules::arithmetic::RULES,
     rules::choice::RULES,
     rules::convolution::RULES,
+    rules::flow::RULES,
     rules::gather::RULES,
     rules::layout::RULES,
     rules::loss::RULES,
@@ -53,25 +54,62 @@ fn is_known_form(site: &Site) -> bool {
     match site.node.op_type() {
         "Pad" => matches!(site.node.string("mode"), None | Some("constant")),
         "LSTM" | "GRU" | "RNN" => rules::recurrent::is_known_form(site),
+        "ConvTranspose" => rules::convolution::is_plain(site),
         "SoftmaxCrossEntropyLoss" => !site.gives_gradient(1),
         _ => true,
     }
 }
 
+/// Operators that no gradient passes through at all.
+pub const CONSTANT: &[&str] = &[
+    "And",
+    "ArgMax",
+    "ArgMin",
+    "Bernoulli",
+    "BitShift",
+    "Ceil",
+    "ConstantOfShape",
+    "Equal",
+    "EyeLike",
+    "Floor",
+    "Greater",
+    "GreaterOrEqual",
+    "Hardmax",
+    "IsInf",
+    "IsNaN",
+    "Less",
+    "LessOrEqual",
+    "Multinomial",
+    "NonZero",
+    "Not",
+    "Or",
+    "RandomNormalLike",
+    "RandomUniformLike",
+    "Range",
+    "Round",
+    "Shape",
+    "Sign",
+    "Size",
+    "Xor",
+];
+
 /// Whether no gradient passes from an operator's output to this input: it is an integer's or a condition's, or the function is piecewise
 /// constant in it.
 pub fn stops(node: &NodeProto, slot: usize) -> bool {
+    if CONSTANT.contains(&node.op_type()) {
+        return true;
+    }
     match node.op_type() {
-        "Not" | "And" | "Or" | "Xor" | "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual" | "IsInf"
-        | "IsNaN" | "NonZero" | "Shape" | "Size" | "ConstantOfShape" | "Range" | "ArgMax" | "ArgMin" | "Sign"
-        | "Floor" | "Ceil" | "Round" | "RandomNormalLike" | "RandomUniformLike" | "Bernoulli" | "Multinomial"
-        | "EyeLike" | "BitShift" => true,
-        "Where" => slot == 0,
-        "OneHot" => slot < 2,
+        "Where" | "If" => slot == 0,
+        "Loop" | "OneHot" => slot < 2,
         "Gather" | "GatherElements" | "GatherND" | "Reshape" | "Expand" | "Tile" | "TopK" | "Squeeze" | "Unsqueeze"
         | "ReduceSum" | "ReduceMean" | "ReduceL1" | "ReduceL2" | "ReduceLogSum" | "ReduceLogSumExp" | "ReduceMax"
         | "ReduceMin" | "ReduceProd" | "ReduceSumSquare" | "Split" | "Trilu" | "CumSum" | "Scatter"
-        | "ScatterElements" | "ScatterND" => slot == 1,
+        | "ScatterElements" | "ScatterND" | "CastLike" | "ReverseSequence" | "Compress" | "CumProd" | "Col2Im"
+        | "AffineGrid" | "CenterCropPad" => slot == 1,
+        "MaxUnpool" => slot > 0,
+        "RotaryEmbedding" => slot == 3,
+        "Attention" => slot == 6,
         "Dropout" | "Slice" | "SoftmaxCrossEntropyLoss" | "NegativeLogLikelihoodLoss" => slot > 0,
         "Pad" => slot != 0 && slot != 2,
         "BatchNormalization" => slot > 2,

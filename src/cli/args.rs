@@ -61,6 +61,8 @@ pub enum Command {
     Differentiate(super::differentiate::DifferentiateArgs),
     /// Train a model on ONNX Runtime, with the regulariser or without, and put the trained weights back into it
     Train(Box<super::train_args::TrainArgs>),
+    /// Show which operators differentiate knows, and what holds where they have no derivative
+    Operators(super::operators::OperatorsArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -88,11 +90,11 @@ pub struct InjectArgs {
     #[arg(short, long, value_name = "OUT", env = "PER_INJECT_OUTPUT")]
     pub output: Option<PathBuf>,
 
-    /// Expectation over slices: the paper's Monte Carlo, or its closed form
+    /// Expectation over slices: the paper's Monte Carlo, Monte Carlo with slices that differ in signs (fast where rows are long), or the closed form
     #[arg(long, value_enum, default_value = "sampled", env = "PER_INJECT_ESTIMATOR")]
     pub estimator: EstimatorArg,
 
-    /// Slices of the sampled estimator
+    /// Slices of the sampled and structured estimators
     #[arg(long, value_name = "S", default_value_t = 256, env = "PER_INJECT_SLICES", value_parser = whole_number, allow_negative_numbers = true)]
     pub slices: u64,
 
@@ -338,6 +340,7 @@ pub enum InspectFormat {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum EstimatorArg {
     Sampled,
+    Structured,
     Exact,
 }
 
@@ -416,6 +419,7 @@ impl From<EstimatorArg> for Estimator {
     fn from(arg: EstimatorArg) -> Self {
         match arg {
             EstimatorArg::Sampled => Estimator::Sampled,
+            EstimatorArg::Structured => Estimator::Structured,
             EstimatorArg::Exact => Estimator::Exact,
         }
     }

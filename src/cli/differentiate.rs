@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use per_inject::autodiff::{Optimizer, Options, differentiate};
+use per_inject::autodiff::{Clip, Group, LossScale, Optimizer, Options, differentiate};
 use per_inject::wire::Model;
 
 use super::args::{ExternalArg, yes_or_no};
@@ -24,6 +24,41 @@ pub struct DifferentiateArgs {
     pub optimizer: OptimizerArg,
     #[command(flatten)]
     pub constants: OptimizerConstants,
+    /// Parameters with settings of their own: a selector, = and a factor of the learning rate (lr), decay or another of the
+    /// optimizer's constants. Where groups share a parameter, the last one counts for what several set; may be repeated
+    #[arg(long, value_name = "SELECTOR=SETTINGS", value_delimiter = ';', env = "PER_INJECT_GROUP")]
+    pub group: Vec<Group>,
+    /// Scale gradients down where their norm, over all parameters together, is greater
+    #[arg(
+        long,
+        value_name = "X",
+        env = "PER_INJECT_CLIP_NORM",
+        conflicts_with = "clip_value",
+        allow_negative_numbers = true
+    )]
+    pub clip_norm: Option<f64>,
+    /// Bring every entry of the gradients between -X and X
+    #[arg(long, value_name = "X", env = "PER_INJECT_CLIP_VALUE", allow_negative_numbers = true)]
+    pub clip_value: Option<f64>,
+    /// Make the norm of all gradients together an output, `gradient_norm`; --clip-norm always does
+    #[arg(long, env = "PER_INJECT_GRADIENT_NORM", value_parser = yes_or_no())]
+    pub gradient_norm: bool,
+    /// Sum gradients from run to run, and step with their mean only when the input `apply` is true
+    #[arg(long, env = "PER_INJECT_ACCUMULATE", value_parser = yes_or_no())]
+    pub accumulate: bool,
+    /// Multiply the loss by X on the way back and divide gradients by it in float32; where one is not finite nothing changes, and the output
+    /// `gradients_finite` is false
+    #[arg(
+        long,
+        value_name = "X",
+        env = "PER_INJECT_LOSS_SCALE",
+        conflicts_with = "loss_scale_input",
+        allow_negative_numbers = true
+    )]
+    pub loss_scale: Option<f64>,
+    /// The same with the factor as an input, `loss_scale`, so that a loop can change it
+    #[arg(long, env = "PER_INJECT_LOSS_SCALE_INPUT", value_parser = yes_or_no())]
+    pub loss_scale_input: bool,
     /// Which output is the loss, where several could be
     #[arg(long, value_name = "NAME", env = "PER_INJECT_LOSS")]
     pub loss: Option<String>,
@@ -105,7 +140,15 @@ pub fn run(args: &DifferentiateArgs) -> Result<(), Failure> {
         wrt: args.wrt.clone(),
         freeze: args.freeze.clone(),
         optimizer: args.constants.of(args.optimizer),
-        ..Options::default()
+        groups: args.group.clone(),
+        clip: args.clip_norm.map(Clip::Norm).or(args.clip_value.map(Clip::Value)),
+        gradient_norm: args.gradient_norm,
+        accumulate: args.accumulate,
+        loss_scale: match args.loss_scale {
+            Some(scale) => LossScale::Fixed(scale),
+            None if args.loss_scale_input => LossScale::Input,
+            None => LossScale::None,
+        },
     };
     let step = differentiate(&model, &options)?;
     let remarks = deliver(&model, &step.patch, &args.output, args.external.into(), args.sync)?;

@@ -9,6 +9,7 @@ mod failure;
 mod hunks;
 mod inject;
 mod inspect;
+mod operators;
 mod render;
 mod running;
 mod strip;
@@ -84,6 +85,7 @@ pub fn run() -> ExitCode {
         Some(Command::Train(args)) => {
             return train::run(&args).unwrap_or_else(|f| f.of_file(&args.model).report());
         }
+        Some(Command::Operators(args)) => operators::run(&args),
         Some(Command::Strip(args)) => strip::run(&args).map_err(|f| f.of_file(&args.model)),
         Some(Command::Completions { shell }) => {
             // Into memory first: clap panics where nobody reads on.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::error::ErrorKind;
+use per_inject::autodiff::Clip;
 use per_inject::engine::{Device, Runtime, Search};
 use per_inject::train::checkpoint::Shelf;
 use per_inject::train::data::{Dataset, Part, Plan};
@@ -34,6 +35,8 @@ impl TrainArgs {
         Recipe {
             regularizer: self.term.options(),
             optimizer: self.constants.of(self.optimizer),
+            groups: self.group.clone(),
+            clip: self.clip_norm.map(Clip::Norm).or(self.clip_value.map(Clip::Value)),
             loss: self.term.loss.clone(),
             wrt: self.term.wrt.clone(),
             freeze: self.term.freeze.clone(),
@@ -57,6 +60,8 @@ impl TrainArgs {
             text("the model", structure_digest(model)),
             text("the regulariser", term),
             text("--optimizer", format!("{:?}", recipe.optimizer)),
+            text("--group", format!("{:?}", recipe.groups)),
+            text("the clipping", format!("{:?}", recipe.clip)),
             text("--loss", format!("{:?}", recipe.loss)),
             text("--wrt", format!("{:?}", recipe.wrt)),
             text("--freeze", format!("{:?}", recipe.freeze)),

@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use per_inject::autodiff::Group;
 use per_inject::engine::{Arena, ConvolutionSearch, CudaOptions, Device, LoadOptions};
 use per_inject::inject;
 use per_inject::train::data::{Augment, Normalize, parse_map};
@@ -37,6 +38,22 @@ pub struct TrainArgs {
     pub optimizer: OptimizerArg,
     #[command(flatten)]
     pub constants: OptimizerConstants,
+    /// Parameters with settings of their own: a selector, = and a factor of the learning rate (lr), decay or another of the
+    /// optimizer's constants; may be repeated
+    #[arg(long, value_name = "SELECTOR=SETTINGS", value_delimiter = ';', env = "PER_INJECT_GROUP")]
+    pub group: Vec<Group>,
+    /// Scale gradients down where their norm, over all parameters together, is greater
+    #[arg(
+        long,
+        value_name = "X",
+        env = "PER_INJECT_CLIP_NORM",
+        conflicts_with = "clip_value",
+        allow_negative_numbers = true
+    )]
+    pub clip_norm: Option<f64>,
+    /// Bring every entry of the gradients between -X and X
+    #[arg(long, value_name = "X", env = "PER_INJECT_CLIP_VALUE", allow_negative_numbers = true)]
+    pub clip_value: Option<f64>,
     /// Samples of a batch; 128 where the graph does not say it
     #[arg(long, value_name = "N", env = "PER_INJECT_BATCH_SIZE")]
     pub batch_size: Option<NonZeroUsize>,

@@ -12,7 +12,7 @@ use crate::graph::Graph;
 use crate::graph::infer::Types;
 use crate::graph::types::{Dim, TensorType};
 use crate::onnx::NodeProto;
-use crate::record::{LOWERED, Record, RecordedLayer, Renamed, Standin};
+use crate::record::{LOWERED, Record, RecordedLayer, Renamed, STEP_KEY, Standin};
 use crate::wire::{Model, records};
 
 /// Finds the injections that only one of the models has, and says of every part which group it belongs to.
@@ -119,7 +119,8 @@ fn assign(diff: &mut Diff, injections: &[Injection], side: FoldSide) {
         let of = |i: &&Injection| match property.what {
             "metadata" => {
                 let is_record = here.as_ref().is_some_and(|v| v.contains(&format!("{:?}", i.record.root)));
-                there.is_none() && Record::number(&property.key).is_some() && is_record
+                let is_of_step = i.record.is_step() && property.key == STEP_KEY;
+                there.is_none() && (is_of_step || Record::number(&property.key).is_some() && is_record)
             }
             "opset_import" => {
                 i.record.replaced.iter().any(|r| matches!(&r.by, Standin::OpsetImport(d) if *d == property.key))

@@ -6,6 +6,7 @@
 mod constant;
 mod convolution;
 mod dims;
+mod flow;
 mod int;
 mod integers;
 mod layout;

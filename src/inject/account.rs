@@ -2,7 +2,7 @@
 
 use super::report::{self, CostReport, LayerCost, LayerReport, LossReport, ModelSummary, Report};
 use super::term::Term;
-use super::{Estimator, InjectError, Injection, Joined, Options, Written};
+use super::{InjectError, Injection, Joined, Options, Written};
 use crate::graph::work::Work;
 use crate::lower::Target;
 use crate::patch::{Change, Patch};
@@ -67,8 +67,8 @@ impl Injection<'_> {
                 .map(|(loss, task)| LossReport { training_info: None, name: graph.name(loss.value).to_owned(), task })
                 .collect(),
             estimator: self.options.estimator.name(),
-            slices: (self.options.estimator == Estimator::Sampled).then_some(self.options.slices),
-            share_slices: self.options.share_slices && self.options.estimator == Estimator::Sampled,
+            slices: (self.options.estimator.draws()).then_some(self.options.slices),
+            share_slices: self.options.share_slices && self.options.estimator.draws(),
             reduction: match self.options.reduction {
                 Reduction::Mean => "mean",
                 Reduction::Sum => "sum",

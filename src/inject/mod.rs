@@ -222,7 +222,7 @@ fn check_numbers(options: &Options) -> Result<(), InjectError> {
             return Err(InjectError::BadCoefficient { value: *value });
         }
     }
-    if options.estimator == Estimator::Sampled && !(1..=1 << 24).contains(&options.slices) {
+    if options.estimator.draws() && !(1..=1 << 24).contains(&options.slices) {
         return Err(InjectError::BadSlices { slices: options.slices });
     }
     Ok(())
@@ -230,7 +230,7 @@ fn check_numbers(options: &Options) -> Result<(), InjectError> {
 
 /// The layer whose slices each layer reads: itself, or with shared slices the first one whose rows are as long.
 fn drawn_by(chosen: &[Chosen], options: &Options) -> Vec<usize> {
-    let is_shared = options.share_slices && options.estimator == Estimator::Sampled;
+    let is_shared = options.share_slices && options.estimator.draws();
     let mut firsts = HashMap::new();
     let first = |(i, c): (usize, &Chosen)| match c.layer.row_length().filter(|_| is_shared) {
         Some(d) => *firsts.entry((d, c.layer.elem())).or_insert(i),
@@ -347,17 +347,18 @@ impl Injection<'_> {
     fn regularizer(&self, injection: usize, i: usize) -> Box<dyn Regularizer> {
         match self.options.estimator {
             Estimator::Exact => Box::new(Exact { for_ort_training: self.options.target == Some(Target::OrtTraining) }),
-            Estimator::Sampled => Box::new(Sampled {
+            Estimator::Sampled | Estimator::Structured => Box::new(Sampled {
                 slices: self.options.slices,
                 seed: self.seed(injection, i),
                 shared: self.options.share_slices,
+                structured: self.options.estimator == Estimator::Structured,
             }),
         }
     }
 
     /// The seed of layer number `i`, where one is asked for and of use.
     fn seed(&self, injection: usize, i: usize) -> Option<u32> {
-        let seed = self.options.seed.filter(|_| self.options.estimator == Estimator::Sampled)?;
+        let seed = self.options.seed.filter(|_| self.options.estimator.draws())?;
         Some(seed::layer_seed(seed, injection, self.first + self.drawn_by[i]))
     }
 

@@ -111,6 +111,8 @@ pub enum At {
 pub enum Estimator {
     /// Monte Carlo, as in the paper.
     Sampled,
+    /// Monte Carlo with slices that share normal vectors under different signs; see [`Sampled::structured`](crate::regularizer::Sampled).
+    Structured,
     /// The closed form.
     Exact,
 }
@@ -120,8 +122,14 @@ impl Estimator {
     pub fn name(self) -> &'static str {
         match self {
             Estimator::Sampled => "sampled",
+            Estimator::Structured => "structured",
             Estimator::Exact => "exact",
         }
+    }
+
+    /// Whether it draws random numbers.
+    pub fn draws(self) -> bool {
+        self != Estimator::Exact
     }
 }
 
@@ -159,7 +167,7 @@ impl Options {
             option("--coef", format!("{item}={value:?}"));
         }
         option("--estimator", self.estimator.name().into());
-        if self.estimator == Estimator::Sampled && self.slices != default.slices {
+        if self.estimator.draws() && self.slices != default.slices {
             option("--slices", self.slices.to_string());
         }
         if self.at == At::Pre {
@@ -191,7 +199,7 @@ impl Options {
             option("--outputs", exposed.join(","));
         }
         let flags = [
-            (self.estimator == Estimator::Sampled && self.share_slices, "--share-slices"),
+            (self.estimator.draws() && self.share_slices, "--share-slices"),
             (self.coef_input, "--coef-input"),
             (self.as_output, "--as-output"),
             (self.loss_term, "--loss-term"),

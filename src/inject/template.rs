@@ -285,11 +285,11 @@ mod tests {
                 let layer = Layer { h, view, batch_axis: 0, reduction: Reduction::Mean };
                 let regularizers: [(&dyn Regularizer, Option<u32>); 3] = [
                     (&Exact::default(), None),
-                    (&Sampled { slices: 7, seed: None, shared: false }, None),
-                    (&Sampled { slices: 7, seed: Some(4711), shared: false }, Some(4711)),
+                    (&Sampled { slices: 7, seed: None, shared: false, structured: false }, None),
+                    (&Sampled { slices: 7, seed: Some(4711), shared: false, structured: false }, Some(4711)),
                 ];
                 for (regularizer, seed) in regularizers {
-                    let other = Sampled { slices: 7, seed: Some(2), shared: false };
+                    let other = Sampled { slices: 7, seed: Some(2), shared: false, structured: false };
                     let stand_in: &dyn Regularizer = if seed.is_some() { &other } else { regularizer };
                     // Names of 127 and 128 bytes have lengths of one and of two bytes.
                     for name in ["a/Relu".to_owned(), "n".repeat(107), "n".repeat(300)] {

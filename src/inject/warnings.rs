@@ -1,8 +1,8 @@
 //! What deserves a second look after an injection was planned: cost, missing kernels, doubled terms.
 
+use super::Injection;
 use super::report::{LayerReport, Report};
 use super::term::feeds_no_defaults;
-use super::{Estimator, Injection};
 use crate::graph::backward::requests;
 use crate::record::Record;
 use crate::regularizer::View;
@@ -28,7 +28,7 @@ const NO_RANDOM_KERNELS: i64 = 22;
 /// What a person should know before training with the injected graph, a sentence each.
 pub fn warnings(injection: &Injection, report: &Report) -> Vec<String> {
     let mut out = Vec::new();
-    let sampled = injection.options.estimator == Estimator::Sampled;
+    let sampled = injection.options.estimator.draws();
     if sampled {
         let heavy: Vec<&LayerReport> = report.layers.iter().filter(|l| l.cost.bytes > LARGE).collect();
         if let Some(worst) = heavy.iter().max_by(|a, b| a.cost.bytes.total_cmp(&b.cost.bytes)) {

@@ -10,8 +10,8 @@ use super::{LowerError, Unlowered};
 use crate::analysis::Analysis;
 use crate::graph::{Attributes, NodeId};
 use crate::onnx::{FunctionProto, NodeProto};
-use crate::patch::{Change, Part, Patch, Replacement, Substitute};
-use crate::wire::{Model, splice};
+use crate::patch::{Change, Part, Replacement, Substitute};
+use crate::wire::Model;
 
 /// How deep functions may call each other.
 const DEEPEST: usize = 32;
@@ -54,9 +54,7 @@ pub fn inline(analysis: &Analysis, path: &Path, root: &str) -> Result<Option<Inl
     if change.replacements.is_empty() {
         return Ok(None);
     }
-    let patch = Patch { changes: vec![change], ..Patch::default() };
-    let bytes = splice(model, &patch)?.to_vec(&model.file.bytes);
-    Ok(Some(Inlined { model: Model::from_bytes(bytes)?, origin, is_call }))
+    Ok(Some(Inlined { model: model.with_nodes(&change)?, origin, is_call }))
 }
 
 fn callee<'m>(model: &'m Model, node: &NodeProto) -> Option<&'m FunctionProto> {

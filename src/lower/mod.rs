@@ -6,15 +6,14 @@
 //! graph outputs stay what they were, and parameters keep names, shapes and values. A rule is used only where the node is on the
 //! path of a gradient, or where the runtime could not run it at all.
 
-pub(crate) mod builder;
 mod error;
 pub(crate) mod inline;
 mod model;
 pub(crate) mod path;
 pub(crate) mod registry;
 pub(crate) mod rules;
-pub(crate) mod site;
 
+pub(crate) use crate::rewrite::{builder, site};
 pub(crate) use error::by_reason;
 pub use error::{LowerError, Unlowered};
 pub use registry::Rule;
@@ -107,7 +106,7 @@ pub fn survey(
     root: &str,
 ) -> Result<(Lowering, Vec<Unlowered>), LowerError> {
     let mut lowering = model::lower(analysis, loss)?;
-    let path = Path::of(analysis, loss);
+    let path = path::path(analysis, loss);
     let unlowered = match inline::inline(analysis, &path, root)? {
         None => {
             let origin: Vec<usize> = (0..analysis.graph.nodes.len()).collect();
@@ -118,7 +117,7 @@ pub fn survey(
             let mut inner = Analysis::of(&inlined.model).map_err(AnalysisError::from)?;
             inner.trained.clone_from(&analysis.trained);
             let loss = loss.and_then(|loss| inner.graph.find(analysis.graph.name(loss)));
-            let path = Path::of(&inner, loss);
+            let path = path::path(&inner, loss);
             rewrite(analysis, &inner, &path, &inlined.origin, &inlined.is_call, root, &mut lowering)?
         }
     };

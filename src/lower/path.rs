@@ -1,79 +1,16 @@
 //! The path of gradients as ONNX Runtime's gradient builder follows it, and the operators that it can follow it through.
 
 use super::model::NEWER;
-use super::site::Site;
 use crate::analysis::Analysis;
-use crate::graph::{Attributes, NodeId, ValueId};
+use crate::graph::{Attributes, ValueId};
 use crate::onnx::NodeProto;
+pub use crate::rewrite::path::Path;
+use crate::rewrite::site::Site;
 use crate::wire::is_float;
 
-/// Nodes and values between what is trained and the loss.
-#[derive(Debug)]
-pub struct Path {
-    nodes: Vec<bool>,
-    /// By value: whether it depends on what is trained.
-    depends: Vec<bool>,
-    /// By value: whether its gradient is computed.
-    values: Vec<bool>,
-}
-
-impl Path {
-    /// Follows edges forward from the trained initializers and backward from the loss (or from every output), as ONNX Runtime's gradient
-    /// builder does.
-    pub fn of(analysis: &Analysis, loss: Option<ValueId>) -> Self {
-        Self::following(analysis, loss, stops_gradient)
-    }
-
-    /// The same where `stops` says which inputs of an operator no gradient passes to.
-    pub fn following(analysis: &Analysis, loss: Option<ValueId>, stops: fn(&NodeProto, usize) -> bool) -> Self {
-        let graph = &analysis.graph;
-        let mut depends = vec![false; graph.value_count()];
-        for (role, _) in analysis.roles.iter().zip(&analysis.trained).filter(|(_, trained)| **trained) {
-            depends[role.value.index()] = true;
-        }
-        let carries = |node: NodeId| {
-            let operator = graph.node(node);
-            let inputs = graph.inputs_of(node).iter().enumerate();
-            inputs.filter(move |(slot, _)| !stops(operator, *slot)).filter_map(|(_, value)| *value)
-        };
-        let captured = |node: NodeId| graph.captures_of(node).iter().map(|c| c.value);
-        for node in graph.topological_order() {
-            if carries(*node).chain(captured(*node)).any(|v| depends[v.index()]) {
-                graph.outputs_of(*node).iter().flatten().for_each(|v| depends[v.index()] = true);
-            }
-        }
-        let mut leads = vec![false; graph.value_count()];
-        match loss {
-            Some(loss) => leads[loss.index()] = true,
-            None => graph.outputs.iter().for_each(|v| leads[v.index()] = true),
-        }
-        let mut nodes = vec![false; graph.nodes.len()];
-        for node in graph.topological_order().iter().rev() {
-            if graph.outputs_of(*node).iter().flatten().any(|v| leads[v.index()]) {
-                let from: Vec<ValueId> = carries(*node).chain(captured(*node)).collect();
-                nodes[node.index()] = from.iter().any(|v| depends[v.index()]);
-                from.iter().for_each(|v| leads[v.index()] = true);
-            }
-        }
-        let is_tensor_of_floats = |v: ValueId| analysis.types.get(v).is_float() != Some(false);
-        let values = graph.values().map(|v| depends[v.index()] && leads[v.index()] && is_tensor_of_floats(v)).collect();
-        Path { nodes, depends, values }
-    }
-
-    /// Whether a gradient has to pass a node.
-    pub fn passes(&self, node: NodeId) -> bool {
-        self.nodes[node.index()]
-    }
-
-    /// Whether a value depends on what is trained, along edges that carry gradients.
-    pub fn depends(&self, value: ValueId) -> bool {
-        self.depends[value.index()]
-    }
-
-    /// Whether the gradient of a value is computed.
-    pub fn needs_gradient(&self, value: ValueId) -> bool {
-        self.values[value.index()]
-    }
+/// The path to the loss (or to every output) as ONNX Runtime's gradient builder follows it.
+pub fn path(analysis: &Analysis, loss: Option<ValueId>) -> Path {
+    Path::following(analysis, loss, stops_gradient)
 }
 
 /// Inputs at which the gradient builder stops.

@@ -19,6 +19,8 @@ pub enum Elem {
     F64,
     /// int64, for shapes.
     I64,
+    /// int8, for signs.
+    I8,
 }
 
 impl Elem {
@@ -28,6 +30,7 @@ impl Elem {
             Elem::F32 => DataType::Float as i32,
             Elem::F64 => DataType::Double as i32,
             Elem::I64 => DataType::Int64 as i32,
+            Elem::I8 => DataType::Int8 as i32,
         }
     }
 
@@ -36,6 +39,7 @@ impl Elem {
         match self {
             Elem::F32 => 4.0,
             Elem::F64 | Elem::I64 => 8.0,
+            Elem::I8 => 1.0,
         }
     }
 }
@@ -157,6 +161,12 @@ impl Emitter {
         made
     }
 
+    /// A node that is made already.
+    pub fn push(&mut self, node: NodeProto, made: &[Tensor]) {
+        self.out.value_info.extend(made.iter().filter(|t| t.ty.dims.is_some()).filter_map(|t| t.ty.declare(&t.name)));
+        self.out.nodes.push(node);
+    }
+
     /// A comparison of two operands that broadcast: Equal, Less, Greater …
     pub fn compare(&mut self, label: &str, op: &str, a: &Tensor, b: &Tensor) -> Tensor {
         let dims = a.dims().zip(b.dims()).map(|(a, b)| broadcast(a, b));
@@ -167,12 +177,13 @@ impl Emitter {
     pub fn constant(&mut self, label: &str, elem: Elem, dims: &[u64], values: &[f64]) -> Tensor {
         let name = match elem {
             Elem::F64 => format!("{}const/{label}_double", self.root),
-            Elem::F32 | Elem::I64 => format!("{}const/{label}", self.root),
+            Elem::F32 | Elem::I64 | Elem::I8 => format!("{}const/{label}", self.root),
         };
         let raw: Vec<u8> = match elem {
             Elem::F32 => values.iter().flat_map(|v| (*v as f32).to_le_bytes()).collect(),
             Elem::F64 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
             Elem::I64 => values.iter().flat_map(|v| (*v as i64).to_le_bytes()).collect(),
+            Elem::I8 => values.iter().flat_map(|v| (*v as i8).to_le_bytes()).collect(),
         };
         self.out.constants.entry(name.clone()).or_insert_with(|| TensorProto {
             dims: dims.iter().map(|d| d.cast_signed()).collect(),
@@ -451,6 +462,18 @@ impl Emitter {
         let like = self.node(&format!("{label}_like"), "ConstantOfShape", &[shape], vec![zero], ty.clone());
         let attributes = seed.map(|s| float("seed", s as f32)).into_iter().collect();
         self.node(label, "RandomNormalLike", &[&like], attributes, ty)
+    }
+
+    /// An operator without attributes whose result has the first operand's element type and these dims.
+    pub fn node_of(&mut self, label: &str, op: &str, inputs: &[&Tensor], dims: Vec<Dim>) -> Tensor {
+        let elem = inputs.first().map_or(0, |t| t.ty.elem);
+        self.node(label, op, inputs, Vec::new(), TensorType { elem, dims: Some(dims) })
+    }
+
+    /// Concat along an axis.
+    pub fn concat(&mut self, label: &str, parts: &[&Tensor], axis: i64, dims: Vec<Dim>) -> Tensor {
+        let elem = parts.first().map_or(0, |t| t.ty.elem);
+        self.node(label, "Concat", parts, vec![int("axis", axis)], TensorType { elem, dims: Some(dims) })
     }
 
     /// Concat of one-dimensional int64 tensors.

@@ -254,8 +254,8 @@ mod tests {
         let regularizers: [&dyn Regularizer; 4] = [
             &Exact::default(),
             &Exact { for_ort_training: true },
-            &Sampled { slices: 2, seed: Some(5), shared: false },
-            &Sampled { slices: 2, seed: Some(5), shared: true },
+            &Sampled { slices: 2, seed: Some(5), shared: false, structured: false },
+            &Sampled { slices: 2, seed: Some(5), shared: true, structured: false },
         ];
         for layer in layers() {
             for (regularizer, opset) in regularizers.iter().flat_map(|r| [8, 13, 18].map(|o| (r, o))) {

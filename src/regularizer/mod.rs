@@ -17,6 +17,7 @@ mod norm;
 mod reference_tests;
 pub mod rho;
 pub mod sampled;
+mod signs;
 mod sums;
 
 pub use exact::Exact;

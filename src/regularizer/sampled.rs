@@ -10,6 +10,7 @@ use super::emit::{Elem, Emitter, Tensor};
 use super::gradient::{Gradient, weight};
 use super::layer::{Cost, Layer, Projection, Unsupported};
 use super::rho::{Reduction, float, rho, rho_slope};
+use super::signs::{self, Groups};
 use crate::graph::types::Dim;
 
 /// Reduction over i of (1/s) Σ_j ρ(⟨h_i, θ_j⟩), for rows [b, d] and theta [d, s].
@@ -46,11 +47,13 @@ pub struct Sampled {
     /// Each layer's slices are as uniform on the sphere and as independent of one another as before, so each penalty and each gradient
     /// has the same expectation, and so has their sum. Only the errors of these layers are no longer independent of each other.
     pub shared: bool,
+    /// Whether slices differ in signs alone where rows are long enough; see `signs.rs`. Estimator `structured`.
+    pub structured: bool,
 }
 
 impl Regularizer for Sampled {
     fn name(&self) -> &'static str {
-        "sampled"
+        if self.structured { "structured" } else { "sampled" }
     }
 
     fn check(&self, opset: i64, _layer: &Layer) -> Result<(), Unsupported> {
@@ -66,7 +69,7 @@ impl Regularizer for Sampled {
 
     /// √2·λ/(b·s)·erf(u)·Θᵀ/√2.
     fn emit_gradient(&self, e: &mut Emitter, layer: &Layer, coef: &Tensor, with_value: bool) -> Gradient {
-        let Projected { directions, norm, u } = self.project(e, layer);
+        let Projected { directions, norm, u, folded } = self.project(e, layer);
         let erf = erf(e, &u);
         let slices = match layer.reduction {
             Reduction::Mean => 1,
@@ -74,6 +77,14 @@ impl Regularizer for Sampled {
         };
         let weight = weight(e, layer, coef, ("sqrt_2", std::f64::consts::SQRT_2), slices, &u);
         let rows = match (norm, layer.projection()) {
+            _ if folded.is_some() => {
+                let (size, d) = folded.unwrap_or_default();
+                let weighted = e.binary("erf_weighted", "Mul", &erf, &weight);
+                let signs = signs::hadamard(e, "hadamard_back", layer.elem(), size, [self.slices, size]);
+                let batch = u.ty.dims.as_ref().and_then(|dims| dims.first().cloned()).unwrap_or_default();
+                let sums = e.matmul("gradient_sums", &weighted, &signs, Some(vec![batch, Dim::Known(size)]));
+                signs::unfold(e, &sums, &directions, size, d)
+            }
             (Some(norm), _) => {
                 let weight = e.binary("slice_weight", "Div", &weight, &norm);
                 let weighted = e.binary("erf_weighted", "Mul", &erf, &weight);
@@ -97,6 +108,16 @@ impl Regularizer for Sampled {
 
     fn cost(&self, layer: &Layer) -> Cost {
         let ((rows, d), s) = (layer.size(), self.slices as f64);
+        if let Some((groups, _)) = self.groups(layer) {
+            let (g, drawn) = (groups.size as f64, groups.count as f64 * d);
+            let (multiply_adds, bytes) = if Self::folds(groups, layer) {
+                (rows * (d + g * s), drawn + rows * (d + g + s))
+            } else {
+                (rows * d * s, drawn + d * s + rows * s)
+            };
+            let bytes = layer.elem().bytes() * bytes;
+            return Cost { multiply_adds: multiply_adds + 4.0 * rows * s, bytes, random_numbers: drawn };
+        }
         let bytes = layer.elem().bytes() * (d * s + rows * s);
         Cost { multiply_adds: rows * d * s + 4.0 * rows * s, bytes, random_numbers: d * s }
     }
@@ -110,6 +131,8 @@ struct Projected {
     norm: Option<Tensor>,
     /// h·Θ/√2: [.., s], or [N, s, L] of maps.
     u: Tensor,
+    /// Where the projection went by classes: their number and d. `directions` is then the one vector [1, d] that the signs are put to.
+    folded: Option<(u64, u64)>,
 }
 
 impl Sampled {
@@ -122,15 +145,26 @@ impl Sampled {
         let rows = layer.rows_to_project(e, &h);
         let normal = self.normal(e, layer);
         let s = Dim::Known(self.slices);
-        if layer.projection() == Projection::RowsByDirections {
+        let groups = self.groups(layer);
+        if let Some((groups, d)) = groups.filter(|(groups, _)| Self::folds(*groups, layer)) {
+            let norm = self.norm(e, layer, &normal, true);
+            let vector = e.binary("vector", "Div", &normal, &norm);
+            let u = self.project_folded(e, layer, &rows, &vector, (groups.size, d));
+            return Projected { directions: vector, norm: None, u, folded: Some((groups.size, d)) };
+        }
+        if layer.projection() == Projection::RowsByDirections && groups.is_none() {
             let norm = self.norm(e, layer, &normal, false);
             let dims = rows.ty.dims.as_ref().map(|dims| replace_last(dims, s));
             let projected = e.gemm("project", &rows, &normal, dims);
             let u = e.binary("u", "Div", &projected, &norm);
-            return Projected { directions: normal, norm: Some(norm), u };
+            return Projected { directions: normal, norm: Some(norm), u, folded: None };
         }
         let norm = self.norm(e, layer, &normal, true);
-        let directions = e.binary("theta", "Div", &normal, &norm);
+        let unit = e.binary("theta", "Div", &normal, &norm);
+        let directions = match groups {
+            Some((groups, d)) => signs::directions(e, layer.elem(), groups, self.slices, d, &unit),
+            None => unit,
+        };
         let u = if layer.projection() == Projection::DirectionsTimesMaps {
             let at = |i: usize| rows.ty.dims.as_ref().and_then(|dims| dims.get(i).cloned()).unwrap_or_default();
             e.matmul("project", &directions, &rows, Some(vec![at(0), s, at(2)]))
@@ -139,7 +173,38 @@ impl Sampled {
             let dims = rows.ty.dims.as_ref().map(|dims| replace_last(dims, s));
             e.matmul("project", &rows, &transposed, dims)
         };
-        Projected { directions, norm: None, u }
+        Projected { directions, norm: None, u, folded: None }
+    }
+
+    /// [b, d] ⊙ [1, d], summed over the classes, times the signs: [b, s].
+    fn project_folded(
+        &self,
+        e: &mut Emitter,
+        layer: &Layer,
+        rows: &Tensor,
+        vector: &Tensor,
+        (size, d): (u64, u64),
+    ) -> Tensor {
+        let weighted = e.binary("rows_weighted", "Mul", rows, vector);
+        let (sums, tail) = signs::fold(e, &weighted, size, d);
+        let dims = sums.ty.dims.as_ref().map(|dims| replace_last(dims, Dim::Known(self.slices)));
+        let signs = signs::hadamard(e, "hadamard", layer.elem(), size, [size, self.slices]);
+        let u = e.matmul("project", &sums, &signs, dims.clone());
+        let Some(tail) = tail else { return u };
+        let signs = e.slice("tail_signs", &signs, 0, 0..d % size);
+        let rest = e.matmul("project_tail", &tail, &signs, dims);
+        e.binary("project_all", "Add", &u, &rest)
+    }
+
+    /// How slices fall into groups, and d, where they do.
+    fn groups(&self, layer: &Layer) -> Option<(Groups, u64)> {
+        let d = layer.row_length().filter(|_| self.structured)?;
+        Some((Groups::of(self.slices, d)?, d))
+    }
+
+    /// Whether the projection goes by classes.
+    fn folds(groups: Groups, layer: &Layer) -> bool {
+        groups.count == 1 && layer.projection() == Projection::RowsByDirections
     }
 
     /// [.., s] · [s, d], the way back from [`Sampled::project`].
@@ -174,12 +239,13 @@ impl Sampled {
         e.binary("per", "Mul", &reduced, &scale)
     }
 
-    /// Standard normal numbers [s, d].
+    /// Standard normal numbers [s, d], or [groups, d].
     fn normal(&self, e: &mut Emitter, layer: &Layer) -> Tensor {
         let elem = layer.elem();
+        let drawn = self.groups(layer).map_or(self.slices, |(groups, _)| groups.count);
         match layer.row_length() {
-            Some(d) if self.shared => return e.shared_random_normal(elem, [self.slices, d], self.seed),
-            Some(d) => return e.random_normal("normal", elem, [self.slices, d], self.seed),
+            Some(d) if self.shared => return e.shared_random_normal(elem, [drawn, d], self.seed),
+            Some(d) => return e.random_normal("normal", elem, [drawn, d], self.seed),
             None => {}
         }
         let d = layer.run_time_length(e);

@@ -10,8 +10,9 @@ use std::collections::HashSet;
 use thiserror::Error;
 
 use crate::graph::{Graph, GraphError, NodeId, ValueId};
+use crate::onnx::StringStringEntryProto;
 use crate::patch::{Change, Part, Patch, Rename};
-use crate::record::{Added, Record, Renamed};
+use crate::record::{Added, Record, Renamed, STEP_KEY};
 use crate::step::Step;
 use crate::wire::fields::{graph as graph_field, node as node_field};
 use crate::wire::{Model, ModelFile, WireError, structure_digest_of};
@@ -93,7 +94,12 @@ pub fn plan(model: &Model) -> Result<(Patch, Record), StripError> {
         changes.push(undo(model, &record)?);
     }
     let reason = "take the record out".into();
-    changes.push(Change { reason, removals: vec![Part::Metadata(metadata)], ..Change::default() });
+    let mut removals = vec![Part::Metadata(metadata)];
+    if record.is_step() {
+        let is_of_step = |(_, entry): &(usize, &StringStringEntryProto)| entry.key() == STEP_KEY;
+        removals.extend(model.metadata.iter().enumerate().filter(is_of_step).map(|(i, _)| Part::Metadata(i)));
+    }
+    changes.push(Change { reason, removals, ..Change::default() });
     Ok((Patch { changes, widths: record.widths.clone() }, record))
 }
 

@@ -8,7 +8,7 @@ use super::error::TrainResult;
 use super::metrics::{self, Metric};
 use super::noise::{self, Draw};
 use crate::analysis::Analysis;
-use crate::autodiff::{self, GRADIENT_NORM, Optimizer};
+use crate::autodiff::{self, Clip, GRADIENT_NORM, Group, Optimizer};
 use crate::engine::Carried;
 use crate::graph::{Attributes, Graph};
 use crate::inject;
@@ -23,6 +23,10 @@ pub struct Recipe {
     pub regularizer: Option<inject::Options>,
     /// How parameters change.
     pub optimizer: Optimizer,
+    /// Parameters with settings of their own.
+    pub groups: Vec<Group>,
+    /// What keeps gradients small.
+    pub clip: Option<Clip>,
     /// The loss; `None` for the only output that can be it.
     pub loss: Option<String>,
     /// Selector of initializers that are trained whatever their role.
@@ -139,7 +143,10 @@ pub fn build(model: &Model, recipe: &Recipe) -> TrainResult<Graphs> {
         wrt: recipe.wrt.clone(),
         freeze: recipe.freeze.clone(),
         optimizer: recipe.optimizer,
+        groups: recipe.groups.clone(),
+        clip: recipe.clip,
         gradient_norm: true,
+        ..autodiff::Options::default()
     };
     let made = autodiff::differentiate(&fed.model, &options)?;
     let report = made.report;

@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 use crate::graph::infer::Types;
 use crate::graph::types::TensorType;
 use crate::graph::{Attributes, Graph, NodeId, ValueId};
-use crate::lower::builder::Builder;
 use crate::naming;
 use crate::onnx::ValueInfoProto;
 use crate::onnx::tensor_proto::DataType;
 use crate::patch::Change;
 use crate::regularizer::emit::{Tensor, int};
+use crate::rewrite::builder::Builder;
 use crate::wire::Model;
 
 /// What is measured beside the loss.

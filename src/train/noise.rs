@@ -20,12 +20,12 @@ use crate::engine::Tensor as Array;
 use crate::graph::infer::Types;
 use crate::graph::types::{Dim, TensorType, elem_name};
 use crate::graph::{Attributes, Graph, NodeId, bodies};
-use crate::lower::builder::{Builder, Made};
 use crate::naming;
 use crate::onnx::NodeProto;
 use crate::onnx::tensor_proto::DataType;
 use crate::patch::{Change, Part, Replacement, Substitute};
 use crate::regularizer::emit::Tensor;
+use crate::rewrite::builder::{Builder, Made};
 use crate::wire::Model;
 
 /// How many nodes of one graph can draw: the rest of the generator's stream number counts steps.

@@ -1,5 +1,6 @@
 //! A model: its structure decoded, its weights untouched, and the position of every part in the file.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use super::tensor::Initializer;
 use crate::onnx::{
     FunctionProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TrainingInfoProto, ValueInfoProto,
 };
+use crate::patch::{Change, Part, Substitute};
 
 /// A model as read from a file. Never modified: an edit is a [`Patch`](crate::patch::Patch).
 #[derive(Debug)]
@@ -102,6 +104,47 @@ impl Model {
     pub fn opset(&self) -> i64 {
         let is_default = |o: &&OperatorSetIdProto| matches!(o.domain(), "" | "ai.onnx");
         self.opset_imports.iter().find(is_default).map_or(1, |o| o.version())
+    }
+
+    /// The model with other nodes in the place of some, and with further initializers: what a [`Change`] says of these two, and nothing
+    /// else of it. A view to look at: structure is copied, weights are shared with this model, and there is no file to splice.
+    pub fn with_nodes(&self, change: &Change) -> WireResult<Self> {
+        let mut replaced: HashMap<usize, &Substitute> = HashMap::new();
+        for replacement in &change.replacements {
+            if let Part::Node(node) = replacement.part {
+                replaced.insert(node, &replacement.with);
+            }
+        }
+        let mut nodes = Vec::with_capacity(self.graph.nodes.len());
+        for (i, node) in self.graph.nodes.iter().enumerate() {
+            match replaced.get(&i) {
+                Some(Substitute::Nodes(others)) => nodes.extend(others.iter()),
+                _ => nodes.push(node.clone()),
+            }
+        }
+        let mut initializers = self.graph.initializers.clone();
+        for tensor in &change.initializers {
+            initializers.push(Initializer::beside(tensor)?);
+        }
+        Ok(Model {
+            file: ModelFile::from_bytes(self.file.bytes.clone()),
+            ir_version: self.ir_version,
+            producer: self.producer.clone(),
+            opset_imports: self.opset_imports.clone(),
+            metadata: self.metadata.clone(),
+            functions: self.functions.clone(),
+            training_info: self.training_info.clone(),
+            graph: MainGraph {
+                name: self.graph.name.clone(),
+                nodes,
+                initializers,
+                sparse_initializers: self.graph.sparse_initializers.clone(),
+                inputs: self.graph.inputs.clone(),
+                outputs: self.graph.outputs.clone(),
+                value_info: self.graph.value_info.clone(),
+            },
+            layout: Layout::default(),
+        })
     }
 
     /// Decodes one `training_info` message.

@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
 use prost::Message;
 
 use super::error::{WireError, WireResult};
 use super::fields::tensor as field;
 use super::record::{read_varint, records};
-use crate::onnx::StringStringEntryProto;
 use crate::onnx::tensor_proto::DataType;
+use crate::onnx::{StringStringEntryProto, TensorProto};
 
 /// The head of a `TensorProto`: everything but its elements.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub struct Initializer {
     pub payload: Vec<(u32, Range<usize>)>,
     /// Keys and values that locate external data (`location`, `offset`, `length` …); empty when the elements are inline.
     pub external: Vec<(String, String)>,
+    /// What the ranges in `payload` are of, where that is not the model's file: see [`Model::with_nodes`](super::Model::with_nodes).
+    pub(super) beside: Option<Bytes>,
 }
 
 impl Initializer {
@@ -71,6 +74,13 @@ impl Initializer {
         Ok(tensor)
     }
 
+    /// The head of a tensor that stands in no file.
+    pub(super) fn beside(tensor: &TensorProto) -> WireResult<Self> {
+        let bytes = Bytes::from(tensor.encode_to_vec());
+        let head = Self::read(&bytes, 0..bytes.len())?;
+        Ok(Initializer { beside: Some(bytes), ..head })
+    }
+
     /// Number of elements by the dimensions; `None` when they are negative or overflow.
     pub fn element_count(&self) -> Option<u64> {
         self.dims.iter().try_fold(1u64, |n, d| n.checked_mul(u64::try_from(*d).ok()?))
@@ -93,6 +103,7 @@ impl Initializer {
         if !self.external.is_empty() {
             return None;
         }
+        let bytes = self.beside.as_deref().unwrap_or(bytes);
         let payload: Vec<(u32, &[u8])> =
             self.payload.iter().map(|(f, range)| bytes.get(range.clone()).map(|b| (*f, b))).collect::<Option<_>>()?;
         let values = decode_elements(self.data_type, &payload)?;

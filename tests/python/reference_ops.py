@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 from onnx.reference.op_run import OpRun
+from onnx.reference.ops import op_grid_sample
 
 erf = np.vectorize(math.erf, otypes=[np.float64])
 
@@ -230,4 +231,26 @@ class GRU(_Recurrent):
         return self._of_all(["sigmoid", "tanh"], x, w, r, b, lengths, [h], None, activations, clip, direction, layout, cell)
 
 
-ALL = [BatchNormalization, Erf, Gelu, GlobalLpPool, GroupNormalization, LRN, LpNormalization, MeanVarianceNormalization, Pad, ConvTranspose, Softmax, LogSoftmax, RNN, LSTM, GRU]
+class GridSample(op_grid_sample.GridSample):
+    """With coordinates in float64."""
+
+    op_domain = ""
+
+    def _gs_denormalize_coordinates(self, n, dims, align_corners):
+        return np.array([self._gs_denormalize(v, dim, align_corners) for v, dim in zip(n, dims)])
+
+
+class AffineGrid(OpRun):
+    """In the type of theta."""
+
+    op_domain = ""
+
+    def _run(self, theta, size, align_corners=None):
+        lengths = [int(n) for n in size[2:]]
+        line = lambda n: np.linspace(-1, 1, n) if align_corners else (2 * np.arange(n) + 1) / n - 1
+        axes = np.meshgrid(*(line(n) for n in lengths), indexing="ij")
+        places = np.stack([*axes[::-1], np.ones(lengths)], axis=-1)
+        return (np.einsum("...k,nck->n...c", places, theta),)
+
+
+ALL = [AffineGrid, BatchNormalization, Erf, Gelu, GlobalLpPool, GridSample, GroupNormalization, LRN, LpNormalization, MeanVarianceNormalization, Pad, ConvTranspose, Softmax, LogSoftmax, RNN, LSTM, GRU]

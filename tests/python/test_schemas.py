@@ -28,7 +28,7 @@ def closed(part):
     return (not named or part.get("additionalProperties") is False) and all(map(closed, part.values()))
 
 
-@pytest.mark.parametrize("name", ["report", "inspect", "diff"])
+@pytest.mark.parametrize("name", ["report", "inspect", "diff", "step"])
 def test_the_schemas_name_every_field(name):
     assert closed(schema(name).schema)
 
@@ -73,3 +73,28 @@ def test_reports_of_odd_models_follow_their_schemas(per_inject, tmp_path):
         report = json.loads(per_inject(model, *arguments, "--dry-run", "--json").stdout)
         schema("report").validate(report)
         assert arguments[1] != "all" or report["skipped"]
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_names_of_step_graphs_follow_their_schema_and_stand_in_the_file(per_inject, reference, tmp_path, name):
+    step = tmp_path / "step.onnx"
+    accumulated = ["--accumulate", "--clip-norm", "0.25", "--loss-scale-input", "--group", "all=lr:0.5"]
+    for options in (
+        [],
+        ["--gradient-norm", "--loss-scale", "128"],
+        *(["--optimizer", optimizer] for optimizer in ("sgd", "momentum", "nesterov", "rmsprop")),
+        ["--optimizer", "adam", *accumulated],
+        ["--optimizer", "adamw", *accumulated],
+    ):
+        report = json.loads(per_inject("differentiate", reference(name).path, "-o", step, "--json", *options).stdout)
+        schema("step").validate(report)
+        graph = onnx.load(step)
+        assert [json.loads(m.value) for m in graph.metadata_props if m.key == "per_inject.step"] == [report]
+        # Everything that is named is there, and everything that was added is named.
+        successors = report["statistics"] + report["counters"] + [s for p in report["parameters"] for s in p.get("state", [])]
+        results = {s["next"] for s in successors} | {p.get("next", p.get("gradient")) for p in report["parameters"]}
+        fed = {s["name"] for s in successors} | {p["name"] for p in report["parameters"]}
+        original = onnx.load(reference(name).path).graph
+        kept = {value.name for value in original.output}, {value.name for value in original.input}
+        assert {o.name for o in graph.graph.output} == results | set(report["outputs"].values()) | kept[0]
+        assert {i.name for i in graph.graph.input} == fed | set(report["inputs"].values()) | kept[1]

@@ -97,7 +97,7 @@ def optimise(name, p, g, state, t, rate, decay):
     return p - rate * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + EPSILON)
 
 
-def mlp_loop(data, name, rate, decay, steps, size):
+def mlp_loop(data, name, rate, decay, steps, size, clip=np.inf):
     """The MLP in NumPy, float64: Gemm, Relu, Gemm, Relu, Gemm, cross entropy. Losses, norms of gradients, weights."""
     names = ["net.0.weight", "net.0.bias", "net.2.weight", "net.2.bias", "net.4.weight", "net.4.bias"]
     stored = weights(MLP)
@@ -119,6 +119,7 @@ def mlp_loop(data, name, rate, decay, steps, size):
             g[f"net.{layer}.weight"], g[f"net.{layer}.bias"] = d.T @ a[i], d.sum(0)
             d = (d @ p[f"net.{layer}.weight"]) * (a[i] > 0)
         norms.append(np.sqrt(sum((v * v).sum() for v in g.values())))
+        g = {n: v * min(1, clip / (norms[-1] + 1e-6)) for n, v in g.items()}
         p = {n: optimise(name, p[n], g[n], state[n], t, rate, decay) for n in names}
     return np.array(found), np.array(norms), p
 
@@ -139,6 +140,19 @@ def test_fifty_steps_are_those_of_a_float64_loop(name, rate, data, tmp_path):
     stored = weights(tmp_path / "model.onnx")
     for key, value in end.items():
         np.testing.assert_allclose(stored[key], value, rtol=0, atol=1e-5, err_msg=key)
+
+
+def test_long_gradients_are_clipped_and_groups_have_rates_of_their_own(data, tmp_path):
+    options = ("--data", data / "train.npz", "--epochs", 4, "--lr", 0.1, "--no-shuffle", "--batch-size", 60, "--quiet")
+    train(MLP, tmp_path / "clipped", *options, "--clip-norm", 0.3)
+    found, norms, _ = mlp_loop(data, "sgd", 0.1, 0.0, 48, 60, 0.3)
+    assert (norms > 0.3).sum() > 10
+    np.testing.assert_allclose(losses(tmp_path / "clipped"), found, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(losses(tmp_path / "clipped", "gradient_norm"), norms, rtol=0, atol=1e-4)
+    train(MLP, tmp_path / "group", *options, "--group", "net.0.*=lr:0")
+    before, after = weights(MLP), weights(tmp_path / "group" / "model.onnx")
+    changed = {name for name in before if (before[name] != after[name]).any()}
+    assert changed == {"net.2.weight", "net.2.bias", "net.4.weight", "net.4.bias"}
 
 
 @pytest.mark.parametrize("model, options", [("mlp_relu.ts17", EXACT), ("seq_lstm_lm.ts17", ("--layers", "lstm", "--estimator", "exact", "--coef", 0.1)), ("bn_resnet8.ts17", ())])

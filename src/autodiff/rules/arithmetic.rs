@@ -3,9 +3,9 @@
 use crate::autodiff::adjoint::{Adjoint, Cotangent};
 use crate::autodiff::rule::Rule;
 use crate::autodiff::shape::same_dims;
-use crate::lower::builder::Builder;
-use crate::lower::site::Known;
 use crate::regularizer::emit::Tensor;
+use crate::rewrite::builder::Builder;
+use crate::rewrite::site::Known;
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[

@@ -4,9 +4,9 @@ use crate::autodiff::adjoint::{Adjoint, Cotangent};
 use crate::autodiff::rule::Rule;
 use crate::graph::Attributes;
 use crate::graph::types::TensorType;
-use crate::lower::site::Known;
 use crate::onnx::tensor_proto::DataType;
 use crate::regularizer::emit::Tensor;
+use crate::rewrite::site::Known;
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[
@@ -64,11 +64,23 @@ fn clip(a: &mut Adjoint<'_, '_>) -> Known<()> {
     let (low, high) =
         if a.b.opset() < 11 { (attribute(a, "min"), attribute(a, "max")) } else { (a.site.input(1), a.site.input(2)) };
     let mut dx = g.clone();
-    for (slot, op, bound) in [(1, "Less", low), (2, "Greater", high)] {
+    for (slot, op, bound, other) in [(1, "Less", low.clone(), high.clone()), (2, "Greater", high, low)] {
         let Some(bound) = bound else { continue };
         let is_beyond = a.b.compare(op, &x, &bound);
         if a.wants(slot) {
-            let tensor = a.b.choose(&is_beyond, &g, &zero);
+            // The upper bound has the last word: where it lies below the lower one, all is the upper one's.
+            let is_its = match (slot, &other) {
+                (1, Some(high)) => {
+                    let is_last = a.b.compare("LessOrEqual", &bound, high);
+                    a.b.one("And", &[&is_beyond, &is_last], Vec::new(), is_beyond.ty.clone())
+                }
+                (2, Some(low)) => {
+                    let is_last = a.b.compare("Greater", low, &bound);
+                    a.b.one("Or", &[&is_beyond, &is_last], Vec::new(), is_beyond.ty.clone())
+                }
+                _ => is_beyond.clone(),
+            };
+            let tensor = a.b.choose(&is_its, &g, &zero);
             a.give_summed(slot, Cotangent { tensor, is_full: true })?;
         }
         dx = a.b.choose(&is_beyond, &zero, &dx);

@@ -3,7 +3,7 @@
 use crate::autodiff::rule::Rule;
 use crate::autodiff::shape::reshape_like;
 use crate::graph::Attributes;
-use crate::lower::site::{Refusal, rank};
+use crate::rewrite::site::{Refusal, rank};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[
@@ -30,6 +30,16 @@ pub const RULES: &[Rule] = &[
                 *slot.ok_or_else(|| Refusal(format!("its perm {perm:?} does not fit rank {rank}")))? = i;
             }
             let dx = a.b.transpose(&g, &inverse);
+            a.give(0, dx);
+            Ok(())
+        },
+    },
+    // What was turned round is turned back.
+    Rule {
+        ops: &["ReverseSequence"],
+        adjoint: |a| {
+            let (g, lengths) = (a.g(0)?, a.x(1)?);
+            let dx = a.b.one("ReverseSequence", &[&g, &lengths], a.site.node.attribute.clone(), g.ty.clone());
             a.give(0, dx);
             Ok(())
         },

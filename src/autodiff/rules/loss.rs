@@ -8,8 +8,8 @@ use crate::autodiff::rule::Rule;
 use crate::autodiff::shape::shape_of;
 use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
-use crate::lower::site::{Known, Refusal, rank};
 use crate::regularizer::emit::{Elem, Tensor, int};
+use crate::rewrite::site::{Known, Refusal, rank};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[
@@ -65,8 +65,9 @@ fn scale(a: &mut Adjoint<'_, '_>, x: &Tensor, labels: &Tensor) -> Known<Tensor> 
                 }
                 None => labels.clone(),
             };
+            let weights = a.b.widened(weights);
             let ty = TensorType { elem: x.ty.elem, dims: labels.ty.dims.clone() };
-            Some(a.b.one("Gather", &[weights, &index], vec![int("axis", 0)], ty))
+            Some(a.b.one("Gather", &[&weights, &index], vec![int("axis", 0)], ty))
         }
         None => None,
     };
@@ -82,6 +83,7 @@ fn scale(a: &mut Adjoint<'_, '_>, x: &Tensor, labels: &Tensor) -> Known<Tensor> 
         });
     }
     let g = if reduction == "none" { a.g(0)? } else { a.lazy(0)?.tensor };
+    let g = a.b.widened(&g);
     let scaled = match (weight, reduction.as_str()) {
         (None, "mean") => {
             let n =
@@ -107,6 +109,7 @@ fn cross_entropy(a: &mut Adjoint<'_, '_>) -> Known<()> {
     }
     let (x, labels) = (a.x(0)?, a.x(1)?);
     let log_p = a.y_of_type(1, x.ty.clone());
+    let (log_p, x) = (a.b.widened(&log_p), a.b.widened(&x));
     let p = a.b.unary("Exp", &log_p);
     let hits = one_hot(a, &x, &labels)?;
     let rest = a.b.binary("Sub", &p, &hits);
@@ -119,6 +122,7 @@ fn cross_entropy(a: &mut Adjoint<'_, '_>) -> Known<()> {
 /// The loss of a place is −w_t·x_t: ∂x_c = −g·w_t·[c = t].
 fn likelihood(a: &mut Adjoint<'_, '_>) -> Known<()> {
     let (x, labels) = (a.x(0)?, a.x(1)?);
+    let x = a.b.widened(&x);
     let hits = one_hot(a, &x, &labels)?;
     let scale = scale(a, &x, &labels)?;
     let negative = a.b.unary("Neg", &scale);

@@ -6,6 +6,7 @@ pub mod activation;
 pub mod arithmetic;
 pub mod choice;
 pub mod convolution;
+pub mod flow;
 pub mod gather;
 pub mod layout;
 pub mod loss;

@@ -3,20 +3,27 @@
 
 use crate::autodiff::adjoint::{Adjoint, Cotangent};
 use crate::autodiff::rule::Rule;
-use crate::autodiff::shape::{elements_per, sum_to};
+use crate::autodiff::shape::{elements_per, in_shape_of, sum_to, zeros_like};
 use crate::graph::types::{Dim, TensorType};
-use crate::lower::builder::{Builder, Extent};
-use crate::lower::site::{Known, Refusal, axis, rank};
 use crate::onnx::tensor_proto::DataType;
 use crate::regularizer::emit::Tensor;
+use crate::rewrite::builder::{Builder, Extent, is_half};
+use crate::rewrite::site::{Known, Refusal, axis, rank};
 
 /// Rules of this module.
 pub const RULES: &[Rule] =
     &[Rule { ops: &["LayerNormalization"], adjoint: layer }, Rule { ops: &["BatchNormalization"], adjoint: batch }];
 
-/// Over the axes from `axis` on. Mean and r are outputs of the operator.
+/// Over the axes from `axis` on. Mean and r are outputs of the operator; what reads them adds g_m/n − r²·z·g_r/n to ∂x.
 fn layer(a: &mut Adjoint<'_, '_>) -> Known<()> {
-    let (g, x, scale) = (a.g(0)?, a.x(0)?, a.x(1)?);
+    let (x, scale) = (a.x(0)?, a.x(1)?);
+    let g = if a.has_g(0) {
+        a.g(0)?
+    } else {
+        let y = a.y(0);
+        zeros_like(a.b, &y)
+    };
+    let [g, x, scale] = [g, x, scale].map(|t| a.b.widened(&t));
     let rank = rank(&x)?;
     let first = axis(a.site.int("axis", -1), rank)?;
     let axes: Vec<i64> = (first..rank).map(|i| i as i64).collect();
@@ -41,7 +48,23 @@ fn layer(a: &mut Adjoint<'_, '_>) -> Known<()> {
     }
     if a.wants(0) {
         let h = a.b.binary("Mul", &g, &scale);
-        let dx = centred_gradient(a.b, &h, &z, &r, &axes);
+        let mut dx = centred_gradient(a.b, &h, &z, &r, &axes);
+        if a.has_g(1) || a.has_g(2) {
+            let n = elements_per(a.b, &x, &r);
+            for slot in (1..3).filter(|slot| a.has_g(*slot)).collect::<Vec<_>>() {
+                let g = a.g(slot)?;
+                let g = a.b.cast(&g, x.ty.elem);
+                let share = a.b.binary("Div", &g, &n);
+                if slot == 1 {
+                    dx = a.b.binary("Add", &dx, &share);
+                } else {
+                    let square = a.b.binary("Mul", &r, &r);
+                    let pull = a.b.binary("Mul", &share, &square);
+                    let pull = a.b.binary("Mul", &pull, &z);
+                    dx = a.b.binary("Sub", &dx, &pull);
+                }
+            }
+        }
         a.give(0, Tensor { ty: x.ty, ..dx });
     }
     Ok(())
@@ -58,12 +81,20 @@ fn centred_gradient(b: &mut Builder, h: &Tensor, z: &Tensor, r: &Tensor, axes: &
     b.binary("Mul", &rest, r)
 }
 
-/// Over samples and places, for each channel. In inference mode m and v are the running statistics, and ∂x = g·γ·r.
+/// Over samples and places, for each channel. In inference mode m and v are the running statistics, and ∂x = g·γ·r. What reads new running
+/// statistics μ·old + (1 − μ)·m (or v) adds (1 − μ)·(g_m + 2·(x − m)·g_v)/n to ∂x.
 fn batch(a: &mut Adjoint<'_, '_>) -> Known<()> {
-    if (1..3).any(|slot| a.has_g(slot)) {
+    if (1..3).any(|slot| a.has_g(slot)) && a.site.opset() < 14 {
         return Err(Refusal("its running statistics reach the loss".into()));
     }
-    let (g, x, scale) = (a.g(0)?, a.x(0)?, a.x(1)?);
+    let (x, scale) = (a.x(0)?, a.x(1)?);
+    let g = if a.has_g(0) {
+        a.g(0)?
+    } else {
+        let y = a.y(0);
+        zeros_like(a.b, &y)
+    };
+    let [g, x, scale] = [g, x, scale].map(|t| a.b.widened(&t));
     let rank = rank(&x)?;
     let axes: Vec<i64> = (0..rank as i64).filter(|i| *i != 1).collect();
     let is_training = match a.site.opset() {
@@ -101,14 +132,16 @@ fn batch(a: &mut Adjoint<'_, '_>) -> Known<()> {
         if a.wants(slot) {
             let like = a.x(slot)?;
             let flat = a.b.reshape(total, &[Extent::Fixed(-1)]);
-            let flat = a.b.cast(&flat, like.ty.elem);
-            a.give(slot, Tensor { ty: like.ty, ..flat });
+            // The parameters may be of another type than x.
+            let elem = if is_half(like.ty.elem) { flat.ty.elem } else { like.ty.elem };
+            let flat = a.b.cast(&flat, elem);
+            a.give(slot, in_shape_of(flat, &like));
         }
     }
     if a.wants(0) {
         let scale = across(a.b, &scale);
         let factor = a.b.binary("Mul", &scale, &r);
-        let dx = if is_training {
+        let mut dx = if is_training {
             let n = elements_per(a.b, &x, &r);
             let (sum, along) = (a.b.binary("Div", &sum, &n), a.b.binary("Div", &along, &n));
             let pull = a.b.binary("Mul", &z, &along);
@@ -118,6 +151,18 @@ fn batch(a: &mut Adjoint<'_, '_>) -> Known<()> {
         } else {
             a.b.binary("Mul", &g, &factor)
         };
+        for slot in (1..3).filter(|slot| is_training && a.has_g(*slot)).collect::<Vec<_>>() {
+            let g = a.g(slot)?;
+            let g = across(a.b, &g);
+            let n = elements_per(a.b, &x, &r);
+            let share = a.b.binary("Div", &g, &n);
+            let weight = (1.0 - a.site.float("momentum", 0.9)) * if slot == 1 { 1.0 } else { 2.0 };
+            let mut pull = a.b.times(&share, weight);
+            if slot == 2 {
+                pull = a.b.binary("Mul", &pull, &centred);
+            }
+            dx = a.b.binary("Add", &dx, &pull);
+        }
         a.give_summed(0, Cotangent { tensor: Tensor { ty: x.ty, ..dx }, is_full: true })?;
     }
     Ok(())

@@ -2,12 +2,12 @@
 
 use crate::autodiff::adjoint::Adjoint;
 use crate::autodiff::rule::Rule;
-use crate::autodiff::shape::{reshape_like, shape_of, zeros_like};
+use crate::autodiff::shape::{in_shape_of, reshape_like, shape_of, zeros_like};
 use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
-use crate::lower::builder::Extent;
-use crate::lower::site::{Known, Refusal, axis, extent, rank};
 use crate::regularizer::emit::{Elem, Tensor, int, ints};
+use crate::rewrite::builder::Extent;
+use crate::rewrite::site::{Known, Refusal, axis, extent, rank};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[
@@ -151,41 +151,56 @@ fn pads_of_slice(a: &Adjoint<'_, '_>, x: &Tensor) -> Known<Option<Vec<i64>>> {
     Ok(Some(pads))
 }
 
-/// Constant filling: the gradient of what was filled up; the other modes repeat elements, whose gradients add up.
+/// Constant filling: the gradient of what was filled up, which is a Pad by as much less; the filling gets the rest of the sum. (The other
+/// modes repeat elements and are spelt out.)
 fn pad(a: &mut Adjoint<'_, '_>) -> Known<()> {
     let (g, x) = (a.g(0)?, a.x(0)?);
-    let mode = a.site.node.string("mode").unwrap_or("constant").to_owned();
-    if mode != "constant" || a.wants(2) {
-        return Err(Refusal(format!(
-            "its gradient is known for a constant filling that is not trained, and its mode is {mode:?}"
-        )));
-    }
     let rank = rank(&x)?;
     let name = if a.site.opset() < 2 { "paddings" } else { "pads" };
-    let given = a.site.attribute_or_input(name, 1)?.ok_or("it has no pads")?;
-    let axes: Vec<usize> = match a.site.input(3) {
+    let axes: Option<Vec<usize>> = match a.site.input(3) {
         Some(_) => {
-            let axes = a.site.integers(3).ok_or("its axes are known only to the running graph")?;
-            axes.iter().map(|i| axis(*i, rank)).collect::<Known<_>>()?
+            a.site.integers(3).map(|axes| axes.iter().map(|i| axis(*i, rank)).collect::<Known<_>>()).transpose()?
         }
-        None => (0..rank).collect(),
+        None => Some((0..rank).collect()),
     };
-    if given.len() != 2 * axes.len() {
-        return Err(Refusal(format!("it has {} pads for {} axes", given.len(), axes.len())));
-    }
-    let mut cut = g;
-    let mut filled = vec![0; 2 * rank];
-    for (i, at) in axes.iter().enumerate() {
-        let (before, after) = (given[i], given[axes.len() + i]);
-        // Negative pads cut: their places get zeros.
-        (filled[*at], filled[rank + *at]) = ((-before).max(0), (-after).max(0));
-        let end = if after > 0 { -after } else { i64::from(i32::MAX) };
-        if before > 0 || after > 0 {
-            cut = a.b.slice(&cut, *at, before.max(0), end, 1);
+    let given = a.site.node.ints(name).map(<[i64]>::to_vec).or_else(|| a.site.integers(1));
+    let dx = match (given, axes) {
+        (Some(given), Some(axes)) => {
+            if given.len() != 2 * axes.len() {
+                return Err(Refusal(format!("it has {} pads for {} axes", given.len(), axes.len())));
+            }
+            let mut cut = g.clone();
+            let mut filled = vec![0; 2 * rank];
+            for (i, at) in axes.iter().enumerate() {
+                let (before, after) = (given[i], given[axes.len() + i]);
+                // Negative pads cut: their places get zeros.
+                (filled[*at], filled[rank + *at]) = ((-before).max(0), (-after).max(0));
+                let end = if after > 0 { -after } else { i64::from(i32::MAX) };
+                if before > 0 || after > 0 {
+                    cut = a.b.slice(&cut, *at, before.max(0), end, 1);
+                }
+            }
+            if filled.iter().any(|n| *n != 0) { a.b.pad(&cut, &filled, None) } else { cut }
         }
+        _ => {
+            let pads = a.x(1)?;
+            let less = a.b.unary("Neg", &pads);
+            let inputs = [Some(g.clone()), Some(less), None, a.site.input(3)];
+            let count = if inputs[3].is_some() { 4 } else { 2 };
+            a.b.node("Pad", &inputs[..count], Vec::new(), std::slice::from_ref(&x.ty))[0].clone()
+        }
+    };
+    let dx = Tensor { ty: x.ty, ..dx };
+    if a.wants(2) {
+        let value = a.x(2)?;
+        let [all, kept] = [&g, &dx].map(|t| a.b.reduce("ReduceSum", t, None, false));
+        let rest = a.b.binary("Sub", &all, &kept);
+        let rest = reshape_like(a.b, &rest, &value);
+        a.give(2, rest);
     }
-    let dx = if filled.iter().any(|n| *n != 0) { a.b.pad(&cut, &filled, None) } else { cut };
-    a.give(0, Tensor { ty: x.ty, ..dx });
+    if a.wants(0) {
+        a.give(0, dx);
+    }
     Ok(())
 }
 
@@ -196,9 +211,10 @@ fn tile(a: &mut Adjoint<'_, '_>) -> Known<()> {
     let repeats = a.site.integers(1).ok_or("how often it repeats is known only to the running graph")?;
     let extents: Vec<Extent> =
         repeats.iter().enumerate().flat_map(|(i, r)| [Extent::Fixed(*r), (&x, i).into()]).collect();
+    let g = a.b.widened(&g);
     let apart = a.b.reshape(&g, &extents);
     let axes: Vec<i64> = (0..rank as i64).map(|i| 2 * i).collect();
     let sum = a.b.reduce("ReduceSum", &apart, Some(&axes), false);
-    a.give(0, Tensor { ty: x.ty, ..sum });
+    a.give(0, in_shape_of(sum, &x));
     Ok(())
 }

@@ -4,9 +4,9 @@ use crate::autodiff::adjoint::{Adjoint, Cotangent};
 use crate::autodiff::rule::Rule;
 use crate::autodiff::shape::{reshape_like, sum_to};
 use crate::graph::types::TensorType;
-use crate::lower::builder::{Builder, Extent};
-use crate::lower::site::{Known, rank};
 use crate::regularizer::emit::{Tensor, float, int};
+use crate::rewrite::builder::{Builder, Extent};
+use crate::rewrite::site::{Known, rank};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[Rule { ops: &["MatMul"], adjoint: matmul }, Rule { ops: &["Gemm"], adjoint: gemm }];
@@ -20,7 +20,7 @@ fn transposed(b: &mut Builder, x: &Tensor) -> Known<Tensor> {
 }
 
 /// α·a′·b′ by Gemm, where ′ may transpose.
-fn gemm_of(b: &mut Builder, (x, trans_x): (&Tensor, bool), (w, trans_w): (&Tensor, bool), alpha: f64) -> Tensor {
+pub fn gemm_of(b: &mut Builder, (x, trans_x): (&Tensor, bool), (w, trans_w): (&Tensor, bool), alpha: f64) -> Tensor {
     let dim = |t: &Tensor, axis: usize| t.ty.dims.as_ref().and_then(|d| d.get(axis)).cloned().unwrap_or_default();
     let dims = vec![dim(x, usize::from(trans_x)), dim(w, usize::from(!trans_w))];
     let mut attributes = vec![int("transA", i64::from(trans_x)), int("transB", i64::from(trans_w))];
@@ -28,12 +28,7 @@ fn gemm_of(b: &mut Builder, (x, trans_x): (&Tensor, bool), (w, trans_w): (&Tenso
         attributes.push(float("alpha", alpha as f32));
     }
     let ty = TensorType { elem: x.ty.elem, dims: Some(dims) };
-    // The third operand became optional with operator set 11.
-    if b.opset() < 11 {
-        let zero = b.number(0.0, x);
-        return b.one("Gemm", &[x, w, &zero], attributes, ty);
-    }
-    b.one("Gemm", &[x, w], attributes, ty)
+    b.gemm(x, w, attributes, ty)
 }
 
 /// Y = α·A′·B′ + β·C: ∂A′ = α·g·B′ᵀ, ∂B′ = α·A′ᵀ·g, ∂C = β·g.
@@ -49,6 +44,7 @@ fn gemm(a: &mut Adjoint<'_, '_>) -> Known<()> {
         a.give(0, dx);
     }
     if a.wants(1) {
+        let (g, x) = (a.b.widened(&g), a.b.widened(&x));
         let dw = match trans_w {
             false => gemm_of(a.b, (&x, !trans_x), (&g, false), alpha),
             true => gemm_of(a.b, (&g, true), (&x, trans_x), alpha),
@@ -83,6 +79,7 @@ fn matmul(a: &mut Adjoint<'_, '_>) -> Known<()> {
         a.give(0, dx);
     }
     if a.wants(1) {
+        let (g, row) = (a.b.widened(&g), a.b.widened(&row));
         // A weight that a whole batch shares: one product over all rows, and nothing to sum.
         let dw = if rank_w <= 2 && rank_x > 2 {
             let flat = |b: &mut Builder, t: &Tensor, r: usize| {

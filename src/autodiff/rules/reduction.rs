@@ -6,8 +6,8 @@ use crate::autodiff::adjoint::{Adjoint, Cotangent};
 use crate::autodiff::rule::Rule;
 use crate::autodiff::shape::{elements_per, reshape_like};
 use crate::graph::types::{Dim, TensorType};
-use crate::lower::site::{Known, Refusal, axis, rank};
 use crate::regularizer::emit::Tensor;
+use crate::rewrite::site::{Known, Refusal, axis, rank};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[
@@ -18,8 +18,8 @@ pub const RULES: &[Rule] = &[
         ops: &["ReduceMean"],
         adjoint: |a| {
             with(a, |a, x, y, g| {
-                let n = elements_per(a.b, x, y);
-                Ok((a.b.binary("Div", g, &n), false))
+                let (n, g) = (elements_per(a.b, x, y), a.b.widened(g));
+                Ok((a.b.binary("Div", &g, &n), false))
             })
         },
     },
@@ -98,7 +98,7 @@ pub const RULES: &[Rule] = &[
         ops: &["GlobalAveragePool"],
         adjoint: |a| {
             let (g, x, y) = (a.lazy(0)?.tensor, a.x(0)?, a.y(0));
-            let n = elements_per(a.b, &x, &y);
+            let (n, g) = (elements_per(a.b, &x, &y), a.b.widened(&g));
             let share = a.b.binary("Div", &g, &n);
             a.give_lazy(0, share);
             Ok(())
@@ -136,7 +136,7 @@ fn with(
         (kept_axes(a, &y, &like, &axes), kept_axes(a, &g, &like, &axes))
     };
     let (tensor, is_full) = f(a, &x, &y, &g)?;
-    a.given.push((0, Cotangent { tensor, is_full }));
+    a.give_as_it_is(0, Cotangent { tensor, is_full });
     Ok(())
 }
 

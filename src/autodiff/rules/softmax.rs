@@ -2,7 +2,7 @@
 
 use crate::autodiff::adjoint::Adjoint;
 use crate::autodiff::rule::Rule;
-use crate::lower::site::{Known, axis, rank};
+use crate::rewrite::site::{Known, axis, rank};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[
@@ -11,6 +11,7 @@ pub const RULES: &[Rule] = &[
         ops: &["Softmax"],
         adjoint: |a| {
             let (g, y, axes) = (a.g(0)?, a.y(0), axes(a)?);
+            let (g, y) = (a.b.widened(&g), a.b.widened(&y));
             let product = a.b.binary("Mul", &g, &y);
             let sum = a.b.reduce("ReduceSum", &product, Some(&axes), true);
             let rest = a.b.binary("Sub", &g, &sum);
@@ -24,6 +25,7 @@ pub const RULES: &[Rule] = &[
         ops: &["LogSoftmax"],
         adjoint: |a| {
             let (g, y, axes) = (a.g(0)?, a.y(0), axes(a)?);
+            let (g, y) = (a.b.widened(&g), a.b.widened(&y));
             let sum = a.b.reduce("ReduceSum", &g, Some(&axes), true);
             let p = a.b.unary("Exp", &y);
             let share = a.b.binary("Mul", &p, &sum);

@@ -3,8 +3,8 @@
 use std::f64::consts::PI;
 
 use crate::autodiff::rule::Rule;
-use crate::lower::builder::Builder;
 use crate::regularizer::emit::Tensor;
+use crate::rewrite::builder::Builder;
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[

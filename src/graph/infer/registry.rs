@@ -7,7 +7,7 @@ use super::integers;
 use super::layout::Making;
 use super::site::Site;
 use super::{
-    constant, convolution, loss, matmul, normalization, pointwise, pooling, recurrent, reduction, resize, select,
+    constant, convolution, flow, loss, matmul, normalization, pointwise, pooling, recurrent, reduction, resize, select,
     shaping,
 };
 use crate::graph::types::{Dim, TensorType};
@@ -130,7 +130,9 @@ static STANDARD: LazyLock<Table> = LazyLock::new(|| {
             ("GatherND", Like(0, select::gather_nd)),
             ("NonZero", Typed(DataType::Int64, select::non_zero)),
             ("OneHot", Like(2, select::one_hot)),
-            ("If", Each(select::branches)),
+            ("If", Each(flow::branches)),
+            ("Scan", Each(flow::scan)),
+            ("Loop", Each(flow::repeat)),
             // Out of nothing.
             ("Constant", Each(constant::constant)),
             ("ConstantOfShape", Each(constant::constant_of_shape)),

@@ -1,10 +1,10 @@
-//! Operators that take some of the elements: Slice, the Gathers, NonZero, OneHot, and If, which takes one branch's.
+//! Operators that take some of the elements: Slice, the Gathers, NonZero, OneHot.
 
 use super::dims::{position, slice_length};
 use super::integers::LIMIT;
 use super::site::Site;
-use crate::graph::types::{Dim, TensorType};
-use crate::graph::{Attributes, bodies};
+use crate::graph::Attributes;
+use crate::graph::types::Dim;
 
 /// A slice of a node: axis, start, end, step. From inputs since opset 10, from attributes before.
 pub(super) fn slice_parts(site: &Site<'_, '_>) -> Option<Vec<(i64, i64, i64, i64)>> {
@@ -72,24 +72,4 @@ pub(super) fn one_hot(site: &Site<'_, '_>) -> Option<Vec<Dim>> {
     let axis = position(site.int("axis", -1), out.len() + 1)?;
     out.insert(axis, depth);
     Some(out)
-}
-
-/// If: what both branches declare of their outputs, where they agree.
-pub(super) fn branches(site: &Site<'_, '_>) -> Vec<TensorType> {
-    let declared = |output: usize| {
-        let of_branch =
-            |body: &crate::onnx::GraphProto| body.output.get(output).and_then(TensorType::of_value).unwrap_or_default();
-        bodies(site.node).map(|(body, _)| of_branch(body)).reduce(agreement).unwrap_or_default()
-    };
-    (0..site.output_count()).map(declared).collect()
-}
-
-fn agreement(a: TensorType, b: TensorType) -> TensorType {
-    let dims = match (a.dims, b.dims) {
-        (Some(x), Some(y)) if x.len() == y.len() => {
-            Some(x.into_iter().zip(y).map(|(d, e)| if d == e { d } else { Dim::Unknown }).collect())
-        }
-        _ => None,
-    };
-    TensorType { elem: if a.elem == b.elem { a.elem } else { 0 }, dims }
 }

@@ -2,8 +2,8 @@
 //!
 //! It is the fastest form of them on ONNX Runtime's CPU kernels, forward and backward, and open dimensions beside the axis do not matter.
 
-use crate::lower::builder::Builder;
 use crate::regularizer::emit::Tensor;
+use crate::rewrite::builder::Builder;
 
 /// A linear map from an axis of one length to one of another.
 pub struct Map {

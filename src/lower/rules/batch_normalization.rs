@@ -4,10 +4,10 @@
 //!
 //! **Equation.** In inference mode y = (x − mean)/√(var + ε)·scale + bias with the given mean and variance, which stay as they are.
 
-use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::Rule;
 use crate::lower::rules::normalise::by_channel;
-use crate::lower::site::{Known, Site, rank};
+use crate::rewrite::builder::{Builder, Made};
+use crate::rewrite::site::{Known, Site, rank};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[Rule {

@@ -4,9 +4,9 @@
 //!
 //! **Equation.** Where(c, a, b) = Where(c, Expand(a), Expand(b)), whose gradients Expand sums.
 
-use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::Rule;
-use crate::lower::site::{Known, Site};
+use crate::rewrite::builder::{Builder, Made};
+use crate::rewrite::site::{Known, Site};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[Rule {

@@ -9,12 +9,12 @@
 
 use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
-use crate::lower::builder::{Builder, Extent, Made};
 use crate::lower::registry::{Rule, on_path};
 use crate::lower::rules::interleave::weave;
-use crate::lower::rules::window::Window;
-use crate::lower::site::{Known, Site, extent, rank, rank_from, size, written_out};
 use crate::regularizer::emit::{Tensor, int, ints};
+use crate::rewrite::builder::{Builder, Extent, Made};
+use crate::rewrite::site::{Known, Site, extent, rank, rank_from, size, written_out};
+use crate::rewrite::window::Window;
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[

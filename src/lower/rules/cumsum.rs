@@ -6,11 +6,11 @@
 //! Where the length is open, T is made from it by comparing Range with itself.
 
 use crate::graph::types::{Dim, TensorType};
-use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::{Rule, on_path};
-use crate::lower::site::{self, Known, Refusal, Site, rank};
 use crate::onnx::tensor_proto::DataType;
 use crate::regularizer::emit::Tensor;
+use crate::rewrite::builder::{Builder, Made};
+use crate::rewrite::site::{self, Known, Refusal, Site, rank};
 
 /// Rules of this module.
 pub const RULES: &[Rule] =
@@ -40,7 +40,7 @@ fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
 
 fn triangle(site: &Site, b: &mut Builder, x: &Tensor, axis: usize) -> Tensor {
     let i64_of = |dims: Vec<Dim>| TensorType { elem: DataType::Int64 as i32, dims: Some(dims) };
-    let shape = b.shape(&[crate::lower::builder::Extent::from((x, axis))]);
+    let shape = b.shape(&[crate::rewrite::builder::Extent::from((x, axis))]);
     let n = b.squeeze(&shape, &[0]);
     let length = x.ty.dims.as_ref().and_then(|d| d.get(axis)).cloned().unwrap_or_default();
     let (zero, one) = (b.number(0.0, &n), b.number(1.0, &n));

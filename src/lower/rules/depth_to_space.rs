@@ -7,10 +7,10 @@
 
 use crate::graph::Attributes;
 use crate::graph::types::Dim;
-use crate::lower::builder::{Builder, Extent, Made};
 use crate::lower::registry::{Rule, on_path};
 use crate::lower::rules::interleave::weave;
-use crate::lower::site::{Known, Refusal, Site, extent, rank, size};
+use crate::rewrite::builder::{Builder, Extent, Made};
+use crate::rewrite::site::{Known, Refusal, Site, extent, rank, size};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[Rule {
@@ -39,6 +39,15 @@ fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
     }
     let or_left = |n: Option<i64>| Extent::Fixed(n.unwrap_or(-1));
     let columns = length(3);
+    if site.node.op_type() == "SpaceToDepth" && site.node.string("mode") == Some("CRD") {
+        // [N, C, H, b, W, b] → [N, C, b, b, H, W]
+        let (rows, columns) = (scaled(2, &|n| n / block), scaled(3, &|n| n / block));
+        let places = [or_left(rows), block.into(), or_left(columns), block.into()];
+        let apart = b.reshape(&x, &[0.into(), channels.into()].into_iter().chain(places).collect::<Vec<_>>());
+        let moved = b.transpose(&apart, &[0, 1, 3, 5, 2, 4]);
+        let shape = [0.into(), (channels * block * block).into(), or_left(rows), or_left(columns)];
+        return Ok(vec![b.reshape(&moved, &shape).into()]);
+    }
     if site.node.op_type() == "SpaceToDepth" {
         // [N, C·H, b, W·b] → [N, b, C·H·W, b] → [N, b, b, C·H·W]
         let rows = scaled(2, &|n| channels * n / block);

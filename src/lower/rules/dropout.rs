@@ -5,10 +5,10 @@
 //! **Equation.** In inference mode Dropout(x) = x with a mask of ones; in training mode it is the same operator.
 
 use crate::graph::types::TensorType;
-use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::Rule;
-use crate::lower::site::{Known, Site};
 use crate::onnx::tensor_proto::DataType;
+use crate::rewrite::builder::{Builder, Made};
+use crate::rewrite::site::{Known, Site};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[

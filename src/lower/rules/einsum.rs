@@ -11,10 +11,10 @@ use std::collections::BTreeSet;
 
 use crate::graph::Attributes;
 use crate::graph::types::Dim;
-use crate::lower::builder::{Builder, Extent, Made};
 use crate::lower::registry::{Rule, on_path};
-use crate::lower::site::{Known, Refusal, Site, extent, rank, size};
 use crate::regularizer::emit::Tensor;
+use crate::rewrite::builder::{Builder, Extent, Made};
+use crate::rewrite::site::{Known, Refusal, Site, extent, rank, size};
 
 /// Rules of this module.
 pub const RULES: &[Rule] =

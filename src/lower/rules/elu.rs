@@ -6,9 +6,9 @@
 //! Elu(x) = r + α(eⁿ − 1), Selu(x) = γ·(r + α(eⁿ − 1)), Celu(x) = r + α(e^{n/α} − 1).
 //! eⁿ cannot overflow. At 0 the derivative is the one of the left side (α, γα, 1), as PyTorch has it, because Relu's is 0 there.
 
-use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::{Rule, on_path};
-use crate::lower::site::{Known, Site};
+use crate::rewrite::builder::{Builder, Made};
+use crate::rewrite::site::{Known, Site};
 
 /// Rules of this module.
 pub const RULES: &[Rule] =

@@ -8,9 +8,9 @@
 use std::f64::consts::FRAC_2_PI;
 
 use crate::graph::Attributes;
-use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::{Rule, on_path};
-use crate::lower::site::{Known, Site};
+use crate::rewrite::builder::{Builder, Made};
+use crate::rewrite::site::{Known, Site};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[

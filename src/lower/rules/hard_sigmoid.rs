@@ -4,9 +4,9 @@
 //!
 //! **Equation.** HardSigmoid(x) = Clip(αx + β, 0, 1) and HardSwish(x) = x·Clip(x/6 + ½, 0, 1).
 
-use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::{Rule, on_path};
-use crate::lower::site::{Known, Site};
+use crate::rewrite::builder::{Builder, Made};
+use crate::rewrite::site::{Known, Site};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[Rule {

@@ -6,10 +6,10 @@
 //! acosh(x) = ln(x + √((x − 1)(x + 1))); atanh(x) = ½·ln((1 + x)/(1 − x)).
 //! |x| is written as a choice between x and −x: at 0 its derivative counts, and is that of x.
 
-use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::{Rule, on_path};
-use crate::lower::site::{Known, Site};
 use crate::regularizer::emit::Tensor;
+use crate::rewrite::builder::{Builder, Made};
+use crate::rewrite::site::{Known, Site};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[Rule {

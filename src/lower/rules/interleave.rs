@@ -4,9 +4,9 @@
 //! says the same, is copied element by element and takes four times as long.
 
 use crate::graph::types::Dim;
-use crate::lower::builder::{Builder, Extent};
-use crate::lower::site::extent;
 use crate::regularizer::emit::Tensor;
+use crate::rewrite::builder::{Builder, Extent};
+use crate::rewrite::site::extent;
 
 /// [N, C·Πs, L…] → [N, C, L·s…], the first axis's phases outermost.
 pub fn weave(b: &mut Builder, y: &Tensor, strides: &[i64], channels: i64) -> Tensor {

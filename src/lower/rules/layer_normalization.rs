@@ -5,10 +5,10 @@
 //! **Equation.** The same operator; nothing else reads the new outputs.
 
 use crate::graph::types::{Dim, TensorType};
-use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::Rule;
-use crate::lower::site::{self, Known, Site};
 use crate::onnx::tensor_proto::DataType;
+use crate::rewrite::builder::{Builder, Made};
+use crate::rewrite::site::{self, Known, Site};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[Rule {

@@ -4,9 +4,9 @@
 //!
 //! **Equation.** A vector on the left is a row, one on the right a column: Unsqueeze, MatMul, Squeeze.
 
-use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::Rule;
-use crate::lower::site::{Known, Site, rank};
+use crate::rewrite::builder::{Builder, Made};
+use crate::rewrite::site::{Known, Site, rank};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[Rule {

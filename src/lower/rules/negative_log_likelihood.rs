@@ -7,11 +7,11 @@
 
 use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
-use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::{Rule, on_path};
-use crate::lower::site::{Known, Site, rank_from};
 use crate::onnx::tensor_proto::DataType;
 use crate::regularizer::emit::int;
+use crate::rewrite::builder::{Builder, Made};
+use crate::rewrite::site::{Known, Site, rank_from};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[Rule {

@@ -8,11 +8,11 @@
 
 use crate::graph::Attributes;
 use crate::graph::types::Dim;
-use crate::lower::builder::{Builder, Extent, Made};
 use crate::lower::registry::{Rule, on_path};
 use crate::lower::rules::normalise::{by_channel, normalised, over};
-use crate::lower::rules::window::{Window, window_sum};
-use crate::lower::site::{self, Known, Site, extent, rank, rank_from, size, written_out};
+use crate::rewrite::builder::{Builder, Extent, Made};
+use crate::rewrite::site::{self, Known, Site, extent, rank, rank_from, size, written_out};
+use crate::rewrite::window::{Window, window_sum};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[

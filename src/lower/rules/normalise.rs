@@ -1,8 +1,8 @@
 //! (x − mean)/√(variance + ε) over the last axes: what several normalisations have in common.
 
 use crate::graph::types::{Dim, TensorType};
-use crate::lower::builder::Builder;
 use crate::regularizer::emit::{Tensor, float, int};
+use crate::rewrite::builder::Builder;
 
 /// LayerNormalization came with this operator set.
 const LAYER_NORMALIZATION: i64 = 17;

@@ -6,10 +6,10 @@
 //! is an inference: it does nothing.
 
 use crate::graph::Attributes;
-use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::Rule;
-use crate::lower::site::{Known, Refusal, Site, extent};
 use crate::regularizer::emit::Tensor;
+use crate::rewrite::builder::{Builder, Made};
+use crate::rewrite::site::{Known, Refusal, Site, extent};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[

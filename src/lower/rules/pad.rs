@@ -5,9 +5,9 @@
 //! **Equation.** reflect, edge and wrap repeat elements: Gather at the positions that they come from. Pads of some axes are 0 on the others.
 
 use crate::graph::Attributes;
-use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::Rule;
-use crate::lower::site::{self, Known, Site, extent, rank, size, written_out};
+use crate::rewrite::builder::{Builder, Made};
+use crate::rewrite::site::{self, Known, Site, extent, rank, size, written_out};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[

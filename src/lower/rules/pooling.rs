@@ -9,13 +9,13 @@
 
 use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
-use crate::lower::builder::{Builder, Extent, Made};
 use crate::lower::registry::{Rule, on_path};
 use crate::lower::rules::along::{Map, product};
 use crate::lower::rules::reductions::extremum;
-use crate::lower::rules::window::{Window, channel_sums, window_sum};
-use crate::lower::site::{Known, Site, extent, rank, rank_from, written_out};
 use crate::regularizer::emit::{Tensor, ints};
+use crate::rewrite::builder::{Builder, Extent, Made};
+use crate::rewrite::site::{Known, Site, extent, rank, rank_from, written_out};
+use crate::rewrite::window::{Window, channel_sums, window_sum};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[

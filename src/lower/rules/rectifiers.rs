@@ -5,9 +5,9 @@
 //! **Equation.** PRelu(x) = r + slope·(x − r) with r = Relu(x), exact on both sides; at 0 its derivative is the slope.
 //! ThresholdedRelu(x) = x where x > α, else 0. Shrink(x) = x + bias where x < −λ, x − bias where x > λ, else 0.
 
-use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::{Rule, on_path};
-use crate::lower::site::{Known, Site};
+use crate::rewrite::builder::{Builder, Made};
+use crate::rewrite::site::{Known, Site};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[

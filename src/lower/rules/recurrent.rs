@@ -9,13 +9,13 @@
 
 use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
-use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::Rule;
 use crate::lower::rules::unrolled;
-use crate::lower::site::{Known, Site, extent, size, written_out};
 use crate::onnx::AttributeProto;
 use crate::onnx::tensor_proto::DataType;
 use crate::regularizer::emit::{Tensor, int};
+use crate::rewrite::builder::{Builder, Made};
+use crate::rewrite::site::{Known, Site, extent, size, written_out};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[

@@ -7,10 +7,10 @@
 //! share the gradient; L1 = Σ|x|; SumSquare = Σx²; LogSum = ln Σx; Prod by halving the axis, which is right where factors are 0.
 
 use crate::graph::types::Dim;
-use crate::lower::builder::{Builder, Extent, Made};
 use crate::lower::registry::{Rule, on_path};
-use crate::lower::site::{self, Known, Refusal, Site, extent, rank};
 use crate::regularizer::emit::Tensor;
+use crate::rewrite::builder::{Builder, Extent, Made};
+use crate::rewrite::site::{self, Known, Refusal, Site, extent, rank};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[

@@ -8,11 +8,11 @@
 
 use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
-use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::{Rule, on_path};
 use crate::lower::rules::along::{Map, product};
-use crate::lower::site::{self, Known, Refusal, Site, extent, rank, size, written_out};
 use crate::regularizer::emit::Tensor;
+use crate::rewrite::builder::{Builder, Made};
+use crate::rewrite::site::{self, Known, Refusal, Site, extent, rank, size, written_out};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[Rule {
@@ -33,10 +33,18 @@ struct Scaling {
     length: i64,
     resized: i64,
     scale: f64,
+    /// The part of the axis that is read, from 0 to 1.
+    window: Option<(f64, f64)>,
+}
+
+/// Whether a region of x is resized.
+fn is_crop(site: &Site) -> bool {
+    site.node.string("coordinate_transformation_mode") == Some("tf_crop_and_resize")
 }
 
 fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
-    let mut x = site.required(0)?;
+    let input = site.required(0)?;
+    let mut x = input.clone();
     let rank = rank(&x)?;
     if site.int("antialias", 0) != 0 {
         return Err("it smooths before it resizes (antialias)".into());
@@ -46,9 +54,9 @@ fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
         None => (0..rank).collect(),
     };
     for (k, axis) in axes.iter().enumerate() {
-        let Some(scaling) = scaling(site, &x, k, *axis, axes.len())? else { continue };
+        let Some(scaling) = scaling(site, &input, k, *axis, &axes)? else { continue };
         let mode = site.node.string("mode").unwrap_or("nearest");
-        x = if mode == "nearest" && scaling.length > SHORT {
+        x = if mode == "nearest" && scaling.length > SHORT && scaling.window.is_none() {
             let positions = (0..scaling.resized).map(|i| nearest(site, &scaling, i)).collect::<Known<Vec<i64>>>()?;
             b.pick(&x, *axis, &positions)
         } else {
@@ -59,37 +67,53 @@ fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
 }
 
 /// What happens to an axis; `None` when it stays.
-fn scaling(site: &Site, x: &Tensor, k: usize, axis: usize, count: usize) -> Known<Option<Scaling>> {
+fn scaling(site: &Site, x: &Tensor, k: usize, axis: usize, axes: &[usize]) -> Known<Option<Scaling>> {
+    let count = axes.len();
     let is_upsample = site.node.op_type() == "Upsample";
     let at = |slot: usize| site.numbers(slot).filter(|v| v.len() == count).map(|v| v[k]);
     let scale = at(if is_upsample { 1 } else { 2 });
-    if scale == Some(1.0) {
+    let is_crop = is_crop(site);
+    if scale == Some(1.0) && !is_crop {
         return Ok(None);
     }
     // Sizes that the graph computes are known where the result's are; an axis that keeps its symbol keeps its length.
     let dim = |ty: &TensorType| ty.dims.as_ref().and_then(|d| d.get(axis)).cloned().unwrap_or_default();
     let (before, after) = (dim(&x.ty), dim(&site.output_type(0)));
-    if scale.is_none() && before == after && before != Dim::Unknown {
+    if scale.is_none() && before == after && before != Dim::Unknown && !is_crop {
         return Ok(None);
     }
     let inferred = after.known().map(|n| n as f64).filter(|_| site.input(3).is_some());
     let wanted = if is_upsample { None } else { at(3).or(inferred) };
     let length = extent(size(x, axis)?);
-    if wanted == Some(length as f64) && site.node.string("keep_aspect_ratio_policy").unwrap_or("stretch") == "stretch" {
+    let policy = site.node.string("keep_aspect_ratio_policy").unwrap_or("stretch");
+    if wanted == Some(length as f64) && policy == "stretch" && !is_crop {
         return Ok(None);
-    }
-    if site.node.string("keep_aspect_ratio_policy").unwrap_or("stretch") != "stretch" {
-        return Err("it keeps the aspect ratio".into());
     }
     if length == 0 {
         return Err("it resizes an axis that has no elements".into());
     }
+    if scale.is_none() && policy != "stretch" {
+        // One scale for all axes: the largest (or smallest) that no (or every) size is exceeded by.
+        let sizes =
+            site.integers(3).filter(|v| v.len() == count).ok_or("its sizes are known only to the running graph")?;
+        let ratios = axes.iter().zip(&sizes).map(|(axis, n)| Ok(*n as f64 / size(x, *axis)? as f64));
+        let ratios = ratios.collect::<Known<Vec<f64>>>()?.into_iter();
+        let scale =
+            if policy == "not_larger" { ratios.fold(f64::INFINITY, f64::min) } else { ratios.fold(0.0, f64::max) };
+        let resized = written_out((scale * length as f64 + 0.5).floor() as i64)?;
+        return Ok(Some(Scaling { length, resized, scale, window: None }));
+    }
+    let window = match site.numbers(1) {
+        Some(roi) if is_crop && roi.len() == 2 * count => Some((roi[k], roi[count + k])),
+        _ if is_crop => return Err("its region is known only to the running graph".into()),
+        _ => None,
+    };
     match (scale, wanted) {
         (Some(scale), _) => {
-            Ok(Some(Scaling { length, resized: written_out((length as f64 * scale).floor() as i64)?, scale }))
+            Ok(Some(Scaling { length, resized: written_out((length as f64 * scale).floor() as i64)?, scale, window }))
         }
         (None, Some(wanted)) => {
-            Ok(Some(Scaling { length, resized: written_out(wanted as i64)?, scale: wanted / length as f64 }))
+            Ok(Some(Scaling { length, resized: written_out(wanted as i64)?, scale: wanted / length as f64, window }))
         }
         (None, None) => Err("its scales or sizes are known only to the running graph".into()),
     }
@@ -116,6 +140,14 @@ fn source(site: &Site, s: &Scaling, i: i64) -> Known<f64> {
         }
         "align_corners" if s.resized > 1 => i * (s.length - 1) as f64 / (s.resized - 1) as f64,
         "align_corners" => 0.0,
+        "tf_crop_and_resize" => {
+            let (start, end) = s.window.ok_or("it has no region")?;
+            let last = (s.length - 1) as f64;
+            match s.resized {
+                2.. => start * last + i * (end - start) * last / (s.resized - 1) as f64,
+                _ => 0.5 * (start + end) * last,
+            }
+        }
         other => return Err(Refusal(format!("its coordinate_transformation_mode {other:?} has no rewriting"))),
     })
 }
@@ -146,11 +178,15 @@ fn map(site: &Site, s: &Scaling, mode: &str) -> Known<Map> {
     let unsigned = |n: i64| u64::try_from(n).unwrap_or_default();
     let mut map = Map::zero(unsigned(s.length), unsigned(s.resized));
     for i in 0..s.resized {
-        let taps = if mode == "nearest" {
-            vec![(nearest(site, s, i)?, 1.0)]
-        } else {
-            taps(site, source(site, s, i)?, s, mode)?
-        };
+        let at = source(site, s, i)?;
+        if s.window.is_some() && !(0.0..=(s.length - 1) as f64).contains(&at) {
+            // Outside the picture is extrapolation_value, and no weight of 0.
+            if site.float("extrapolation_value", 0.0) != 0.0 {
+                return Err("it reads outside its picture, where its extrapolation_value is not 0".into());
+            }
+            continue;
+        }
+        let taps = if mode == "nearest" { vec![(nearest(site, s, i)?, 1.0)] } else { taps(site, at, s, mode)? };
         taps.iter().for_each(|(position, weight)| map.add(unsigned(i), (*position).clamp(0, s.length - 1), *weight));
     }
     Ok(map)

@@ -6,10 +6,10 @@
 //! **Equation.** The positions that such a slice takes, by Gather along each axis.
 
 use crate::graph::types::Dim;
-use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::Rule;
-use crate::lower::site::{self, Known, Site, extent, rank, size, written_out};
 use crate::regularizer::emit::{Tensor, int};
+use crate::rewrite::builder::{Builder, Made};
+use crate::rewrite::site::{self, Known, Site, extent, rank, size, written_out};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[

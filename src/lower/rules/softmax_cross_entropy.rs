@@ -7,10 +7,10 @@
 //! **Equation.** log_prob = LogSoftmax(scores) along axis 1.
 
 use crate::graph::types::TensorType;
-use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::Rule;
-use crate::lower::site::{Known, Site, rank};
 use crate::regularizer::emit::int;
+use crate::rewrite::builder::{Builder, Made};
+use crate::rewrite::site::{Known, Site, rank};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[

@@ -5,10 +5,10 @@
 //! **Equation.** With a = |x|: Softplus(x) = ln(1 + eˣ) = (x + a)/2 − ln σ(a), and Mish(x) = x·tanh(Softplus(x)).
 //! σ(a) lies in [½, 1], so nothing overflows; at 0 the derivative is ½, because that of |x| is 0 there.
 
-use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::{Rule, on_path};
-use crate::lower::site::{Known, Site};
 use crate::regularizer::emit::Tensor;
+use crate::rewrite::builder::{Builder, Made};
+use crate::rewrite::site::{Known, Site};
 
 /// Rules of this module.
 pub const RULES: &[Rule] =

@@ -4,9 +4,9 @@
 //!
 //! **Equation.** Softsign(x) = x/(1 + |x|). Its derivative at 0 is 1, because the term with |x|′ has the factor x.
 
-use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::{Rule, on_path};
-use crate::lower::site::{Known, Site};
+use crate::rewrite::builder::{Builder, Made};
+use crate::rewrite::site::{Known, Site};
 
 /// Rules of this module.
 pub const RULES: &[Rule] =

@@ -5,10 +5,10 @@
 //! **Equation.** Output k is the slice from Σⱼ<ₖ nⱼ on, of length nₖ; the gradient of a slice is 0 elsewhere. Outputs that nobody reads
 //! go, and those that lead nowhere are gathered: ONNX Runtime makes slices that tile an axis into a Split again.
 
-use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::Rule;
 use crate::lower::rules::slice::aside;
-use crate::lower::site::{self, Known, Site, extent, rank, size, written_out};
+use crate::rewrite::builder::{Builder, Made};
+use crate::rewrite::site::{self, Known, Site, extent, rank, size, written_out};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[Rule {

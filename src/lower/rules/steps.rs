@@ -6,11 +6,11 @@
 //! back, where the gradient builder stops; it is exact for |y| < 2⁶³. fmod(x, m) = x − q·m with the whole number
 //! q = round((x − fmod(x, m))/m), found the same way, so that the derivatives are 1 and −q.
 
-use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::{Rule, on_path};
-use crate::lower::site::{Known, Site};
 use crate::onnx::tensor_proto::DataType;
 use crate::regularizer::emit::Tensor;
+use crate::rewrite::builder::{Builder, Made};
+use crate::rewrite::site::{Known, Site};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[

@@ -4,9 +4,9 @@
 //!
 //! **Equation.** Sum(x₁ … xₙ) = x₁ + … + xₙ by a chain of Add; Mean is that times 1/n.
 
-use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::{Rule, on_path};
-use crate::lower::site::{Known, Site};
+use crate::rewrite::builder::{Builder, Made};
+use crate::rewrite::site::{Known, Site};
 
 /// Rules of this module.
 pub const RULES: &[Rule] =

@@ -5,9 +5,9 @@
 //! **Equation.** perm = (r − 1, …, 1, 0).
 
 use crate::graph::Attributes;
-use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::Rule;
-use crate::lower::site::{Known, Site, rank};
+use crate::rewrite::builder::{Builder, Made};
+use crate::rewrite::site::{Known, Site, rank};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[Rule {

@@ -9,10 +9,10 @@
 
 use std::f64::consts::FRAC_PI_2;
 
-use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::{Rule, on_path};
-use crate::lower::site::{Known, Site};
 use crate::regularizer::emit::Tensor;
+use crate::rewrite::builder::{Builder, Made};
+use crate::rewrite::site::{Known, Site};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[Rule {

@@ -4,10 +4,10 @@
 //!
 //! **Equation.** The same operator on the initializer and a copy of it.
 
-use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::Rule;
-use crate::lower::site::{Known, Site};
 use crate::regularizer::emit::Tensor;
+use crate::rewrite::builder::{Builder, Made};
+use crate::rewrite::site::{Known, Site};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[Rule {

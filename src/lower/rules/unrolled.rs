@@ -9,12 +9,12 @@
 
 use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
-use crate::lower::builder::{Builder, Made};
 use crate::lower::registry::{Rule, on_path};
 use crate::lower::rules::recurrent::{direction, state};
-use crate::lower::site::{Known, Refusal, Site, extent, rank, size};
 use crate::onnx::tensor_proto::DataType;
 use crate::regularizer::emit::{Tensor, int, ints};
+use crate::rewrite::builder::{Builder, Made};
+use crate::rewrite::site::{Known, Refusal, Site, extent, rank, size};
 
 /// Rules of this module.
 pub const RULES: &[Rule] =

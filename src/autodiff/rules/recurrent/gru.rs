@@ -5,11 +5,11 @@
 //!   before:  dr = dn·u·r(1 − r), du = dn·r, dh₋ = dh·z + (dz, dr, du)·R,
 //!   after:   t = dn·R_n, dr = t·h₋·r(1 − r), dh₋ = dh·z + (dz, dr)·R_zr + t·r.
 
-use super::{Body, Direction, Operands, logistic_slope, rest, rows, summed_product, tanh_slope};
+use super::{Body, Direction, Operands, logistic_slope, rest, rows, summed, summed_product, tanh_slope};
 use crate::autodiff::adjoint::Adjoint;
-use crate::lower::builder::Builder;
-use crate::lower::site::{Known, extent, size};
 use crate::regularizer::emit::{Tensor, int};
+use crate::rewrite::builder::Builder;
+use crate::rewrite::site::{Known, extent, size};
 
 pub fn back(a: &mut Adjoint<'_, '_>, of: &Operands) -> Known<Direction> {
     let is_linear_first = a.site.int("linear_before_reset", 0) != 0;
@@ -98,7 +98,7 @@ pub fn back(a: &mut Adjoint<'_, '_>, of: &Operands) -> Known<Direction> {
         let (first, second) = (summed_product(b, &gates, &before), summed_product(b, &last, &reset));
         b.concat(&[first, second], 0)
     };
-    let sums = [&flat_w, &flat_r].map(|t| b.reduce("ReduceSum", t, Some(&[0]), false));
+    let sums = [&flat_w, &flat_r].map(|t| summed(b, t));
     let bias = b.concat(&sums, 0);
     Ok(Direction { x: b.matmul(&of_w, &of.w), w, r: dr, bias, start_h, start_c: None })
 }

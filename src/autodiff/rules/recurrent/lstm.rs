@@ -6,11 +6,11 @@
 //!
 //! c is no output, so a first Scan, which is elementwise, makes it again.
 
-use super::{Body, Direction, Operands, logistic_slope, rows, summed_product, tanh_slope};
+use super::{Body, Direction, Operands, logistic_slope, rows, summed, summed_product, tanh_slope};
 use crate::autodiff::adjoint::Adjoint;
-use crate::lower::builder::Builder;
-use crate::lower::site::{Known, extent, size};
 use crate::regularizer::emit::{Tensor, int};
+use crate::rewrite::builder::Builder;
+use crate::rewrite::site::{Known, extent, size};
 
 pub fn back(a: &mut Adjoint<'_, '_>, of: &Operands) -> Known<Direction> {
     let b = &mut *a.b;
@@ -68,7 +68,7 @@ pub fn back(a: &mut Adjoint<'_, '_>, of: &Operands) -> Known<Direction> {
     let columns = extent(size(&of.w, 1)?);
     let (flat, x, before) = (rows(b, &dz, 4 * h), rows(b, &of.input, columns), rows(b, &of.before, h));
     let (w, r) = (summed_product(b, &flat, &x), summed_product(b, &flat, &before));
-    let sum = b.reduce("ReduceSum", &flat, Some(&[0]), false);
+    let sum = summed(b, &flat);
     let bias = b.concat(&[sum.clone(), sum], 0);
     Ok(Direction { x: b.matmul(&dz, &of.w), w, r, bias, start_h, start_c: Some(start_c) })
 }

@@ -13,13 +13,13 @@ use body::Body;
 
 use crate::autodiff::adjoint::Adjoint;
 use crate::autodiff::rule::Rule;
-use crate::autodiff::shape::zeros_like;
+use crate::autodiff::shape::{in_shape_of, zeros_like};
 use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
-use crate::lower::builder::{Builder, Extent};
-use crate::lower::site::{Known, Site, extent, size};
 use crate::onnx::AttributeProto;
 use crate::regularizer::emit::{Tensor, int};
+use crate::rewrite::builder::{Builder, Extent};
+use crate::rewrite::site::{Known, Site, extent, size};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[
@@ -146,8 +146,15 @@ fn rows(b: &mut Builder, t: &Tensor, n: i64) -> Tensor {
 /// Σ over steps and samples of dzᵀ·t, both as rows.
 fn summed_product(b: &mut Builder, dz: &Tensor, t: &Tensor) -> Tensor {
     let last = |t: &Tensor| t.ty.dims.as_ref().and_then(|d| d.last()).cloned().unwrap_or_default();
+    let (dz, t) = (&b.widened(dz), &b.widened(t));
     let ty = TensorType { elem: t.ty.elem, dims: Some(vec![last(dz), last(t)]) };
-    b.one("Gemm", &[dz, t], vec![int("transA", 1)], ty)
+    b.gemm(dz, t, vec![int("transA", 1)], ty)
+}
+
+/// Σ over rows.
+fn summed(b: &mut Builder, t: &Tensor) -> Tensor {
+    let wide = b.widened(t);
+    b.reduce("ReduceSum", &wide, Some(&[0]), false)
 }
 
 /// 1 − t.
@@ -243,8 +250,8 @@ fn give(a: &mut Adjoint<'_, '_>, x: &Tensor, found: &[Direction]) -> Known<()> {
         if a.wants(slot) {
             let each: Vec<Tensor> = found.iter().filter_map(of).map(|t| a.b.unsqueeze(t, &[0])).collect();
             let joined = if each.len() == 1 { each[0].clone() } else { a.b.concat(&each, 0) };
-            let ty = a.x(slot)?.ty;
-            a.give(slot, Tensor { ty, ..joined });
+            let x = a.x(slot)?;
+            a.give(slot, in_shape_of(joined, &x));
         }
     }
     Ok(())

@@ -1,8 +1,8 @@
 //! RNN: with h = tanh(z), z = x·Wᵀ + h₋·Rᵀ + b: dh = g + dh₊, dz = dh·(1 − h²), dh₋ = dz·R.
 
-use super::{Body, Direction, Operands, rows, summed_product, tanh_slope};
+use super::{Body, Direction, Operands, rows, summed, summed_product, tanh_slope};
 use crate::autodiff::adjoint::Adjoint;
-use crate::lower::site::{Known, extent, size};
+use crate::rewrite::site::{Known, extent, size};
 
 pub fn back(a: &mut Adjoint<'_, '_>, of: &Operands) -> Known<Direction> {
     let b = &mut *a.b;
@@ -20,7 +20,7 @@ pub fn back(a: &mut Adjoint<'_, '_>, of: &Operands) -> Known<Direction> {
     let columns = extent(size(&of.w, 1)?);
     let (flat, x, earlier) = (rows(b, &dz, h), rows(b, &of.input, columns), rows(b, &of.before, h));
     let (w, r) = (summed_product(b, &flat, &x), summed_product(b, &flat, &earlier));
-    let sum = b.reduce("ReduceSum", &flat, Some(&[0]), false);
+    let sum = summed(b, &flat);
     let bias = b.concat(&[sum.clone(), sum], 0);
     Ok(Direction { x: b.matmul(&dz, &of.w), w, r, bias, start_h: made[0].clone(), start_c: None })
 }

@@ -54,6 +54,22 @@ impl<'a> Site<'a> {
         self.analysis.graph.input(self.id, slot).is_some_and(|v| self.path.depends(v))
     }
 
+    /// Values of the graph that the node's bodies read and whose gradients are computed, each once.
+    pub fn captures_with_gradient(&self) -> Vec<ValueId> {
+        let mut found: Vec<ValueId> = Vec::new();
+        for capture in self.analysis.graph.captures_of(self.id) {
+            if self.path.needs_gradient(capture.value) && !found.contains(&capture.value) {
+                found.push(capture.value);
+            }
+        }
+        found
+    }
+
+    /// A value of the graph.
+    pub fn tensor(&self, value: ValueId) -> Tensor {
+        Tensor { name: self.analysis.graph.name(value).to_owned(), ty: self.analysis.types.get(value).clone() }
+    }
+
     /// Whether the gradient of an output is computed.
     pub fn gives_gradient(&self, slot: usize) -> bool {
         self.analysis.graph.output(self.id, slot).is_some_and(|v| self.path.needs_gradient(v))

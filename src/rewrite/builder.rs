@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use sha2::{Digest, Sha256};
 
 use crate::graph::types::{Dim, TensorType};
-use crate::lower::site::{Site, extent};
-use crate::onnx::AttributeProto;
 use crate::onnx::tensor_proto::DataType;
+use crate::onnx::{AttributeProto, NodeProto};
 use crate::regularizer::emit::{Elem, Emission, Emitter, Tensor, int, ints};
+use crate::rewrite::site::{Site, extent};
 
 /// What stands in for one output of a node; `None` where that output is left out.
 #[derive(Debug, Clone, PartialEq)]
@@ -122,6 +122,11 @@ impl Builder {
         self.emitter.node_with_outputs(&label, op, inputs, attributes, outputs)
     }
 
+    /// A node that is made already, with what it makes.
+    pub fn push(&mut self, node: NodeProto, made: &[Tensor]) {
+        self.emitter.push(node, made);
+    }
+
     /// A node of one output.
     pub fn one(&mut self, op: &str, inputs: &[&Tensor], attributes: Vec<AttributeProto>, ty: TensorType) -> Tensor {
         let label = self.label(op);
@@ -201,6 +206,11 @@ impl Builder {
         }
         let label = self.label("Cast");
         self.emitter.cast(&label, x, elem)
+    }
+
+    /// In float32 where it is float16 or bfloat16: sums of many terms are made in that.
+    pub fn widened(&mut self, x: &Tensor) -> Tensor {
+        if is_half(x.ty.elem) { self.cast(x, DataType::Float as i32) } else { x.clone() }
     }
 
     /// A constant of float32 or float64, as another tensor has it.
@@ -344,7 +354,7 @@ impl Builder {
     }
 
     /// A constant of positions, named by its elements where they are few, else by their digest.
-    fn positions(&mut self, positions: &[i64]) -> Tensor {
+    pub fn positions(&mut self, positions: &[i64]) -> Tensor {
         if positions.len() <= 8 {
             return self.integers(positions);
         }
@@ -390,6 +400,15 @@ impl Builder {
         });
         let label = self.label("MatMul");
         self.emitter.matmul(&label, a, b, dims)
+    }
+
+    /// Gemm without a third operand, which became optional with operator set 11.
+    pub fn gemm(&mut self, a: &Tensor, b: &Tensor, attributes: Vec<AttributeProto>, ty: TensorType) -> Tensor {
+        if self.opset() < 11 {
+            let zero = self.number(0.0, a);
+            return self.one("Gemm", &[a, b, &zero], attributes, ty);
+        }
+        self.one("Gemm", &[a, b], attributes, ty)
     }
 
     /// Split into parts of extent 1 along an axis.
@@ -451,6 +470,11 @@ impl Builder {
             self.one("Shape", &[like], Vec::new(), TensorType { elem: Elem::I64.onnx(), dims: Some(vec![rank]) });
         self.one("Expand", &[x, &shape], Vec::new(), TensorType { elem: x.ty.elem, dims: like.ty.dims.clone() })
     }
+}
+
+/// Whether an element type is float16 or bfloat16.
+pub fn is_half(elem: i32) -> bool {
+    elem == DataType::Float16 as i32 || elem == DataType::Bfloat16 as i32
 }
 
 /// Tells constants apart by their content.

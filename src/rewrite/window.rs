@@ -2,9 +2,9 @@
 
 use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
-use crate::lower::builder::{Builder, Extent};
-use crate::lower::site::{Known, Refusal, Site, extent};
 use crate::regularizer::emit::{Tensor, ints};
+use crate::rewrite::builder::{Builder, Extent};
+use crate::rewrite::site::{Known, Refusal, Site, extent};
 
 /// A sliding window over the spatial axes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +84,16 @@ impl Window {
     /// Whether it reaches over the edge.
     pub fn is_padded(&self) -> bool {
         self.pads.iter().any(|p| *p != 0)
+    }
+
+    /// Whether it is one cell that visits every place.
+    pub fn is_point(&self) -> bool {
+        !self.is_padded() && self.is_dense() && self.kernel.iter().all(|k| *k == 1)
+    }
+
+    /// Whether it moves by one place at a time.
+    pub fn is_dense(&self) -> bool {
+        self.strides.iter().all(|s| *s == 1)
     }
 
     /// How many cells it has.

@@ -1,0 +1,316 @@
+//! A body as a graph of its own, and its way back.
+
+use std::collections::{HashMap, HashSet};
+
+use prost::Message;
+
+use super::declared;
+use crate::analysis::Analysis;
+use crate::autodiff::adjoint::Cotangent;
+use crate::autodiff::error::DifferentiateError;
+use crate::autodiff::prepare;
+use crate::autodiff::reverse::{Goal, reverse, with_saved};
+use crate::autodiff::rule;
+use crate::graph::role::InitializerRole;
+use crate::graph::types::{Dim, TensorType};
+use crate::graph::{ValueId, bodies_mut, captures_of};
+use crate::onnx::{GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto};
+use crate::regularizer::emit::Tensor;
+use crate::rewrite::path::Path;
+use crate::rewrite::site::{Known, Refusal, Site};
+use crate::wire::Model;
+
+/// A body as a model whose inputs are the body's own, then what it reads of the graph around it.
+pub struct Body<'a> {
+    graph: &'a GraphProto,
+    pub model: Model,
+    captures: HashSet<String>,
+    decided: HashMap<String, bool>,
+}
+
+/// What to differentiate a body for.
+pub struct Request<'r> {
+    /// Outputs of the body, by position, with their cotangents.
+    pub seeds: &'r [(usize, Tensor)],
+    /// Names of inputs, and of what it reads of the graph around it, whose gradients are asked for.
+    pub wrt: &'r [String],
+    /// Starts every new name; ends in `/`.
+    pub root: &'r str,
+    /// Whether it runs more than once.
+    pub is_repeated: bool,
+}
+
+/// A value of the way there that the way back reads.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// Its name in the forward body.
+    pub inner: String,
+    /// What the way back calls it.
+    pub tensor: Tensor,
+}
+
+/// The two ways through a body.
+pub struct Back {
+    /// The body of the way there; the outputs are those of before.
+    pub forward: GraphProto,
+    /// The way back, without inputs and outputs.
+    pub graph: GraphProto,
+    /// The gradients that were asked for, in that order; `None` where no cotangent gets there.
+    pub gradients: Vec<Option<Tensor>>,
+    /// What it reads, each once.
+    pub kept: Vec<Kept>,
+}
+
+impl<'a> Body<'a> {
+    /// The body of a node, with what is known of its own inputs where it says nothing itself.
+    pub fn of(site: &Site, graph: &'a GraphProto, own: &[TensorType]) -> Known<Self> {
+        let outer = site.analysis;
+        let mut input: Vec<ValueInfoProto> = Vec::new();
+        for (i, given) in graph.input.iter().enumerate() {
+            let declared_type = TensorType::of_value(given).unwrap_or_default();
+            let known = own.get(i).cloned().unwrap_or_default();
+            let ty = TensorType {
+                elem: if declared_type.elem == 0 { known.elem } else { declared_type.elem },
+                dims: more_known(declared_type.dims, known.dims),
+            };
+            let is_tensor = given.r#type.as_ref().is_none_or(|t: &TypeProto| TensorType::of(t).is_some());
+            input.push(if is_tensor { declared(&Tensor { name: given.name().into(), ty }) } else { given.clone() });
+        }
+        let node = NodeProto { attribute: vec![super::attribute("body", graph.clone())], ..NodeProto::default() };
+        let mut captures = HashSet::new();
+        for (name, _) in captures_of(&node, 0) {
+            if captures.insert(name.to_owned()) {
+                let value = outer
+                    .graph
+                    .find(name)
+                    .ok_or_else(|| Refusal(format!("its body reads {name:?}, which nothing makes")))?;
+                input.push(declared(&site.tensor(value)));
+            }
+        }
+        let proto = ModelProto {
+            ir_version: Some(outer.model.ir_version),
+            opset_import: outer.model.opset_imports.clone(),
+            functions: outer.model.functions.clone(),
+            graph: Some(GraphProto { input, ..graph.clone() }),
+            ..ModelProto::default()
+        };
+        let model =
+            Model::from_bytes(proto.encode_to_vec()).map_err(|e| Refusal(format!("its body is no graph: {e}")))?;
+        Ok(Body { graph, model, captures, decided: outer.decided_in_bodies.clone() })
+    }
+
+    /// Everything that is known about it.
+    pub fn analysis(&self) -> Known<Analysis<'_>> {
+        self.analysis_of(&self.model)
+    }
+
+    fn analysis_of<'m>(&self, model: &'m Model) -> Known<Analysis<'m>> {
+        let mut analysis = Analysis::of(model).map_err(|e| Refusal(format!("in its body: {e}")))?;
+        analysis.decided_in_bodies.clone_from(&self.decided);
+        Ok(analysis)
+    }
+
+    /// Types of its outputs.
+    pub fn outputs(&self) -> Known<Vec<TensorType>> {
+        let analysis = self.analysis()?;
+        Ok(analysis.graph.outputs.iter().map(|v| analysis.types.get(*v).clone()).collect())
+    }
+
+    /// Differentiates it.
+    pub fn back(&self, request: &Request<'_>) -> Known<Back> {
+        let analysis = self.analysis()?;
+        let find = |analysis: &Analysis, names: &mut dyn Iterator<Item = &str>| -> Vec<ValueId> {
+            names.filter_map(|n| analysis.graph.find(n)).collect()
+        };
+        let mut wanted = request.wrt.iter().map(String::as_str);
+        let from = find(&analysis, &mut wanted);
+        let to: Vec<ValueId> =
+            request.seeds.iter().filter_map(|(slot, _)| analysis.graph.outputs.get(*slot).copied()).collect();
+        self.no_parameters(&analysis, &to)?;
+        let prepared = prepare::prepare(&analysis, &from, &to, request.root).map_err(|e| in_body(&e))?;
+        let inner = prepared.as_ref().map(|p| self.analysis_of(&p.model)).transpose()?;
+        let working = inner.as_ref().unwrap_or(&analysis);
+        let same = |values: &[ValueId]| -> Vec<ValueId> {
+            values.iter().map(|v| prepare::same_value(&analysis, *v, working)).collect()
+        };
+        let (from, to) = (same(&from), same(&to));
+        let path = Path::between(working, &from, &to, rule::stops);
+        let cotangent = |tensor: &Tensor| Cotangent { tensor: tensor.clone(), is_full: true };
+        let seeds = to.iter().zip(request.seeds).filter(|(v, _)| path.needs_gradient(**v));
+        let seeds = seeds.map(|(v, (_, tensor))| (*v, cotangent(tensor))).collect();
+        let goal = Goal { from, seeds, is_repeated: request.is_repeated };
+        let mut reversed = reverse(working, &path, goal, request.root)
+            .map_err(|nodes| in_body(&DifferentiateError::Undifferentiable { nodes }))?;
+
+        let mut forward = GraphProto { node: working.graph.nodes.to_vec(), ..self.graph.clone() };
+        for (id, node) in with_saved(working, &reversed.saved, &reversed.remade) {
+            forward.node[id.index()] = node;
+        }
+        if let Some(prepared) = &prepared {
+            forward.initializer.extend(prepared.constants.iter().cloned());
+            forward.value_info.extend(prepared.value_info.iter().cloned());
+        }
+        // What is summed over steps is not rounded before.
+        let gradient = |name: &String| {
+            let found = reversed.gradients.get(&working.graph.find(name)?)?;
+            let is_summed = request.is_repeated && self.captures.contains(name);
+            Some(if is_summed { reversed.in_full(found) } else { found.clone() })
+        };
+        let gradients: Vec<Option<Tensor>> = request.wrt.iter().map(gradient).collect();
+        reversed.without_unread(&gradients.iter().flatten().map(|t| t.name.as_str()).collect());
+        let graph = GraphProto {
+            name: Some(request.root.trim_end_matches('/').to_owned()),
+            node: reversed.nodes,
+            initializer: reversed.constants.into_values().collect(),
+            value_info: reversed.value_info,
+            ..GraphProto::default()
+        };
+        let mut back = Back { forward, graph, gradients, kept: Vec::new() };
+        self.resolve(&mut back, working, &reversed.made, request);
+        Ok(back)
+    }
+
+    /// Only initializers of the main graph are trained.
+    fn no_parameters(&self, analysis: &Analysis, to: &[ValueId]) -> Known<()> {
+        let is_trained = |r: &InitializerRole| {
+            let decided = self.decided.get(analysis.graph.name(r.value)).copied();
+            r.is_float && decided.unwrap_or_else(|| r.role.is_trainable())
+        };
+        let own: Vec<ValueId> = analysis.roles.iter().filter(|r| is_trained(r)).map(|r| r.value).collect();
+        let path = Path::between(analysis, &own, to, rule::stops);
+        let found = analysis.roles.iter().find(|r| own.contains(&r.value) && path.needs_gradient(r.value));
+        let Some(role) = found else { return Ok(()) };
+        Err(Refusal(format!(
+            "its body holds the initializer {:?} of its own ({}, {}), and only those of the main graph are trained: move it there, or keep it as it is with --freeze",
+            analysis.graph.name(role.value),
+            role.role.name(),
+            role.because.explain(&analysis.graph),
+        )))
+    }
+
+    /// Finds what the way back reads of the way there: constants are copied, other values kept.
+    fn resolve(&self, back: &mut Back, working: &Analysis, made: &HashMap<String, TensorType>, request: &Request<'_>) {
+        let mut known: HashSet<&str> = self.captures.iter().map(String::as_str).collect();
+        known.extend(request.seeds.iter().map(|(_, t)| t.name.as_str()));
+        known.extend(back.graph.initializer.iter().map(TensorProto::name));
+        known.extend(back.graph.node.iter().flat_map(|n| &n.output).map(String::as_str));
+        let mut renames: HashMap<String, String> = HashMap::new();
+        let mut kept = Vec::new();
+        let mut copied_nodes = Vec::new();
+        let mut copied = Vec::new();
+        let results = back.gradients.iter().flatten().map(|t| t.name.as_str());
+        let inner = back.graph.node.iter().enumerate().flat_map(|(i, n)| captures_of(n, i)).map(|(name, _)| name);
+        let read = back.graph.node.iter().flat_map(|n| &n.input).map(String::as_str).chain(inner).chain(results);
+        for name in read.filter(|n| !n.is_empty() && !known.contains(n)) {
+            if renames.contains_key(name) {
+                continue;
+            }
+            let new = format!("{}kept_{}", request.root, renames.len());
+            renames.insert(name.to_owned(), new.clone());
+            let value = working.graph.find(name);
+            if let Some(tensor) = back.forward.initializer.iter().find(|t| t.name() == name) {
+                copied.push(TensorProto { name: Some(new), ..tensor.clone() });
+            } else if let Some(node) = value.and_then(|v| working.graph.made_by(v)).map(|n| working.graph.node(n))
+                && node.op_type() == "Constant"
+            {
+                copied_nodes.push(NodeProto { output: vec![new.clone()], name: Some(new), ..node.clone() });
+            } else {
+                let ty =
+                    value.map(|v| working.types.get(v).clone()).or_else(|| made.get(name).cloned()).unwrap_or_default();
+                kept.push(Kept { inner: name.to_owned(), tensor: Tensor { name: new, ty } });
+            }
+        }
+        copied_nodes.append(&mut back.graph.node);
+        back.graph.node = copied_nodes;
+        back.graph.initializer.append(&mut copied);
+        rename(&mut back.graph.node, &renames);
+        for gradient in back.gradients.iter_mut().flatten() {
+            if let Some(new) = renames.get(&gradient.name) {
+                gradient.name.clone_from(new);
+            }
+        }
+        back.kept = kept;
+    }
+}
+
+/// Of two descriptions of one shape, what is known from either; the first where they disagree.
+fn more_known(first: Option<Vec<Dim>>, second: Option<Vec<Dim>>) -> Option<Vec<Dim>> {
+    match (first, second) {
+        (Some(a), Some(b)) if a.len() == b.len() => Some(
+            a.into_iter().zip(b).map(|(a, b)| if a.known().is_none() && b != Dim::Unknown { b } else { a }).collect(),
+        ),
+        (a, b) => a.or(b),
+    }
+}
+
+/// Gives what nodes read, themselves or in their bodies, other names.
+fn rename(nodes: &mut [NodeProto], names: &HashMap<String, String>) {
+    let swap = |name: &mut String| {
+        if let Some(new) = names.get(name) {
+            name.clone_from(new);
+        }
+    };
+    for node in nodes {
+        node.input.iter_mut().for_each(swap);
+        for body in bodies_mut(node) {
+            rename(&mut body.node, names);
+            body.output.iter_mut().filter_map(|o| o.name.as_mut()).for_each(swap);
+        }
+    }
+}
+
+fn in_body(error: &DifferentiateError) -> Refusal {
+    Refusal(match error {
+        DifferentiateError::Undifferentiable { nodes } => {
+            let each: Vec<String> = nodes.iter().map(|n| format!("{}: {}", n.node, n.reason)).collect();
+            format!("inside its body, {}", each.join("; "))
+        }
+        other => format!("inside its body, {other}"),
+    })
+}
+
+impl Back {
+    /// Makes a value of the forward body one more output of it, under a name that is no output's yet.
+    pub fn hand_out(&mut self, inner: &str, name: &str, ty: &TensorType) {
+        let copy = format!("{name}_out");
+        self.forward.node.push(NodeProto {
+            op_type: Some("Identity".into()),
+            name: Some(copy.clone()),
+            input: vec![inner.to_owned()],
+            output: vec![copy.clone()],
+            ..NodeProto::default()
+        });
+        self.forward.output.push(declared(&Tensor { name: copy, ty: ty.clone() }));
+    }
+
+    /// Makes a value one more output of the way back.
+    pub fn output(&mut self, tensor: &Tensor, name: String) {
+        self.graph.node.push(NodeProto {
+            op_type: Some("Identity".into()),
+            name: Some(name.clone()),
+            input: vec![tensor.name.clone()],
+            output: vec![name.clone()],
+            ..NodeProto::default()
+        });
+        self.graph.output.push(declared(&Tensor { name, ty: tensor.ty.clone() }));
+    }
+
+    /// Adds nodes of a builder to the way back.
+    pub fn add(&mut self, emission: crate::regularizer::emit::Emission) {
+        self.graph.node.extend(emission.nodes);
+        self.graph.value_info.extend(emission.value_info);
+        for (name, tensor) in emission.constants {
+            if !self.graph.initializer.iter().any(|t| t.name() == name) {
+                self.graph.initializer.push(tensor);
+            }
+        }
+    }
+
+    /// The same, before everything else.
+    pub fn add_first(&mut self, mut emission: crate::regularizer::emit::Emission) {
+        let nodes = std::mem::take(&mut self.graph.node);
+        self.graph.node = std::mem::take(&mut emission.nodes);
+        self.graph.node.extend(nodes);
+        self.add(emission);
+    }
+}

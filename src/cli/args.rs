@@ -60,7 +60,7 @@ pub enum Command {
     /// Turn a forward + loss graph into a step graph: forward, backward and optimiser in standard operators
     Differentiate(super::differentiate::DifferentiateArgs),
     /// Train a model on ONNX Runtime, with the regulariser or without, and put the trained weights back into it
-    Train(Box<super::train::TrainArgs>),
+    Train(Box<super::train_args::TrainArgs>),
     /// Show which operators differentiate knows, and what holds where they have no derivative
     Operators(super::operators::OperatorsArgs),
     /// Print a completion script for a shell

@@ -15,6 +15,7 @@ mod running;
 mod strip;
 mod text;
 mod train;
+mod train_args;
 mod training;
 
 use std::io::{self, Write};

@@ -2,280 +2,41 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::error::ErrorKind;
-use clap::{Args, ValueEnum};
-use per_inject::engine::{Arena, ConvolutionSearch, CudaOptions, Device, LoadOptions, Runtime, Search};
-use per_inject::inject;
+use per_inject::autodiff::Clip;
+use per_inject::engine::{Device, Runtime, Search};
 use per_inject::train::checkpoint::Shelf;
-use per_inject::train::event::Sink;
+use per_inject::train::data::{Dataset, Part, Plan};
+use per_inject::train::event::{Logged, Observer, now};
 use per_inject::train::feeds::{Input, inputs};
 use per_inject::train::graphs::{Recipe, build};
-use per_inject::train::jsonl::JsonLines;
+use per_inject::train::log::{JsonLines, Sink, TensorBoard};
 use per_inject::train::metrics::Metric;
-use per_inject::train::run::{OnNan, Settings, Work, refuse_over, train};
-use per_inject::train::source::{Memory, Source};
+use per_inject::train::run::{OnNan, Rows, Settings, Work, refuse_over, train};
 use per_inject::train::{TrainError, TrainResult};
 use per_inject::wire::{Model, structure_digest};
 
-use super::args::{AtArg, CoefArg, EstimatorArg, ReductionArg, ViewArg, parse_coefficient, whole_number, yes_or_no};
-use super::differentiate::{OptimizerArg, OptimizerConstants};
+use super::differentiate::OptimizerArg;
 use super::failure::Failure;
 use super::render;
+use super::train_args::{Coefficient, MetricArg, OnNanArg, TrainArgs};
 use super::training::{Progress, summary};
 
 /// Rows of a batch where neither the graph nor an option says it.
 const BATCH: usize = 128;
-
-/// What the command takes.
-#[derive(Debug, Args)]
-pub struct TrainArgs {
-    /// The forward graph with its loss, an ONNX file
-    pub model: PathBuf,
-    /// What to train on: an .npz archive or a folder of .npy files, whose first axes count samples
-    #[arg(long, value_name = "PATH", env = "PER_INJECT_DATA")]
-    pub data: PathBuf,
-    /// What to evaluate on after every epoch
-    #[arg(long, value_name = "PATH", env = "PER_INJECT_EVAL")]
-    pub eval: Option<PathBuf>,
-    /// The folder of the run: checkpoints, log.jsonl, and at the end model.onnx and model.safetensors
-    #[arg(short, long, value_name = "FOLDER", env = "PER_INJECT_OUT")]
-    pub out: PathBuf,
-    /// How often the data is gone through
-    #[arg(long, value_name = "N", default_value_t = 10, env = "PER_INJECT_EPOCHS", value_parser = whole_number)]
-    pub epochs: u64,
-    /// The learning rate
-    #[arg(long, value_name = "η", default_value_t = 0.05, env = "PER_INJECT_LR")]
-    pub lr: f64,
-    /// How parameters change
-    #[arg(long, value_enum, default_value = "sgd", env = "PER_INJECT_OPTIMIZER")]
-    pub optimizer: OptimizerArg,
-    #[command(flatten)]
-    pub constants: OptimizerConstants,
-    /// Samples of a batch; 128 where the graph does not say it
-    #[arg(long, value_name = "N", env = "PER_INJECT_BATCH_SIZE")]
-    pub batch_size: Option<NonZeroUsize>,
-    /// The axis of an input that counts samples, where it is neither its only open one nor the first
-    #[arg(long, value_name = "INPUT=AXIS", env = "PER_INJECT_BATCH_AXIS", value_delimiter = ',', value_parser = parse_axis)]
-    pub batch_axis: Vec<(String, usize)>,
-    /// The array that an input takes, where it has another name
-    #[arg(long, value_name = "INPUT=ARRAY", env = "PER_INJECT_MAP", value_delimiter = ',', value_parser = parse_map)]
-    pub map: Vec<(String, String)>,
-    /// Take samples in the order of the data
-    #[arg(long, env = "PER_INJECT_NO_SHUFFLE", value_parser = yes_or_no())]
-    pub no_shuffle: bool,
-    /// Seed of the order of samples, of slices, and of Dropout
-    #[arg(long, value_name = "N", default_value_t = 0, env = "PER_INJECT_SEED", value_parser = whole_number, allow_negative_numbers = true)]
-    pub seed: u64,
-    #[command(flatten)]
-    pub term: TermArgs,
-    #[command(flatten)]
-    pub course: CourseArgs,
-    #[command(flatten)]
-    pub machine: MachineArgs,
-}
-
-/// The regulariser.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "The regulariser")]
-pub struct TermArgs {
-    /// Which layers to regularise (see Selectors in per-inject --help); without it none
-    #[arg(long, value_name = "SELECTOR", env = "PER_INJECT_LAYERS", allow_hyphen_values = true)]
-    pub layers: Option<String>,
-    /// The coefficient λ, or SELECTOR=λ for some of the layers; 0 measures PER and leaves the loss alone
-    #[arg(long, value_name = "λ", env = "PER_INJECT_COEF", value_parser = parse_coefficient, allow_hyphen_values = true)]
-    pub coef: Vec<CoefArg>,
-    /// Expectation over slices: the paper's Monte Carlo, or its closed form
-    #[arg(long, value_enum, default_value = "sampled", env = "PER_INJECT_ESTIMATOR")]
-    pub estimator: EstimatorArg,
-    /// Slices of the sampled estimator
-    #[arg(long, value_name = "S", default_value_t = 256, env = "PER_INJECT_SLICES", value_parser = whole_number, allow_negative_numbers = true)]
-    pub slices: u64,
-    /// One draw for all layers whose rows are as long
-    #[arg(long, env = "PER_INJECT_SHARE_SLICES", value_parser = yes_or_no())]
-    pub share_slices: bool,
-    /// What one sample is: all activations, the channels at a location, or the last axis at a position
-    #[arg(long, value_enum, default_value = "auto", env = "PER_INJECT_VIEW")]
-    pub view: ViewArg,
-    /// Mean over rows (equation 6 of the paper), or their sum (its algorithm 1 read literally)
-    #[arg(long, value_enum, default_value = "mean", env = "PER_INJECT_REDUCTION")]
-    pub reduction: ReductionArg,
-    /// Tap an activation's output or its input
-    #[arg(long, value_enum, default_value = "post", env = "PER_INJECT_AT")]
-    pub at: AtArg,
-    /// Refuse when a selected activation cannot be regularised, instead of leaving it out with a warning
-    #[arg(long, env = "PER_INJECT_STRICT", value_parser = yes_or_no())]
-    pub strict: bool,
-    /// The loss, where several outputs could be it
-    #[arg(long, value_name = "NAME", env = "PER_INJECT_LOSS")]
-    pub loss: Option<String>,
-    /// Initializers that are trained, instead of those whose role says so (a selector over names)
-    #[arg(long, value_name = "SELECTOR", env = "PER_INJECT_WRT")]
-    pub wrt: Option<String>,
-    /// Initializers that are not trained (a selector over names)
-    #[arg(long, value_name = "SELECTOR", env = "PER_INJECT_FREEZE")]
-    pub freeze: Option<String>,
-}
-
-/// How the run goes.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "The run")]
-pub struct CourseArgs {
-    /// Go on from the last checkpoint in the folder of the run
-    #[arg(long, env = "PER_INJECT_RESUME", value_parser = yes_or_no())]
-    pub resume: bool,
-    /// Steps between two checkpoints; without it there is one after every epoch
-    #[arg(long, value_name = "N", env = "PER_INJECT_CHECKPOINT_EVERY", value_parser = whole_number)]
-    pub checkpoint_every: Option<u64>,
-    /// How many of the last checkpoints are kept, beside the best
-    #[arg(long, value_name = "N", default_value_t = 3, env = "PER_INJECT_KEEP")]
-    pub keep: usize,
-    /// What happens when a step gives a loss or a gradient that is no number
-    #[arg(long, value_enum, default_value = "stop", env = "PER_INJECT_ON_NAN")]
-    pub on_nan: OnNanArg,
-    /// What is measured beside the loss; auto is accuracy, for sequences perplexity
-    #[arg(long, value_enum, default_value = "auto", env = "PER_INJECT_METRIC")]
-    pub metric: MetricArg,
-    /// No bars and no table, only errors
-    #[arg(short, long, env = "PER_INJECT_QUIET", value_parser = yes_or_no())]
-    pub quiet: bool,
-    /// Say where ONNX Runtime put the nodes of the step
-    #[arg(long, env = "PER_INJECT_VERBOSE", value_parser = yes_or_no())]
-    pub verbose: bool,
-    /// Print the summary as JSON
-    #[arg(long, env = "PER_INJECT_JSON", value_parser = yes_or_no())]
-    pub json: bool,
-}
-
-/// What it runs on.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "The machine")]
-pub struct MachineArgs {
-    /// cpu, cuda or cuda:N; nothing falls back to another one
-    #[arg(long, value_name = "DEVICE", env = "PER_INJECT_DEVICE", default_value_t = Device::Cpu)]
-    pub device: Device,
-    /// Threads on the CPU; all cores where it is not given
-    #[arg(long, value_name = "N", env = "PER_INJECT_THREADS")]
-    pub threads: Option<NonZeroUsize>,
-    /// ONNX Runtime: its library, a folder that holds it, or a Python environment; else ORT_DYLIB_PATH, the active Python
-    /// environment, python3's packages, the system
-    #[arg(long, value_name = "PATH", env = "PER_INJECT_ORT")]
-    pub ort: Option<PathBuf>,
-    /// CUDA: let float32 products round their operands to TF32, with 10 bits of fraction
-    #[arg(long, env = "PER_INJECT_TF32", value_parser = yes_or_no())]
-    pub tf32: bool,
-    /// CUDA: how cuDNN's algorithm for a convolution is chosen; exhaustive times all of them, and need not choose the same twice
-    #[arg(long, value_enum, default_value = "exhaustive", env = "PER_INJECT_CUDNN_SEARCH")]
-    pub cudnn_search: SearchArg,
-    /// CUDA: record the step once and replay it; wants batches of one size, so an epoch's last incomplete batch is left out
-    #[arg(long, env = "PER_INJECT_CUDA_GRAPH", value_parser = yes_or_no())]
-    pub cuda_graph: bool,
-    /// CUDA: how memory grows, by powers of two or by what is needed
-    #[arg(long, value_enum, default_value = "doubling", env = "PER_INJECT_CUDA_ARENA")]
-    pub cuda_arena: ArenaArg,
-    /// CUDA: bytes that memory may grow to
-    #[arg(long, value_name = "BYTES", env = "PER_INJECT_CUDA_MEMORY")]
-    pub cuda_memory: Option<NonZeroUsize>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum OnNanArg {
-    /// Keep the state before it, name the first value that went wrong, and stop
-    Stop,
-    /// Leave the step out
-    Skip,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum MetricArg {
-    Auto,
-    Accuracy,
-    Perplexity,
-    None,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum SearchArg {
-    Exhaustive,
-    Heuristic,
-    Default,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ArenaArg {
-    Doubling,
-    Exact,
-}
-
-fn parse_axis(text: &str) -> Result<(String, usize), String> {
-    let wrong = || "write it as INPUT=AXIS, such as x=1; axes count from 0".to_owned();
-    let (name, axis) = text.rsplit_once('=').filter(|(name, _)| !name.is_empty()).ok_or_else(wrong)?;
-    Ok((name.to_owned(), axis.trim().parse().map_err(|_| wrong())?))
-}
-
-fn parse_map(text: &str) -> Result<(String, String), String> {
-    let pair = text.rsplit_once('=').filter(|(input, array)| !input.is_empty() && !array.is_empty());
-    pair.map(|(input, array)| (input.to_owned(), array.to_owned())).ok_or_else(|| "write it as INPUT=ARRAY".to_owned())
-}
-
-impl MachineArgs {
-    /// The first option that says something to CUDA alone.
-    fn only_for_cuda(&self) -> Option<&'static str> {
-        let given = [
-            ("--tf32", self.tf32),
-            ("--cudnn-search", self.cudnn_search != SearchArg::Exhaustive),
-            ("--cuda-graph", self.cuda_graph),
-            ("--cuda-arena", self.cuda_arena != ArenaArg::Doubling),
-            ("--cuda-memory", self.cuda_memory.is_some()),
-        ];
-        given.into_iter().find(|(_, is_given)| *is_given).map(|(option, _)| option)
-    }
-
-    fn load(&self, placements: bool) -> LoadOptions {
-        let search = match self.cudnn_search {
-            SearchArg::Exhaustive => ConvolutionSearch::Exhaustive,
-            SearchArg::Heuristic => ConvolutionSearch::Heuristic,
-            SearchArg::Default => ConvolutionSearch::Default,
-        };
-        let arena = match self.cuda_arena {
-            ArenaArg::Doubling => Arena::Doubling,
-            ArenaArg::Exact => Arena::Exact,
-        };
-        let memory_limit = self.cuda_memory.map(NonZeroUsize::get);
-        let cuda = CudaOptions { tf32: self.tf32, search, graph: self.cuda_graph, arena, memory_limit };
-        LoadOptions { device: self.device, threads: self.threads, cuda, placements, ..LoadOptions::default() }
-    }
-}
-
-impl TermArgs {
-    fn options(&self) -> Option<inject::Options> {
-        Some(inject::Options {
-            layers: self.layers.clone()?,
-            at: self.at.into(),
-            coef: self.coef.iter().rfind(|c| c.item.is_none()).map(|c| c.value),
-            coef_overrides: self.coef.iter().filter_map(|c| Some((c.item.clone()?, c.value))).collect(),
-            estimator: self.estimator.into(),
-            slices: self.slices,
-            share_slices: self.share_slices,
-            view: self.view.view(),
-            reduction: self.reduction.into(),
-            wrt: self.wrt.clone(),
-            freeze: self.freeze.clone(),
-            strict: self.strict,
-            ..inject::Options::default()
-        })
-    }
-}
 
 impl TrainArgs {
     fn recipe(&self) -> Recipe {
         Recipe {
             regularizer: self.term.options(),
             optimizer: self.constants.of(self.optimizer),
+            groups: self.group.clone(),
+            clip: self.clip_norm.map(Clip::Norm).or(self.clip_value.map(Clip::Value)),
             loss: self.term.loss.clone(),
             wrt: self.term.wrt.clone(),
             freeze: self.term.freeze.clone(),
@@ -289,36 +50,37 @@ impl TrainArgs {
     }
 
     /// What a checkpoint must have been made with for this run to go on from it.
-    fn identity(&self, model: &Model, recipe: &Recipe, batch: usize, rows: usize) -> BTreeMap<String, String> {
+    fn identity(&self, model: &Model, recipe: &Recipe, data: &Rows) -> BTreeMap<String, String> {
+        let schedule =
+            |c: &Coefficient| format!("{}{}", c.item.as_ref().map_or(String::new(), |i| format!("{i}=")), c.schedule);
         let term = recipe.regularizer.as_ref().map_or_else(|| "none".to_owned(), |o| o.arguments().join(" "));
         let text = |key: &str, value: String| (key.to_owned(), value);
+        let fields: Vec<String> = data.data.fields().iter().map(|f| format!("{} {}", f.name, f.describe())).collect();
         BTreeMap::from([
             text("the model", structure_digest(model)),
             text("the regulariser", term),
             text("--optimizer", format!("{:?}", recipe.optimizer)),
+            text("--group", format!("{:?}", recipe.groups)),
+            text("the clipping", format!("{:?}", recipe.clip)),
             text("--loss", format!("{:?}", recipe.loss)),
             text("--wrt", format!("{:?}", recipe.wrt)),
             text("--freeze", format!("{:?}", recipe.freeze)),
             text("--lr", self.lr.to_string()),
+            text("--coef", self.term.coef.iter().map(schedule).collect::<Vec<_>>().join(" ")),
             text("--seed", self.seed.to_string()),
-            text("--batch-size", batch.to_string()),
+            text("--batch-size", data.plan.batch.to_string()),
             text("--no-shuffle", self.no_shuffle.to_string()),
-            text("the number of samples", rows.to_string()),
+            text("--augment", format!("{:?}", data.plan.augment)),
+            text("--normalize", format!("{:?}", self.normalize)),
+            text("the data", fields.join(", ")),
         ])
     }
 
-    /// Reads data for the inputs, with as many samples a batch as the graph takes.
-    fn source(&self, path: &Path, inputs: &[Input], shuffle: bool) -> TrainResult<Memory> {
-        let only = if let [input] = inputs { Some(input.port.name.as_str()) } else { None };
-        let mut arrays = Memory::open(path, only)?;
-        for (input, array) in &self.map {
-            let Some(found) = arrays.iter_mut().find(|(name, _)| name == array) else {
-                let all: Vec<&str> = arrays.iter().map(|(n, _)| n.as_str()).collect();
-                let problem = format!("{}: it has no array {array:?}; it has {}", path.display(), all.join(", "));
-                return Err(TrainError::Data(problem));
-            };
-            found.0.clone_from(input);
-        }
+    /// Reads data for the inputs, with as many samples a batch as the graph takes, and looks through all of it once.
+    fn rows(&self, paths: &[PathBuf], inputs: &[Input], part: Part) -> TrainResult<Rows> {
+        let wanted: Vec<_> = inputs.iter().map(Input::for_data).collect();
+        let data = Dataset::open_part(paths, &self.map, part)?.fit(&wanted, &self.normalize)?;
+        data.check()?;
         let fixed = inputs.iter().find_map(|i| Some((i, usize::try_from(i.fixed_batch()?).ok()?)));
         let batch = match (fixed, self.batch_size.map(NonZeroUsize::get)) {
             (Some((input, fixed)), Some(asked)) if fixed != asked => {
@@ -333,16 +95,42 @@ impl TrainArgs {
             (None, asked) => asked.unwrap_or(BATCH),
         };
         let keep_rest = fixed.is_none() && !self.machine.cuda_graph;
-        let rows = arrays.first().and_then(|(_, t)| t.shape().first().copied()).unwrap_or_default();
-        if !keep_rest && rows % batch > 0 && !self.course.quiet {
-            let why = if fixed.is_some() { "the graph takes" } else { "a CUDA graph takes" };
-            eprintln!(
-                "{}: {why} {batch} samples at once; the last {} of {rows} are left out of every epoch",
-                path.display(),
-                rows % batch
-            );
+        let (rows, left) = (data.rows(), data.rows() % batch);
+        if !self.course.quiet {
+            data.notes().iter().for_each(|note| eprintln!("{}", super::text::legible(note)));
+            if !keep_rest && left > 0 {
+                let who = if fixed.is_some() { "the graph takes" } else { "a CUDA graph takes" };
+                eprintln!("{who} {batch} samples at once; the last {left} of {rows} are left out of every epoch");
+            }
         }
-        Ok(Memory { arrays, batch, shuffle: shuffle.then_some(self.seed), keep_rest })
+        let is_training = part == Part::Training;
+        let plan = Plan {
+            batch,
+            seed: self.seed,
+            shuffle: is_training && !self.no_shuffle,
+            keep_rest,
+            first: 0,
+            augment: self.augment.filter(|_| is_training).unwrap_or_default(),
+            ahead: self.ahead,
+        };
+        Ok(Rows { data, plan })
+    }
+
+    /// The logs of a run, and what is seen of it. `behind` are the steps of a run that goes on.
+    fn observers(&self, behind: Option<u64>) -> TrainResult<Vec<Box<dyn Observer>>> {
+        let failed = |source| TrainError::Io { path: self.out.clone(), source };
+        let log = self.out.join("log.jsonl");
+        let lines = match behind {
+            Some(step) => JsonLines::resume(&log, step),
+            None => JsonLines::create(&log),
+        };
+        let board = TensorBoard::create(&self.out.join("tensorboard"), now(), behind);
+        let logs: Vec<Box<dyn Sink>> = vec![Box::new(lines.map_err(failed)?), Box::new(board.map_err(failed)?)];
+        let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(Logged::new(logs))];
+        if !self.course.quiet {
+            observers.push(Box::new(Progress::default()));
+        }
+        Ok(observers)
     }
 }
 
@@ -369,20 +157,28 @@ fn go(args: &TrainArgs) -> TrainResult<ExitCode> {
     let model = Model::open(&args.model)?;
     refuse_over(&model, &args.out)?;
     let recipe = args.recipe();
+    if args.lr.needs_metric() && args.eval.is_empty() {
+        let problem = "a learning rate that goes by evaluations needs data for them: --eval PATH";
+        return Err(TrainError::Options(problem.into()));
+    }
     let inputs = inputs(&model, &args.batch_axis)?;
-    let data = args.source(&args.data, &inputs, !args.no_shuffle)?;
-    let evaluation = args.eval.as_deref().map(|path| args.source(path, &inputs, false)).transpose()?;
+    let data = args.rows(&args.data, &inputs, Part::Training)?;
+    let evaluation = match args.eval.as_slice() {
+        [] => None,
+        paths => Some(args.rows(paths, &inputs, Part::Evaluation)?),
+    };
     let runtime = Runtime::open(&Search::of_process(args.machine.ort.clone()))?;
     let graphs = build(&model, &recipe)?;
     if !args.course.quiet {
         graphs.warnings.iter().for_each(|warning| eprintln!("warning: {}", super::text::legible(warning)));
     }
     std::fs::create_dir_all(&args.out).map_err(|source| TrainError::Io { path: args.out.clone(), source })?;
-    let rate = args.lr;
+    let epochs = args.epochs as f64;
+    let changing = args.term.coef.iter().filter(|c| !c.schedule.is_constant());
     let settings = Settings {
         epochs: args.epochs,
-        rate: Box::new(move |_, _, _| rate),
-        coefficient: None,
+        rate: args.lr.clone().over(epochs),
+        coefficients: changing.map(|c| (c.item.clone(), c.schedule.clone().over(epochs))).collect(),
         seed: args.seed,
         load: args.machine.load(args.course.verbose),
         batch_axes: args.batch_axis.clone(),
@@ -392,20 +188,26 @@ fn go(args: &TrainArgs) -> TrainResult<ExitCode> {
         },
         checkpoint_every: args.course.checkpoint_every,
         keep: args.course.keep,
-        identity: args.identity(&model, &recipe, data.batch, data.rows()),
+        identity: args.identity(&model, &recipe, &data),
         resume: args.course.resume,
         out: args.out.clone(),
     };
-    let mut sinks = sinks(args, &settings)?;
-    let stop = stop_on_signals();
-    let work = Work {
-        model: &model,
-        graphs: &graphs,
-        runtime: &runtime,
-        data: &data,
-        evaluation: evaluation.as_ref().map(|e| e as &dyn Source),
+    let shelf = Shelf { folder: args.out.join("checkpoints"), keep: settings.keep };
+    let last = shelf.last()?;
+    if let Some(checkpoint) = last.as_ref().filter(|_| args.course.resume) {
+        // Before the log of that run is touched.
+        checkpoint.check(&settings.identity)?;
+    }
+    let last = last.map(|c| c.meta.position.step);
+    // A run that is refused leaves the log of the one that is there.
+    let mut observers = match (last, args.course.resume) {
+        (Some(_), false) => Vec::new(),
+        (last, true) => args.observers(Some(last.unwrap_or_default()))?,
+        (None, false) => args.observers(None)?,
     };
-    let done = train(&work, &settings, &mut sinks, &stop)?;
+    let stop = stop_on_signals();
+    let work = Work { model: &model, graphs: &graphs, runtime: &runtime, data: &data, evaluation: evaluation.as_ref() };
+    let done = train(&work, &settings, &mut observers, &stop)?;
     if done.interrupted {
         eprintln!(
             "stopped after step {}; the state is in {}; go on with the same command and --resume",
@@ -425,20 +227,6 @@ fn go(args: &TrainArgs) -> TrainResult<ExitCode> {
     // Whoever does not read the summary has the run all the same.
     let _ = shown;
     Ok(ExitCode::SUCCESS)
-}
-
-fn sinks(args: &TrainArgs, settings: &Settings<'_>) -> TrainResult<Vec<Box<dyn Sink>>> {
-    let shelf = Shelf { folder: args.out.join("checkpoints"), keep: settings.keep };
-    let behind = if settings.resume { Some(shelf.last()?.map_or(0, |c| c.meta.position.step)) } else { None };
-    if behind.is_none() && !shelf.list()?.is_empty() {
-        // The run refuses to start; its log stays.
-        return Ok(Vec::new());
-    }
-    let mut sinks: Vec<Box<dyn Sink>> = vec![Box::new(JsonLines::open(&args.out.join("log.jsonl"), behind)?)];
-    if !args.course.quiet {
-        sinks.push(Box::new(Progress::default()));
-    }
-    Ok(sinks)
 }
 
 /// Set by Ctrl-C and by SIGTERM; the second time ends the process at once.

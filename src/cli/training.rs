@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 
 use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use per_inject::train::event::{Event, Means, Sink};
+use per_inject::train::event::{Event, Means, Observer, Step};
 use per_inject::train::run::Summary;
 
 use super::text::{short, wrapped};
@@ -43,8 +43,8 @@ impl Progress {
     }
 }
 
-impl Sink for Progress {
-    fn record(&mut self, event: &Event) {
+impl Observer for Progress {
+    fn notice(&mut self, event: &Event) -> io::Result<()> {
         match event {
             Event::Start { step, epochs, steps_per_epoch, .. } => {
                 (self.epochs, self.per_epoch) = (*epochs, *steps_per_epoch);
@@ -52,9 +52,9 @@ impl Sink for Progress {
                     eprintln!("going on after step {step}");
                 }
             }
-            Event::Step { step, epoch, loss, .. } => {
+            Event::Step(Step { step, epoch, loss, .. }) => {
                 if !io::stderr().is_terminal() {
-                    return;
+                    return Ok(());
                 }
                 let behind = (epoch - 1) * self.per_epoch;
                 let bar = self.bar(*epoch);
@@ -69,6 +69,7 @@ impl Sink for Progress {
             Event::Skipped { step, what } => self.line(&format!("step {step} gave {what} and was left out")),
             Event::Checkpoint { .. } => {}
         }
+        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! An [`Engine`] makes [`Program`]s of models; a program takes named tensors and gives named tensors. [`Runtime`] is ONNX Runtime from
 //! 1.17 on, loaded at run time from wherever [`find`] finds it, on the CPU or through CUDA, never silently on another device than the
-//! one that was asked for.
+//! one that was asked for. [`Resident`] is a program whose state stays on the device from run to run, as training wants it.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {

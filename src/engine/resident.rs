@@ -133,15 +133,6 @@ impl Resident {
         guarded(|| read(value, self.device)).map_err(|message| self.failed(&message))
     }
 
-    /// A copy of what the last run made of a carried value, whether or not [`Resident::advance`] made it count.
-    ///
-    /// # Errors
-    /// As [`Resident::get`].
-    pub fn get_next(&self, input: &str) -> EngineResult<Tensor> {
-        let value = &self.buffers[1 - self.turn][self.position(input)?];
-        guarded(|| read(value, self.device)).map_err(|message| self.failed(&message))
-    }
-
     /// Copies of what was fed to the last run.
     ///
     /// # Errors
@@ -214,7 +205,7 @@ impl Resident {
 
     fn feed(&mut self, name: &str, tensor: Tensor) -> Result<(), String> {
         let said = |e: ort::Error| e.to_string();
-        let mut value = owned(tensor).map_err(said)?;
+        let mut value = aligned(&Allocator::default(), tensor)?;
         if self.in_place {
             if let Some(place) = self.fed.get_mut(name).filter(|p| p.shape() == value.shape()) {
                 return value.copy_into(place).map_err(said);
@@ -313,6 +304,21 @@ fn empty(allocator: &Allocator, like: &Tensor) -> ort::Result<DynTensor> {
         Ok(OrtTensor::<T>::new(allocator, dims)?.upcast())
     }
     with_elements!(like.data(), values => of(values, allocator, dims(like)))
+}
+
+/// Where elements begin in the runtime's own buffers. Kernels that add numbers up take them in another order from other places on, so that
+/// the last bit would depend on where the allocator happened to put a batch.
+const ALIGNMENT: usize = 64;
+
+/// A tensor of the runtime in the host's memory, without a copy where its elements begin as those of the runtime do.
+fn aligned(allocator: &Allocator, tensor: Tensor) -> Result<DynTensor, String> {
+    let said = |e: ort::Error| e.to_string();
+    if with_elements!(tensor.data(), values => values.as_ptr().addr().is_multiple_of(ALIGNMENT)) {
+        return owned(tensor).map_err(said);
+    }
+    let mut copy = empty(allocator, &tensor).map_err(said)?;
+    fill(&mut copy, &tensor, Device::Cpu)?;
+    Ok(copy)
 }
 
 /// A tensor of the runtime that owns its elements, without a copy.

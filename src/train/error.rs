@@ -30,8 +30,8 @@ pub enum TrainError {
     #[error(transparent)]
     Engine(#[from] crate::engine::EngineError),
     /// The data.
-    #[error("{0}")]
-    Data(String),
+    #[error(transparent)]
+    Data(Box<super::data::DataError>),
     /// Options that cannot be.
     #[error("{0}")]
     Options(String),
@@ -71,4 +71,10 @@ pub enum TrainError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+impl From<super::data::DataError> for TrainError {
+    fn from(error: super::data::DataError) -> Self {
+        TrainError::Data(Box::new(error))
+    }
 }

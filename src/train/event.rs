@@ -1,12 +1,15 @@
-//! What happens in a training run, for logs and for progress.
+//! What happens in a training run, for those who watch it.
 
+use std::io;
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use super::log;
+
 /// Something that happened.
-#[derive(Debug, Clone, Serialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
+#[derive(Debug, Clone)]
 pub enum Event {
     /// The run starts, or goes on.
     Start {
@@ -20,25 +23,7 @@ pub enum Event {
         layers: Vec<String>,
     },
     /// A step was made.
-    Step {
-        /// Which one, from 1.
-        step: u64,
-        /// Its epoch, from 1.
-        epoch: u64,
-        /// What is minimised.
-        loss: f64,
-        /// The loss without the regulariser.
-        task_loss: f64,
-        /// PER of each layer.
-        per: Vec<f64>,
-        /// The norm of all gradients.
-        gradient_norm: Option<f64>,
-        /// The learning rate.
-        learning_rate: f64,
-        /// What every λ was multiplied by; `None` where λ is constant.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        coefficient: Option<f64>,
-    },
+    Step(Step),
     /// An epoch is over: means over its samples.
     Epoch(Means),
     /// The evaluation after an epoch: means over its samples.
@@ -57,6 +42,27 @@ pub enum Event {
         /// What was no number.
         what: String,
     },
+}
+
+/// A step.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Which one, from 1.
+    pub step: u64,
+    /// Its epoch, from 1.
+    pub epoch: u64,
+    /// What is minimised.
+    pub loss: f64,
+    /// The loss without the regulariser.
+    pub task_loss: f64,
+    /// PER of each layer.
+    pub per: Vec<f64>,
+    /// The norm of all gradients.
+    pub gradient_norm: Option<f64>,
+    /// The learning rate.
+    pub learning_rate: f64,
+    /// Coefficients that change.
+    pub coefficients: Vec<(String, f64)>,
 }
 
 /// Means over an epoch, or over the data that is evaluated.
@@ -87,11 +93,86 @@ pub struct Means {
     pub samples_per_second: f64,
 }
 
-/// Something that is told what happens.
-pub trait Sink {
+/// Someone who watches a run.
+pub trait Observer {
     /// Takes note.
-    fn record(&mut self, event: &Event);
+    ///
+    /// # Errors
+    /// When what is noted cannot be written.
+    fn notice(&mut self, event: &Event) -> io::Result<()>;
 
     /// Brings what was noted to where it outlives the process: called before every checkpoint, and at the end.
-    fn flush(&mut self) {}
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Seconds since 1970.
+pub fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+}
+
+/// Writes to logs what can be drawn as curves: every step, the means of every epoch under names that begin with `epoch/`, and every
+/// evaluation.
+pub struct Logged {
+    sinks: Vec<Box<dyn log::Sink>>,
+    layers: Vec<String>,
+}
+
+impl Logged {
+    /// For these logs.
+    pub fn new(sinks: Vec<Box<dyn log::Sink>>) -> Self {
+        Logged { sinks, layers: Vec::new() }
+    }
+
+    fn layers(&self, per: &[f64], prefix: &str) -> impl Iterator<Item = (String, f64)> {
+        let named = self.layers.iter().zip(per).map(|(layer, value)| (format!("{prefix}per/{layer}"), *value));
+        named.collect::<Vec<_>>().into_iter()
+    }
+
+    fn means(&self, means: &Means, prefix: &str) -> Vec<(String, f64)> {
+        let name = |name: &str| format!("{prefix}{name}");
+        let mut values = vec![(name("loss"), means.loss), (name("task_loss"), means.task_loss)];
+        values.extend(self.layers(&means.per, prefix));
+        let others = [
+            ("gradient_norm", means.gradient_norm),
+            ("accuracy", means.accuracy),
+            ("perplexity", means.perplexity),
+            ("samples", Some(means.samples as f64)),
+            ("samples_per_second", Some(means.samples_per_second)),
+        ];
+        values.extend(others.into_iter().filter_map(|(n, value)| Some((name(n), value?))));
+        values
+    }
+}
+
+impl Observer for Logged {
+    fn notice(&mut self, event: &Event) -> io::Result<()> {
+        let (kind, step, epoch, values) = match event {
+            Event::Start { layers, .. } => {
+                self.layers.clone_from(layers);
+                return Ok(());
+            }
+            Event::Step(s) => {
+                let mut values = vec![("loss".to_owned(), s.loss), ("task_loss".to_owned(), s.task_loss)];
+                values.extend(self.layers(&s.per, ""));
+                values.extend(s.gradient_norm.map(|norm| ("gradient_norm".to_owned(), norm)));
+                values.push(("learning_rate".to_owned(), s.learning_rate));
+                values.extend(s.coefficients.iter().cloned());
+                (log::Kind::Train, s.step, s.epoch, values)
+            }
+            Event::Epoch(means) => (log::Kind::Train, means.step, means.epoch, self.means(means, "epoch/")),
+            Event::Evaluation(means) => (log::Kind::Eval, means.step, means.epoch, self.means(means, "")),
+            Event::Checkpoint { .. } | Event::Skipped { .. } => return Ok(()),
+        };
+        let event = log::Event { kind, time: now(), step, epoch, values };
+        self.sinks.iter_mut().try_for_each(|sink| sink.record(&event))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sinks.iter_mut().try_for_each(|sink| sink.flush())
+    }
 }

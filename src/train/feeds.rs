@@ -1,13 +1,11 @@
-//! From batches to what a graph is fed: the axis that counts samples goes where the graph has it, and what does not fit is told before
-//! anything runs.
+//! From batches to what a graph is fed: the axis that counts samples goes where the graph has it.
 
-use std::collections::HashMap;
-
+use super::data::{self, Batch};
 use super::error::{TrainError, TrainResult};
-use super::source::Batch;
-use crate::engine::{Data, Element, Port, Tensor, graph_of, input_bound, with_elements};
+use crate::engine::{Element, Port, Tensor, check_feeds, graph_of, input_bound, with_elements};
 use crate::graph::infer::Types;
-use crate::graph::types::Dim;
+use crate::graph::types::{Dim, TensorType};
+use crate::graph::{Attributes, Graph, Slot, ValueId};
 use crate::wire::Model;
 
 /// An input of the graph that data is for.
@@ -18,13 +16,22 @@ pub struct Input {
     /// The axis that counts samples.
     pub batch_axis: usize,
     /// What every integer in it must stay below; `None` where nothing limits it.
-    pub below: Option<u64>,
+    below: Option<u64>,
+    /// The label that the loss ignores.
+    ignored: Option<i64>,
 }
 
 impl Input {
     /// How many samples the graph takes at once, where that is built into it.
     pub fn fixed_batch(&self) -> Option<u64> {
         self.port.tensor.as_ref()?.dims.as_ref()?.get(self.batch_axis)?.known()
+    }
+
+    /// What data must be to suit it.
+    pub fn for_data(&self) -> data::Input {
+        let declared = self.port.tensor.clone().unwrap_or_default();
+        let input = data::Input::new(&self.port.name, &declared, self.batch_axis);
+        data::Input { below: self.below, ignored: self.ignored, ..input }
     }
 }
 
@@ -40,7 +47,7 @@ pub fn inputs(model: &Model, axes: &[(String, usize)]) -> TrainResult<Vec<Input>
     let mut found = Vec::new();
     for value in graph.inputs.iter().copied().filter(|v| graph.initializer(*v).is_none()) {
         let name = graph.name(value).to_owned();
-        let tensor = types.get(value).clone();
+        let tensor: TensorType = types.get(value).clone();
         let open: Vec<usize> = match &tensor.dims {
             Some(dims) => (0..dims.len()).filter(|i| dims.get(*i).is_some_and(|d| d.known().is_none())).collect(),
             None => Vec::new(),
@@ -51,12 +58,11 @@ pub fn inputs(model: &Model, axes: &[(String, usize)]) -> TrainResult<Vec<Input>
             let problem = format!("the input {name:?} is {tensor} and has no axis {batch_axis}; axes count from 0");
             return Err(TrainError::Options(problem));
         }
-        let below = tensor.is_float().is_some_and(|f| !f).then(|| {
-            let size = |dim: &Dim| dim.known();
-            input_bound(&graph, &types, value, &size)
-        });
+        let is_integer = tensor.is_float() == Some(false);
+        let below = if is_integer { input_bound(&graph, &types, value, &Dim::known) } else { None };
+        let ignored = if is_integer { ignored_label(&graph, value) } else { None };
         let port = Port { name, tensor: Some(tensor), has_default: false };
-        found.push(Input { port, batch_axis, below: below.flatten() });
+        found.push(Input { port, batch_axis, below, ignored });
     }
     if let Some((name, _)) = axes.iter().find(|(n, _)| !found.iter().any(|i| i.port.name == *n)) {
         let all: Vec<&str> = found.iter().map(|i| i.port.name.as_str()).collect();
@@ -65,86 +71,46 @@ pub fn inputs(model: &Model, axes: &[(String, usize)]) -> TrainResult<Vec<Input>
     Ok(found)
 }
 
-/// What a batch feeds: its arrays with samples along the axis where the graph has them, checked.
+/// The `ignore_index` of a loss that reads a value, itself or reshaped.
+fn ignored_label(graph: &Graph<'_>, value: ValueId) -> Option<i64> {
+    let mut waiting = vec![value];
+    let mut seen = std::collections::HashSet::from([value]);
+    while let Some(value) = waiting.pop() {
+        for reader in graph.uses(value) {
+            let node = graph.node(reader.node);
+            match (node.op_type(), reader.slot) {
+                ("SoftmaxCrossEntropyLoss" | "NegativeLogLikelihoodLoss", Slot::Input(1)) => {
+                    if let Some(ignored) = node.int("ignore_index") {
+                        return Some(ignored);
+                    }
+                }
+                (
+                    "Cast" | "Identity" | "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Transpose",
+                    Slot::Input(0),
+                ) => {
+                    let made = graph.outputs_of(reader.node).iter().flatten().copied();
+                    waiting.extend(made.filter(|v| seen.insert(*v)));
+                }
+                _ => {}
+            }
+        }
+    }
+    None
+}
+
+/// What a batch feeds: its arrays with samples along the axis where the graph has them.
 ///
 /// # Errors
-/// For an input without data, data that is no number or no class, and data of another type or shape.
+/// For an input without data, and data of another type or shape.
 pub fn fit(batch: Batch, inputs: &[Input], model: &str) -> TrainResult<Vec<(String, Tensor)>> {
-    let mut arrays: HashMap<String, Tensor> = batch.arrays.into_iter().collect();
     let mut out = Vec::with_capacity(inputs.len());
-    for input in inputs {
-        let name = &input.port.name;
-        let Some(array) = arrays.remove(name) else {
-            let mut given: Vec<&str> = arrays.keys().map(String::as_str).collect();
-            given.sort_unstable();
-            return Err(TrainError::Data(format!(
-                "the data has no array {name:?}, which {model} takes ({}); it has {}; --map {name}=ARRAY says which one it is",
-                input.port.shown(),
-                given.join(", ")
-            )));
-        };
+    for (name, array) in batch.arrays {
+        let Some(input) = inputs.iter().find(|i| i.port.name == name) else { continue };
         let moved = move_first_axis(array, input.batch_axis);
-        crate::engine::check_feeds(model, std::slice::from_ref(&input.port), &[(name, &moved)])?;
-        check_elements(name, &moved, input.below)?;
-        out.push((name.clone(), moved));
+        check_feeds(model, std::slice::from_ref(&input.port), &[(&name, &moved)])?;
+        out.push((name, moved));
     }
     Ok(out)
-}
-
-/// Refuses what is no number, and indices beyond what they choose from.
-fn check_elements(name: &str, tensor: &Tensor, below: Option<u64>) -> TrainResult<()> {
-    fn float<T: Copy + Into<f64>>(values: &[T]) -> Option<(usize, f64)> {
-        values.iter().map(|v| (*v).into()).enumerate().find(|(_, v)| !v.is_finite())
-    }
-    fn integer<T: Copy + TryInto<i128>>(values: &[T], below: u64) -> Option<(usize, i128)> {
-        let wide = |v: &T| (*v).try_into().unwrap_or(i128::MAX);
-        // −100 is how exporters write a label that does not count.
-        let is_wrong = |v: &i128| !(0..i128::from(below)).contains(v) && *v != -100 && *v != -1;
-        values.iter().map(wide).enumerate().find(|(_, v)| is_wrong(v))
-    }
-    let float = match tensor.data() {
-        Data::Float(values) => float(values),
-        Data::Double(values) => float(values),
-        Data::Float16(values) => float(values),
-        Data::Bfloat16(values) => float(values),
-        _ => None,
-    };
-    if let Some((at, value)) = float {
-        let place = place(tensor.shape(), at);
-        return Err(TrainError::Data(format!(
-            "the data of {name:?} holds {value}, at {place:?} of a batch; clean the data first"
-        )));
-    }
-    let Some(below) = below else { return Ok(()) };
-    let wrong = match tensor.data() {
-        Data::Int8(values) => integer(values, below),
-        Data::Int16(values) => integer(values, below),
-        Data::Int32(values) => integer(values, below),
-        Data::Int64(values) => integer(values, below),
-        Data::Uint8(values) => integer(values, below),
-        Data::Uint16(values) => integer(values, below),
-        Data::Uint32(values) => integer(values, below),
-        Data::Uint64(values) => integer(values, below),
-        _ => None,
-    };
-    match wrong {
-        Some((at, value)) => Err(TrainError::Data(format!(
-            "the data of {name:?} holds {value}, at {:?} of a batch, and the graph takes 0 to {}",
-            place(tensor.shape(), at),
-            below.saturating_sub(1)
-        ))),
-        None => Ok(()),
-    }
-}
-
-/// The index of an element by its position.
-fn place(shape: &[usize], mut at: usize) -> Vec<usize> {
-    let mut index = vec![0; shape.len()];
-    for (i, size) in shape.iter().enumerate().rev() {
-        index[i] = at % size.max(&1);
-        at /= size.max(&1);
-    }
-    index
 }
 
 /// The first axis put at another place, the ones before it one place forward.
@@ -173,6 +139,7 @@ fn move_first_axis(tensor: Tensor, to: usize) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Data;
 
     #[test]
     fn samples_go_along_the_axis_that_the_graph_has_them_on() {
@@ -184,14 +151,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_or_no_class_is_told_with_its_place() {
-        let floats = Tensor::new(vec![2, 2], vec![0.0, 1.0, f32::NAN, 0.0]).unwrap();
-        let message = check_elements("x", &floats, None).unwrap_err().to_string();
-        assert!(message.contains("\"x\" holds NaN, at [1, 0]"), "{message}");
-        let labels = Tensor::new(vec![3], vec![0i64, 9, 10]).unwrap();
-        let message = check_elements("y", &labels, Some(10)).unwrap_err().to_string();
-        assert!(message.contains("holds 10, at [2]") && message.contains("0 to 9"), "{message}");
-        let ignored = Tensor::new(vec![2], vec![-100i64, 9]).unwrap();
-        assert!(check_elements("y", &ignored, Some(10)).is_ok());
+    fn inputs_say_what_data_must_be() {
+        let found = inputs(&Model::open("models/seq_lstm_lm.ts17.onnx").unwrap(), &[]).unwrap();
+        assert_eq!(found.iter().map(|i| (i.batch_axis, i.below)).collect::<Vec<_>>(), [(1, Some(200)); 2]);
+        assert_eq!(found[1].ignored, Some(-100));
+        let fixed = Model::open("models/mlp_relu.dyn.onnx").unwrap();
+        assert_eq!(inputs(&fixed, &[]).unwrap()[0].fixed_batch(), Some(16));
+        assert_eq!(inputs(&fixed, &[("x".into(), 1)]).unwrap()[0].fixed_batch(), Some(64));
+        for (name, axis, words) in [("x", 2, "has no axis 2"), ("z", 0, "there is x, y")] {
+            let message = inputs(&fixed, &[(name.into(), axis)]).unwrap_err().to_string();
+            assert!(message.contains(words), "{message}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use super::error::TrainResult;
 use super::metrics::{self, Metric};
 use super::noise::{self, Draw};
 use crate::analysis::Analysis;
-use crate::autodiff::{self, GRADIENT_NORM, Optimizer};
+use crate::autodiff::{self, Clip, GRADIENT_NORM, Group, Optimizer};
 use crate::engine::Carried;
 use crate::graph::{Attributes, Graph};
 use crate::inject;
@@ -23,6 +23,10 @@ pub struct Recipe {
     pub regularizer: Option<inject::Options>,
     /// How parameters change.
     pub optimizer: Optimizer,
+    /// Parameters with settings of their own.
+    pub groups: Vec<Group>,
+    /// What keeps gradients small.
+    pub clip: Option<Clip>,
     /// The loss; `None` for the only output that can be it.
     pub loss: Option<String>,
     /// Selector of initializers that are trained whatever their role.
@@ -59,6 +63,17 @@ pub struct Loadable {
     pub outputs: Outputs,
 }
 
+/// A coefficient that is an input.
+#[derive(Debug, Clone)]
+pub struct Coefficient {
+    /// The input.
+    pub input: String,
+    /// The item of `--coef` that it is for; `None` is the common one.
+    pub item: Option<String>,
+    /// Its value where nothing changes it.
+    pub value: f64,
+}
+
 /// The graphs of a training run.
 #[derive(Debug)]
 pub struct Graphs {
@@ -66,16 +81,16 @@ pub struct Graphs {
     pub step: Loadable,
     /// The forward pass as inference has it: batch statistics are the running ones, and Dropout does nothing.
     pub evaluation: Loadable,
-    /// The forward pass with the regulariser, as it draws by itself: what is asked for the shapes of draws.
-    pub forward: Model,
+    /// The forward pass with the regulariser, as it draws by itself: what is asked for the shapes of draws. `None` where they are known.
+    pub forward: Option<Model>,
     /// What a step replaces: parameters, running statistics, state of the optimiser.
     pub carried: Vec<Carried>,
     /// Of these, the ones that are initializers of the model.
     pub stored: Vec<String>,
     /// Whether the step wants to know how many steps were made before.
     pub counts_steps: bool,
-    /// The coefficients λ: input, and value.
-    pub coefficients: Vec<(String, f64)>,
+    /// The coefficients λ that are inputs.
+    pub coefficients: Vec<Coefficient>,
     /// What is measured beside the loss.
     pub metric: Metric,
     /// What was differentiated.
@@ -105,8 +120,13 @@ pub fn build(model: &Model, recipe: &Recipe) -> TrainResult<Graphs> {
         None => measured,
         Some(options) => {
             let (model, report) = regularised(&measured, options, &loss, &mut outputs)?;
-            coefficients.extend(report.coefficients.iter().map(|c| (c.initializer.clone(), c.value)));
-            coefficients.retain(|(name, _)| report.inputs.contains(name));
+            let inputs = report.coefficients.iter().filter(|c| report.inputs.contains(&c.initializer));
+            let coefficient = |c: &inject::report::Coefficient| Coefficient {
+                input: c.initializer.clone(),
+                item: c.item.clone(),
+                value: c.value,
+            };
+            coefficients.extend(inputs.map(coefficient));
             warnings.extend(report.warnings.iter().cloned());
             injection = Some(report);
             model
@@ -123,6 +143,8 @@ pub fn build(model: &Model, recipe: &Recipe) -> TrainResult<Graphs> {
         wrt: recipe.wrt.clone(),
         freeze: recipe.freeze.clone(),
         optimizer: recipe.optimizer,
+        groups: recipe.groups.clone(),
+        clip: recipe.clip,
         gradient_norm: true,
         ..autodiff::Options::default()
     };
@@ -150,11 +172,12 @@ pub fn build(model: &Model, recipe: &Recipe) -> TrainResult<Graphs> {
 
     let inference = noise::feed(&inference(&forward)?)?;
     let evaluation = as_inputs(&inference.model, &names)?;
+    let asks = fed.draws.iter().chain(&inference.draws).any(|d| d.asks_for().is_some());
     let trained = Outputs { gradient_norm: Some(GRADIENT_NORM.to_owned()), ..outputs.clone() };
     Ok(Graphs {
         step: Loadable { model: step, draws: fed.draws, outputs: trained },
         evaluation: Loadable { model: evaluation, draws: inference.draws, outputs },
-        forward,
+        forward: Some(forward).filter(|_| asks),
         carried,
         stored,
         counts_steps,

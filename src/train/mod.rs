@@ -9,14 +9,12 @@ mod error;
 pub mod event;
 pub mod feeds;
 pub mod graphs;
-pub mod jsonl;
 pub mod log;
 pub mod metrics;
 pub mod noise;
 pub mod run;
 pub mod schedule;
 pub mod session;
-pub mod source;
 pub mod weights;
 
 pub use error::{TrainError, TrainResult};

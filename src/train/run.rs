@@ -8,14 +8,15 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::checkpoint::{Bits, FORMAT, Meta, Position, Shelf, Sums, encode, write_whole};
+use super::data::{Batch, Batches, Dataset, Plan};
 use super::diagnose::first_not_finite;
 use super::error::{TrainError, TrainResult};
-use super::event::{Event, Means, Sink};
+use super::event::{Event, Means, Observer, Step};
 use super::feeds::{fit, inputs};
 use super::graphs::Graphs;
 use super::metrics::Metric;
+use super::schedule::Schedule;
 use super::session::{Numbers, Session};
-use super::source::{Batch, Source};
 use super::weights::write_back;
 use crate::engine::{LoadOptions, Placed, Runtime, Tensor};
 use crate::wire::Model;
@@ -31,17 +32,15 @@ pub enum OnNan {
     Skip,
 }
 
-/// A number that may change from step to step: of the step, the steps of an epoch, and what the last evaluation said.
-pub type Scheduled<'a> = dyn Fn(u64, u64, Option<f64>) -> f64 + 'a;
-
 /// How a run goes.
-pub struct Settings<'a> {
+#[derive(Debug, Clone)]
+pub struct Settings {
     /// How often the data is gone through.
     pub epochs: u64,
     /// The learning rate.
-    pub rate: Box<Scheduled<'a>>,
-    /// What every λ is multiplied by; `None` where they are constant.
-    pub coefficient: Option<Box<Scheduled<'a>>>,
+    pub rate: Schedule,
+    /// Coefficients λ that change, each with the item of `--coef` that it is for; `None` is the common one.
+    pub coefficients: Vec<(Option<String>, Schedule)>,
     /// Seed of random numbers.
     pub seed: u64,
     /// How the graphs are run.
@@ -102,22 +101,40 @@ pub struct Work<'a> {
     /// What runs them.
     pub runtime: &'a Runtime,
     /// What it is trained on.
-    pub data: &'a dyn Source,
+    pub data: &'a Rows,
     /// What it is evaluated on after every epoch.
-    pub evaluation: Option<&'a dyn Source>,
+    pub evaluation: Option<&'a Rows>,
+}
+
+/// Samples, and how they are gone through.
+#[derive(Debug, Clone)]
+pub struct Rows {
+    /// The samples.
+    pub data: Dataset,
+    /// How an epoch goes through them.
+    pub plan: Plan,
+}
+
+impl Rows {
+    /// The batches of an epoch from number `first` on.
+    fn batches(&self, epoch: u64, first: u64) -> TrainResult<Box<dyn Batches + Send>> {
+        Ok(self.data.batches(&Plan { first, ..self.plan.clone() }, epoch)?)
+    }
 }
 
 /// A run on its way.
 struct Run<'a> {
     session: Session<'a>,
     graphs: &'a Graphs,
-    settings: &'a Settings<'a>,
+    settings: &'a Settings,
     model: &'a Model,
     shelf: Shelf,
     position: Position,
+    /// Coefficients that change: the input that takes it, and its name in the log.
+    coefficients: Vec<(String, String, Schedule)>,
     /// Steps behind the last checkpoint.
     saved: Option<u64>,
-    sinks: &'a mut [Box<dyn Sink>],
+    observers: &'a mut [Box<dyn Observer>],
     summary: Summary,
 }
 
@@ -127,19 +144,12 @@ struct Run<'a> {
 /// When the data does not fit, the runtime fails, a file cannot be written, or a step gives no number; the sentence says what was kept.
 pub fn train<'a>(
     work: &Work<'a>,
-    settings: &'a Settings<'a>,
-    sinks: &'a mut [Box<dyn Sink>],
+    settings: &'a Settings,
+    observers: &'a mut [Box<dyn Observer>],
     stop: &AtomicBool,
 ) -> TrainResult<Summary> {
     let Work { model, graphs, runtime, data, evaluation } = *work;
     let inputs = inputs(model, &settings.batch_axes)?;
-    if data.batches_per_epoch() == 0 {
-        return Err(TrainError::Data(format!(
-            "the data has {} rows, fewer than a batch of {} takes",
-            data.rows(),
-            data.batch_size()
-        )));
-    }
     let session = Session::new(runtime, model, graphs, inputs, settings.load, settings.seed)?;
     let summary = Summary {
         interrupted: false,
@@ -156,8 +166,18 @@ pub fn train<'a>(
         placed: session.placed().to_vec(),
     };
     let shelf = Shelf { folder: settings.out.join("checkpoints"), keep: settings.keep };
-    let mut run =
-        Run { session, graphs, settings, model, shelf, position: Position::default(), saved: None, sinks, summary };
+    let mut run = Run {
+        session,
+        graphs,
+        settings,
+        model,
+        shelf,
+        position: Position::default(),
+        coefficients: scheduled(graphs, settings),
+        saved: None,
+        observers,
+        summary,
+    };
     run.resume()?;
     run.all(data, evaluation, stop)?;
     run.finish()
@@ -186,14 +206,14 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn all(&mut self, data: &dyn Source, evaluation: Option<&dyn Source>, stop: &AtomicBool) -> TrainResult<()> {
-        let per_epoch = data.batches_per_epoch();
+    fn all(&mut self, data: &Rows, evaluation: Option<&Rows>, stop: &AtomicBool) -> TrainResult<()> {
+        let per_epoch = data.plan.batches(data.data.rows());
         self.tell(&Event::Start {
             step: self.position.step,
             epochs: self.settings.epochs,
             steps_per_epoch: per_epoch,
             layers: self.summary.layers.clone(),
-        });
+        })?;
         while self.position.epoch < self.settings.epochs {
             let started = Instant::now();
             let before = self.position.sums.samples;
@@ -216,7 +236,7 @@ impl Run<'_> {
             let seconds = started.elapsed().as_secs_f64();
             let mut means = self.means(&self.position.sums, self.position.sums.samples - before, seconds);
             means.gradient_norm = Some(f64::from(self.position.sums.norm) / self.position.sums.steps.max(1) as f64);
-            self.tell(&Event::Epoch(means.clone()));
+            self.tell(&Event::Epoch(means.clone()))?;
             self.summary.training = Some(means);
             let is_best = match evaluation {
                 Some(evaluation) => self.evaluate(evaluation)?,
@@ -236,13 +256,16 @@ impl Run<'_> {
 
     fn step(&mut self, batch: Batch, per_epoch: u64) -> TrainResult<()> {
         let samples = batch.samples as u64;
-        let last = self.position.history.last().map(|b| f64::from(*b));
+        let history: Vec<f64> = self.position.history.iter().map(|b| f64::from(*b)).collect();
         let (step, settings) = (self.position.step, self.settings);
-        let rate = (settings.rate)(step, per_epoch, last);
-        let factor = settings.coefficient.as_ref().map(|schedule| schedule(step, per_epoch, last));
-        if let Some(factor) = factor {
-            self.session.scale_coefficients(factor);
+        let rate = settings.rate.at(step, per_epoch, &history);
+        let (mut values, mut coefficients) = (Vec::new(), Vec::new());
+        for (input, name, schedule) in &self.coefficients {
+            let value = schedule.at(step, per_epoch, &history);
+            values.push((input.clone(), value));
+            coefficients.push((name.clone(), value));
         }
+        self.session.set_coefficients(&values);
         let feeds = fit(batch, self.session.inputs(), self.model_name().as_str())?;
         let numbers = self.session.step(step, step - self.position.skipped, rate, feeds)?;
         if let Some(what) = numbers.not_finite() {
@@ -250,14 +273,14 @@ impl Run<'_> {
                 return Err(self.not_finite(what)?);
             }
             self.position.skipped += 1;
-            self.tell(&Event::Skipped { step: step + 1, what });
+            self.tell(&Event::Skipped { step: step + 1, what })?;
         } else {
             self.session.advance();
             self.position.sums.add(&numbers, samples);
         }
         self.position.step += 1;
         self.position.batch += 1;
-        self.tell(&Event::Step {
+        self.tell(&Event::Step(Step {
             step: self.position.step,
             epoch: self.position.epoch + 1,
             loss: numbers.loss,
@@ -265,9 +288,8 @@ impl Run<'_> {
             per: numbers.layers,
             gradient_norm: numbers.gradient_norm,
             learning_rate: rate,
-            coefficient: factor,
-        });
-        Ok(())
+            coefficients,
+        }))
     }
 
     /// Keeps the state before the step, and says what went wrong.
@@ -285,7 +307,7 @@ impl Run<'_> {
     }
 
     /// Evaluates; returns whether it was the best so far.
-    fn evaluate(&mut self, data: &dyn Source) -> TrainResult<bool> {
+    fn evaluate(&mut self, data: &Rows) -> TrainResult<bool> {
         self.session.prepare_evaluation()?;
         let started = Instant::now();
         let mut sums = Sums::default();
@@ -305,8 +327,9 @@ impl Run<'_> {
         if is_best {
             self.position.best = Some((value.into(), self.position.step));
         }
-        self.position.history.push(value.into());
-        self.tell(&Event::Evaluation(means.clone()));
+        // Schedules want what is better to be lower.
+        self.position.history.push(means.task_loss.into());
+        self.tell(&Event::Evaluation(means.clone()))?;
         self.summary.evaluation = Some(means);
         Ok(is_best)
     }
@@ -340,10 +363,10 @@ impl Run<'_> {
             position: self.position.clone(),
             identity: self.settings.identity.clone(),
         };
-        self.sinks.iter_mut().for_each(|sink| sink.flush());
+        self.flush()?;
         let path = self.shelf.put(&self.session.state()?, &meta, is_best)?;
         self.saved = Some(self.position.step);
-        self.tell(&Event::Checkpoint { step: self.position.step, path });
+        self.tell(&Event::Checkpoint { step: self.position.step, path })?;
         Ok(())
     }
 
@@ -363,12 +386,18 @@ impl Run<'_> {
             write_whole(encode(&weights, None)?, &tensors)?;
             self.summary.written.extend([model, tensors]);
         }
-        self.sinks.iter_mut().for_each(|sink| sink.flush());
+        self.flush()?;
         Ok(self.summary)
     }
 
-    fn tell(&mut self, event: &Event) {
-        self.sinks.iter_mut().for_each(|sink| sink.record(event));
+    fn tell(&mut self, event: &Event) -> TrainResult<()> {
+        let failed = |source| TrainError::Io { path: self.settings.out.clone(), source };
+        self.observers.iter_mut().try_for_each(|observer| observer.notice(event)).map_err(failed)
+    }
+
+    fn flush(&mut self) -> TrainResult<()> {
+        let failed = |source| TrainError::Io { path: self.settings.out.clone(), source };
+        self.observers.iter_mut().try_for_each(|observer| observer.flush()).map_err(failed)
     }
 
     fn model_name(&self) -> String {
@@ -395,6 +424,17 @@ impl Sums {
             put(&mut self.labels, labels);
         }
     }
+}
+
+/// The inputs that coefficients which change are fed to, with their names in the log.
+fn scheduled(graphs: &Graphs, settings: &Settings) -> Vec<(String, String, Schedule)> {
+    let of = |item: &Option<String>| settings.coefficients.iter().rev().find(|(i, _)| i == item);
+    let name = |item: &Option<String>| match item {
+        None => "coefficient".to_owned(),
+        Some(item) => format!("coefficient/{item}"),
+    };
+    let each = graphs.coefficients.iter();
+    each.filter_map(|c| Some((c.input.clone(), name(&c.item), of(&c.item)?.1.clone()))).collect()
 }
 
 /// Refuses a folder whose result would be written over the model itself.

@@ -103,7 +103,7 @@ impl<'m> Session<'m> {
             step,
             evaluation: None,
             shapes: Shapes::default(),
-            coefficients: graphs.coefficients.clone(),
+            coefficients: graphs.coefficients.iter().map(|c| (c.input.clone(), c.value)).collect(),
         })
     }
 
@@ -117,10 +117,13 @@ impl<'m> Session<'m> {
         &self.inputs
     }
 
-    /// Multiplies every λ that is an input, from now on.
-    pub fn scale_coefficients(&mut self, factor: f64) {
-        self.coefficients =
-            self.graphs.coefficients.iter().map(|(name, value)| (name.clone(), value * factor)).collect();
+    /// Sets coefficients that are inputs, from now on.
+    pub fn set_coefficients(&mut self, values: &[(String, f64)]) {
+        for (input, value) in &mut self.coefficients {
+            if let Some((_, new)) = values.iter().find(|(name, _)| name == input) {
+                *value = *new;
+            }
+        }
     }
 
     /// One step on a batch, at a learning rate. `counter` decides its random numbers; `made` counts the steps that were made before.
@@ -165,8 +168,8 @@ impl<'m> Session<'m> {
     /// # Errors
     /// When the runtime does not take the batch, or fails.
     pub fn evaluate(&mut self, number: u64, batch: Vec<(String, Tensor)>) -> TrainResult<Numbers> {
-        // The streams of steps count up from 0, and these down.
-        self.run(false, u64::MAX / 2 - number, batch, Vec::new())
+        // The streams of steps count up from 0, those of the data down from the end; these up from the middle.
+        self.run(false, (1 << 47) + number, batch, Vec::new())
     }
 
     fn run(
@@ -355,7 +358,7 @@ impl Shapes {
         values.sort_unstable();
         values.dedup();
         let output = |i: usize| format!("per_inject/shape_of/{i}");
-        if self.program.is_none() {
+        if let (None, Some(forward)) = (&self.program, &graphs.forward) {
             let ty = TensorType { elem: DataType::Int64 as i32, dims: Some(vec![Dim::Unknown]) };
             let node = |(i, value): (usize, &&str)| NodeProto {
                 op_type: Some("Shape".into()),
@@ -370,7 +373,7 @@ impl Shapes {
                 outputs,
                 ..Change::default()
             };
-            let model = changed(&graphs.forward, change)?;
+            let model = changed(forward, change)?;
             self.program = Some(runtime.load(source(&model)?, &LoadOptions::default())?);
         }
         let Some(program) = &mut self.program else { return Ok(HashMap::new()) };

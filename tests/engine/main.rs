@@ -3,6 +3,7 @@
 mod comparing;
 mod errors;
 mod finding;
+mod resident;
 mod running;
 
 use std::path::{Path, PathBuf};

@@ -78,14 +78,30 @@ def checkpoints(out: pathlib.Path) -> dict[int, pathlib.Path]:
     return {int(match[1]): path for match, path in found.items()}
 
 
-def events(out: pathlib.Path, kind: str) -> list[dict]:
-    """What the log holds of one kind."""
-    lines = (out / "log.jsonl").read_text().splitlines()
-    return [event for event in map(json.loads, lines) if event["event"] == kind]
+def records(out: pathlib.Path, kind: str) -> list[dict]:
+    """What the log holds of one kind, values as floats."""
+    lines = map(json.loads, (out / "log.jsonl").read_text().splitlines())
+    return [{**line, "values": {k: float(v) for k, v in line["values"].items()}} for line in lines if line["kind"] == kind]
+
+
+def steps(out: pathlib.Path) -> list[dict[str, float]]:
+    """The values of every step."""
+    return [record["values"] for record in records(out, "train") if "loss" in record["values"]]
+
+
+def epochs(out: pathlib.Path) -> list[dict[str, float]]:
+    """The means of every epoch."""
+    found = [record["values"] for record in records(out, "train") if "epoch/loss" in record["values"]]
+    return [{name.removeprefix("epoch/"): value for name, value in values.items()} for values in found]
+
+
+def evaluations(out: pathlib.Path) -> list[dict[str, float]]:
+    """The means of every evaluation."""
+    return [record["values"] for record in records(out, "eval")]
 
 
 def losses(out: pathlib.Path, key: str = "loss") -> np.ndarray:
-    return np.array([event[key] for event in events(out, "step")])
+    return np.array([values[key] for values in steps(out)])
 
 
 def weights(model: pathlib.Path) -> dict[str, np.ndarray]:

@@ -1,0 +1,300 @@
+//! What `per-inject train` takes.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use per_inject::autodiff::Group;
+use per_inject::engine::{Arena, ConvolutionSearch, CudaOptions, Device, LoadOptions};
+use per_inject::inject;
+use per_inject::train::data::{Augment, Normalize, parse_map};
+use per_inject::train::schedule::Schedule;
+
+use super::args::{AtArg, EstimatorArg, ReductionArg, ViewArg, whole_number, yes_or_no};
+use super::differentiate::{OptimizerArg, OptimizerConstants};
+
+/// What the command takes.
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// The forward graph with its loss, an ONNX file
+    pub model: PathBuf,
+    /// What to train on, rows of which are samples: .npz, .npy, safetensors, IDX (also .gz), CIFAR's binaries, or folders of them
+    #[arg(long, value_name = "PATH", required = true, num_args = 1.., env = "PER_INJECT_DATA", value_delimiter = ',')]
+    pub data: Vec<PathBuf>,
+    /// What to evaluate on after every epoch
+    #[arg(long, value_name = "PATH", num_args = 1.., env = "PER_INJECT_EVAL", value_delimiter = ',')]
+    pub eval: Vec<PathBuf>,
+    /// The folder of the run: checkpoints, log.jsonl, tensorboard, and at the end model.onnx and model.safetensors
+    #[arg(short, long, value_name = "FOLDER", env = "PER_INJECT_OUT")]
+    pub out: PathBuf,
+    /// How often the data is gone through
+    #[arg(long, value_name = "N", default_value_t = 10, env = "PER_INJECT_EPOCHS", value_parser = whole_number)]
+    pub epochs: u64,
+    /// The learning rate: a number, or a schedule such as cosine:0.05..0, warmup:2,step:0.1@30,60 or plateau:0.05@3
+    #[arg(long, value_name = "η", default_value = "0.05", env = "PER_INJECT_LR", value_parser = Schedule::parse)]
+    pub lr: Schedule,
+    /// How parameters change
+    #[arg(long, value_enum, default_value = "sgd", env = "PER_INJECT_OPTIMIZER")]
+    pub optimizer: OptimizerArg,
+    #[command(flatten)]
+    pub constants: OptimizerConstants,
+    /// Parameters with settings of their own: a selector, = and a factor of the learning rate (lr), decay or another of the
+    /// optimizer's constants; may be repeated
+    #[arg(long, value_name = "SELECTOR=SETTINGS", value_delimiter = ';', env = "PER_INJECT_GROUP")]
+    pub group: Vec<Group>,
+    /// Scale gradients down where their norm, over all parameters together, is greater
+    #[arg(
+        long,
+        value_name = "X",
+        env = "PER_INJECT_CLIP_NORM",
+        conflicts_with = "clip_value",
+        allow_negative_numbers = true
+    )]
+    pub clip_norm: Option<f64>,
+    /// Bring every entry of the gradients between -X and X
+    #[arg(long, value_name = "X", env = "PER_INJECT_CLIP_VALUE", allow_negative_numbers = true)]
+    pub clip_value: Option<f64>,
+    /// Samples of a batch; 128 where the graph does not say it
+    #[arg(long, value_name = "N", env = "PER_INJECT_BATCH_SIZE")]
+    pub batch_size: Option<NonZeroUsize>,
+    /// The axis of an input that counts samples, where it is neither its only open one nor the first
+    #[arg(long, value_name = "INPUT=AXIS", env = "PER_INJECT_BATCH_AXIS", value_delimiter = ',', value_parser = parse_axis)]
+    pub batch_axis: Vec<(String, usize)>,
+    /// The array that an input takes, where it has another name
+    #[arg(long, value_name = "INPUT=ARRAY", env = "PER_INJECT_MAP", value_delimiter = ',', value_parser = parse_map)]
+    pub map: Vec<(String, String)>,
+    /// Bring an input to mean 0 and standard deviation 1: [INPUT=]MEAN,STD, or a mean and then a deviation for each channel
+    #[arg(long, value_name = "MEAN,STD", env = "PER_INJECT_NORMALIZE", value_parser = Normalize::parse, allow_hyphen_values = true)]
+    pub normalize: Vec<Normalize>,
+    /// Move and mirror images by chance: pad-crop:4,flip, or one of the two
+    #[arg(long, value_name = "HOW", env = "PER_INJECT_AUGMENT", value_parser = Augment::parse)]
+    pub augment: Option<Augment>,
+    /// Batches that another thread reads ahead; 0 reads each when it is wanted
+    #[arg(long, value_name = "N", default_value_t = 2, env = "PER_INJECT_AHEAD")]
+    pub ahead: usize,
+    /// Take samples in the order of the data
+    #[arg(long, env = "PER_INJECT_NO_SHUFFLE", value_parser = yes_or_no())]
+    pub no_shuffle: bool,
+    /// Seed of the order of samples, of slices, and of Dropout
+    #[arg(long, value_name = "N", default_value_t = 0, env = "PER_INJECT_SEED", value_parser = whole_number, allow_negative_numbers = true)]
+    pub seed: u64,
+    #[command(flatten)]
+    pub term: TermArgs,
+    #[command(flatten)]
+    pub course: CourseArgs,
+    #[command(flatten)]
+    pub machine: MachineArgs,
+}
+
+/// The regulariser.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "The regulariser")]
+pub struct TermArgs {
+    /// Which layers to regularise (see Selectors in per-inject --help); without it none
+    #[arg(long, value_name = "SELECTOR", env = "PER_INJECT_LAYERS", allow_hyphen_values = true)]
+    pub layers: Option<String>,
+    /// The coefficient λ, a number or a schedule, or SELECTOR=λ for some of the layers; 0 measures PER and leaves the loss alone
+    #[arg(long, value_name = "λ", env = "PER_INJECT_COEF", value_parser = parse_coefficient, allow_hyphen_values = true)]
+    pub coef: Vec<Coefficient>,
+    /// Expectation over slices: the paper's Monte Carlo, or its closed form
+    #[arg(long, value_enum, default_value = "sampled", env = "PER_INJECT_ESTIMATOR")]
+    pub estimator: EstimatorArg,
+    /// Slices of the sampled estimator
+    #[arg(long, value_name = "S", default_value_t = 256, env = "PER_INJECT_SLICES", value_parser = whole_number, allow_negative_numbers = true)]
+    pub slices: u64,
+    /// One draw for all layers whose rows are as long
+    #[arg(long, env = "PER_INJECT_SHARE_SLICES", value_parser = yes_or_no())]
+    pub share_slices: bool,
+    /// What one sample is: all activations, the channels at a location, or the last axis at a position
+    #[arg(long, value_enum, default_value = "auto", env = "PER_INJECT_VIEW")]
+    pub view: ViewArg,
+    /// Mean over rows (equation 6 of the paper), or their sum (its algorithm 1 read literally)
+    #[arg(long, value_enum, default_value = "mean", env = "PER_INJECT_REDUCTION")]
+    pub reduction: ReductionArg,
+    /// Tap an activation's output or its input
+    #[arg(long, value_enum, default_value = "post", env = "PER_INJECT_AT")]
+    pub at: AtArg,
+    /// Refuse when a selected activation cannot be regularised, instead of leaving it out with a warning
+    #[arg(long, env = "PER_INJECT_STRICT", value_parser = yes_or_no())]
+    pub strict: bool,
+    /// The loss, where several outputs could be it
+    #[arg(long, value_name = "NAME", env = "PER_INJECT_LOSS")]
+    pub loss: Option<String>,
+    /// Initializers that are trained, instead of those whose role says so (a selector over names)
+    #[arg(long, value_name = "SELECTOR", env = "PER_INJECT_WRT")]
+    pub wrt: Option<String>,
+    /// Initializers that are not trained (a selector over names)
+    #[arg(long, value_name = "SELECTOR", env = "PER_INJECT_FREEZE")]
+    pub freeze: Option<String>,
+}
+
+/// How the run goes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "The run")]
+pub struct CourseArgs {
+    /// Go on from the last checkpoint in the folder of the run
+    #[arg(long, env = "PER_INJECT_RESUME", value_parser = yes_or_no())]
+    pub resume: bool,
+    /// Steps between two checkpoints; without it there is one after every epoch
+    #[arg(long, value_name = "N", env = "PER_INJECT_CHECKPOINT_EVERY", value_parser = whole_number)]
+    pub checkpoint_every: Option<u64>,
+    /// How many of the last checkpoints are kept, beside the best
+    #[arg(long, value_name = "N", default_value_t = 3, env = "PER_INJECT_KEEP")]
+    pub keep: usize,
+    /// What happens when a step gives a loss or a gradient that is no number
+    #[arg(long, value_enum, default_value = "stop", env = "PER_INJECT_ON_NAN")]
+    pub on_nan: OnNanArg,
+    /// What is measured beside the loss; auto is accuracy, for sequences perplexity
+    #[arg(long, value_enum, default_value = "auto", env = "PER_INJECT_METRIC")]
+    pub metric: MetricArg,
+    /// No bars and no table, only errors
+    #[arg(short, long, env = "PER_INJECT_QUIET", value_parser = yes_or_no())]
+    pub quiet: bool,
+    /// Say where ONNX Runtime put the nodes of the step
+    #[arg(long, env = "PER_INJECT_VERBOSE", value_parser = yes_or_no())]
+    pub verbose: bool,
+    /// Print the summary as JSON
+    #[arg(long, env = "PER_INJECT_JSON", value_parser = yes_or_no())]
+    pub json: bool,
+}
+
+/// What it runs on.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "The machine")]
+pub struct MachineArgs {
+    /// cpu, cuda or cuda:N; nothing falls back to another one
+    #[arg(long, value_name = "DEVICE", env = "PER_INJECT_DEVICE", default_value_t = Device::Cpu)]
+    pub device: Device,
+    /// Threads on the CPU; all cores where it is not given
+    #[arg(long, value_name = "N", env = "PER_INJECT_THREADS")]
+    pub threads: Option<NonZeroUsize>,
+    /// ONNX Runtime: its library, a folder that holds it, or a Python environment; else ORT_DYLIB_PATH, the active Python
+    /// environment, python3's packages, the system
+    #[arg(long, value_name = "PATH", env = "PER_INJECT_ORT")]
+    pub ort: Option<PathBuf>,
+    /// CUDA: let float32 products round their operands to TF32, with 10 bits of fraction
+    #[arg(long, env = "PER_INJECT_TF32", value_parser = yes_or_no())]
+    pub tf32: bool,
+    /// CUDA: how cuDNN's algorithm for a convolution is chosen; exhaustive times all of them, and need not choose the same twice
+    #[arg(long, value_enum, default_value = "exhaustive", env = "PER_INJECT_CUDNN_SEARCH")]
+    pub cudnn_search: SearchArg,
+    /// CUDA: record the step once and replay it; wants batches of one size, so an epoch's last incomplete batch is left out
+    #[arg(long, env = "PER_INJECT_CUDA_GRAPH", value_parser = yes_or_no())]
+    pub cuda_graph: bool,
+    /// CUDA: how memory grows, by powers of two or by what is needed
+    #[arg(long, value_enum, default_value = "doubling", env = "PER_INJECT_CUDA_ARENA")]
+    pub cuda_arena: ArenaArg,
+    /// CUDA: bytes that memory may grow to
+    #[arg(long, value_name = "BYTES", env = "PER_INJECT_CUDA_MEMORY")]
+    pub cuda_memory: Option<NonZeroUsize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnNanArg {
+    /// Keep the state before it, name the first value that went wrong, and stop
+    Stop,
+    /// Leave the step out
+    Skip,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MetricArg {
+    Auto,
+    Accuracy,
+    Perplexity,
+    None,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SearchArg {
+    Exhaustive,
+    Heuristic,
+    Default,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ArenaArg {
+    Doubling,
+    Exact,
+}
+
+fn parse_axis(text: &str) -> Result<(String, usize), String> {
+    let wrong = || "write it as INPUT=AXIS, such as x=1; axes count from 0".to_owned();
+    let (name, axis) = text.rsplit_once('=').filter(|(name, _)| !name.is_empty()).ok_or_else(wrong)?;
+    Ok((name.to_owned(), axis.trim().parse().map_err(|_| wrong())?))
+}
+
+/// A value of `--coef`.
+#[derive(Debug, Clone)]
+pub struct Coefficient {
+    /// The layers it is for; `None` for all others.
+    pub item: Option<String>,
+    /// λ.
+    pub schedule: Schedule,
+}
+
+fn parse_coefficient(text: &str) -> Result<Coefficient, String> {
+    let (item, schedule) = match text.rsplit_once('=') {
+        Some(("", _)) => return Err("there is nothing before the =; write SELECTOR=λ".into()),
+        Some((item, schedule)) => (Some(item.to_owned()), schedule),
+        None => (None, text),
+    };
+    Ok(Coefficient { item, schedule: Schedule::parse(schedule)? })
+}
+
+impl MachineArgs {
+    /// The first option that says something to CUDA alone.
+    pub fn only_for_cuda(&self) -> Option<&'static str> {
+        let given = [
+            ("--tf32", self.tf32),
+            ("--cudnn-search", self.cudnn_search != SearchArg::Exhaustive),
+            ("--cuda-graph", self.cuda_graph),
+            ("--cuda-arena", self.cuda_arena != ArenaArg::Doubling),
+            ("--cuda-memory", self.cuda_memory.is_some()),
+        ];
+        given.into_iter().find(|(_, is_given)| *is_given).map(|(option, _)| option)
+    }
+
+    pub fn load(&self, placements: bool) -> LoadOptions {
+        let search = match self.cudnn_search {
+            SearchArg::Exhaustive => ConvolutionSearch::Exhaustive,
+            SearchArg::Heuristic => ConvolutionSearch::Heuristic,
+            SearchArg::Default => ConvolutionSearch::Default,
+        };
+        let arena = match self.cuda_arena {
+            ArenaArg::Doubling => Arena::Doubling,
+            ArenaArg::Exact => Arena::Exact,
+        };
+        let memory_limit = self.cuda_memory.map(NonZeroUsize::get);
+        let cuda = CudaOptions { tf32: self.tf32, search, graph: self.cuda_graph, arena, memory_limit };
+        LoadOptions { device: self.device, threads: self.threads, cuda, placements, ..LoadOptions::default() }
+    }
+}
+
+impl Coefficient {
+    /// λ itself where it is constant; else a number that stands in the graph and is fed over.
+    fn nominal(&self) -> f64 {
+        if self.schedule.is_constant() { self.schedule.at(0, 1, &[]) } else { 1.0 }
+    }
+}
+
+impl TermArgs {
+    pub fn options(&self) -> Option<inject::Options> {
+        Some(inject::Options {
+            layers: self.layers.clone()?,
+            at: self.at.into(),
+            coef: self.coef.iter().rfind(|c| c.item.is_none()).map(Coefficient::nominal),
+            coef_overrides: self.coef.iter().filter_map(|c| Some((c.item.clone()?, c.nominal()))).collect(),
+            coef_input: self.coef.iter().any(|c| !c.schedule.is_constant()),
+            estimator: self.estimator.into(),
+            slices: self.slices,
+            share_slices: self.share_slices,
+            view: self.view.view(),
+            reduction: self.reduction.into(),
+            wrt: self.wrt.clone(),
+            freeze: self.freeze.clone(),
+            strict: self.strict,
+            ..inject::Options::default()
+        })
+    }
+}

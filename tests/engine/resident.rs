@@ -40,7 +40,7 @@ fn model() -> Vec<u8> {
             node("Add", &["s", "mean"], "s_next", vec![]),
             node("ReduceSum", &["s_next"], "total", vec![number("keepdims", 0)]),
         ],
-        input: vec![value("s", &[two.clone()]), value("d", &[rows, two.clone()])],
+        input: vec![value("s", std::slice::from_ref(&two)), value("d", &[rows, two.clone()])],
         output: vec![value("s_next", &[two]), value("total", &[])],
         ..GraphProto::default()
     };

@@ -338,8 +338,8 @@ def test_operator_tests_of_onnx_have_the_same_gradients_in_the_newest_operator_s
         assert restored.read_bytes() == source.read_bytes(), test.name
         assert found.keys() == expected.keys(), test.name
         if not all(is_close(found[name], value) for name, value in expected.items()):
-            # The step graphs differ where the older operator set needs other operators, and the reference evaluator's
-            # ConvTranspose is wrong for pads that differ at both ends. Then differences decide.
+            # The step graph of the older operator set needs the reference evaluator then, whose MaxPool gives other
+            # indices than ONNX Runtime where it pads by itself. Differences decide.
             error, where = gradient_corpus.worst_error(problem, found)
             assert error <= gradient_corpus.TOLERANCE, (test.name, where)
             kinds["by differences"] += 1

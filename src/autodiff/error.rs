@@ -33,6 +33,16 @@ pub enum DifferentiateError {
         /// Its version.
         found: i64,
     },
+    /// An operator set that the model cannot be raised to.
+    #[error("the model cannot be raised from operator set {found} to {to}: {problem}")]
+    Raise {
+        /// Its version.
+        found: i64,
+        /// What was asked for.
+        to: i64,
+        /// What stands in the way; where nodes do, all of them.
+        problem: String,
+    },
     /// The IR version.
     #[error(
         "the model has IR version {found}; before 4 an initializer cannot be a default that a step replaces: set ir_version to 8 first"

@@ -30,6 +30,7 @@ mod expand;
 pub mod operators;
 mod optimizer;
 mod prepare;
+mod raise;
 mod report;
 mod reverse;
 mod rule;
@@ -82,6 +83,8 @@ pub struct Options {
     pub accumulate: bool,
     /// What the loss is multiplied by on the way back.
     pub loss_scale: LossScale,
+    /// The operator set that the model is raised to before, where gradients need a newer one than its own.
+    pub opset: Option<i64>,
 }
 
 /// A step graph as an edit of the forward graph.
@@ -116,7 +119,8 @@ pub fn differentiate(model: &Model, options: &Options) -> Result<Differentiation
     let choice = inject::Options { loss: options.loss.clone(), ..inject::Options::default() };
     let loss = inject::loss::choose(&analysis, &choice)?.value;
     let (root, number) = naming::free_root(model, &analysis.graph);
-    let prepared = prepare::prepare(&analysis, &analysis.trained_values(), &[loss], &root)?;
+    let raised = options.opset.map(|to| raise::raise(&analysis, to, &root)).transpose()?.flatten();
+    let prepared = prepare::prepare(&analysis, &analysis.trained_values(), &[loss], &root, raised)?;
     let inner = match &prepared {
         None => None,
         Some(prepared) => {
@@ -161,7 +165,7 @@ impl Draft<'_> {
             trained.partition(|value| reversed.gradients.contains_key(value));
         let named: Vec<(ValueId, Tensor, Tensor)> =
             reached.iter().map(|v| (*v, self.tensor(*v), self.gradient(&reversed, *v))).collect();
-        let mut builder = Builder::new(model.opset(), self.root, "step", Vec::new());
+        let mut builder = Builder::new(self.analysis.model.opset(), self.root, "step", Vec::new());
         let written = optimizer::write(&mut builder, self.options, &named)?;
         let statistics = self.statistics()?;
         let mut results = written.results;
@@ -174,12 +178,13 @@ impl Draft<'_> {
         self.check_names(&names, &written.inputs)?;
         reversed.add(builder.finish(&[], &[]));
         reversed.without_unread(&results.iter().map(|(_, t)| t.name.as_str()).collect());
-        name_results(&mut reversed, model.opset(), self.root, &results);
+        name_results(&mut reversed, self.analysis.model.opset(), self.root, &results);
 
         let mut changes = Vec::new();
         let mut replaced = Vec::new();
         let again = with_saved(self.analysis, &reversed.saved, &reversed.remade);
         self.stand_ins(again, &mut changes, &mut replaced)?;
+        self.raise(&mut changes, &mut replaced)?;
         let inputs = self.inputs(&named, &statistics, &written.inputs, &mut replaced);
         let outputs: Vec<ValueInfoProto> =
             results.iter().map(|(name, tensor)| tensor.ty.declare(name).unwrap_or_else(|| bare(name))).collect();
@@ -313,6 +318,22 @@ impl Draft<'_> {
             changes.push(Change {
                 reason: format!("node {old}: spelt out, or with outputs that a gradient reads"),
                 replacements: vec![Replacement { part, with: Substitute::Nodes(nodes.into()) }],
+                ..Change::default()
+            });
+        }
+        Ok(())
+    }
+
+    /// The operator set, where another one takes its place.
+    fn raise(&self, changes: &mut Vec<Change>, replaced: &mut Vec<Replaced>) -> Result<(), DifferentiateError> {
+        let raised = self.analysis.model.opset_imports.iter().enumerate();
+        for (at, with) in raised.filter(|(at, with)| self.model.opset_imports.get(*at) != Some(*with)) {
+            let part = Part::OpsetImport(at);
+            let standin = Standin::OpsetImport(with.domain().to_owned());
+            replaced.push(Replaced::new(standin, &record_bytes(self.model, part)?));
+            changes.push(Change {
+                reason: format!("operator set {} → {}, as asked", self.model.opset(), with.version()),
+                replacements: vec![Replacement { part, with: Substitute::OpsetImport(with.clone()) }],
                 ..Change::default()
             });
         }

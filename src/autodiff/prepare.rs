@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::error::{DifferentiateError, Undifferentiable};
+use super::raise::Raised;
 use super::{expand, rule};
 use crate::analysis::Analysis;
 use crate::graph::{NodeId, ValueId};
@@ -49,6 +50,7 @@ pub fn same_value(from: &Analysis, value: ValueId, to: &Analysis) -> ValueId {
 }
 
 /// Spells out what has no rule between some values and others; `None` where everything has one. New names start with `root`.
+/// A model that was raised, which has no functions, takes the place of the original.
 ///
 /// # Errors
 ///
@@ -58,6 +60,7 @@ pub fn prepare(
     from: &[ValueId],
     to: &[ValueId],
     root: &str,
+    raised: Option<Raised>,
 ) -> Result<Option<Prepared>, DifferentiateError> {
     let path = Path::between(original, from, to, rule::stops);
     let mut names = BTreeMap::new();
@@ -66,14 +69,22 @@ pub fn prepare(
         let id = NodeId(u32::try_from(old).unwrap_or(u32::MAX));
         names.entry(old).or_insert_with(|| layers.name(&original.graph, Some(id), "")).clone()
     };
-    let mut state = inline(original, &path, root)?.map(|inlined| {
-        for (old, is_call) in inlined.is_call.iter().enumerate() {
-            if *is_call {
+    let mut state = match raised {
+        Some(raised) => {
+            for old in raised.converted {
                 name_of(&mut names, old);
             }
+            Some((raised.model, raised.origin))
         }
-        (inlined.model, inlined.origin)
-    });
+        None => inline(original, &path, root)?.map(|inlined| {
+            for (old, is_call) in inlined.is_call.iter().enumerate() {
+                if *is_call {
+                    name_of(&mut names, old);
+                }
+            }
+            (inlined.model, inlined.origin)
+        }),
+    };
     let (mut constants, mut value_info) = (BTreeMap::new(), Vec::new());
     for round in 0..ROUNDS {
         let inner = state.as_ref().map(|(model, _)| Analysis::of(model)).transpose()?;

@@ -59,6 +59,9 @@ pub struct DifferentiateArgs {
     /// The same with the factor as an input, `loss_scale`, so that a loop can change it
     #[arg(long, env = "PER_INJECT_LOSS_SCALE_INPUT", value_parser = yes_or_no())]
     pub loss_scale_input: bool,
+    /// Raise the model to this operator set first, for gradients that need a newer one than its own
+    #[arg(long, value_name = "N", env = "PER_INJECT_OPSET", allow_negative_numbers = true)]
+    pub opset: Option<i64>,
     /// Which output is the loss, where several could be
     #[arg(long, value_name = "NAME", env = "PER_INJECT_LOSS")]
     pub loss: Option<String>,
@@ -149,6 +152,7 @@ pub fn run(args: &DifferentiateArgs) -> Result<(), Failure> {
             None if args.loss_scale_input => LossScale::Input,
             None => LossScale::None,
         },
+        opset: args.opset,
     };
     let step = differentiate(&model, &options)?;
     let remarks = deliver(&model, &step.patch, &args.output, args.external.into(), args.sync)?;

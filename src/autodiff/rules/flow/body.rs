@@ -127,7 +127,7 @@ impl<'a> Body<'a> {
         let to: Vec<ValueId> =
             request.seeds.iter().filter_map(|(slot, _)| analysis.graph.outputs.get(*slot).copied()).collect();
         self.no_parameters(&analysis, &to)?;
-        let prepared = prepare::prepare(&analysis, &from, &to, request.root).map_err(|e| in_body(&e))?;
+        let prepared = prepare::prepare(&analysis, &from, &to, request.root, None).map_err(|e| in_body(&e))?;
         let inner = prepared.as_ref().map(|p| self.analysis_of(&p.model)).transpose()?;
         let working = inner.as_ref().unwrap_or(&analysis);
         let same = |values: &[ValueId]| -> Vec<ValueId> {

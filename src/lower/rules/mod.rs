@@ -41,5 +41,3 @@ pub mod transpose;
 pub mod trigonometric;
 pub mod twice;
 pub mod unrolled;
-
-pub use crate::rewrite::window;

@@ -67,13 +67,14 @@ def outcomes() -> list[problems.Outcome]:
 
 
 def counted(all_of_them) -> list[problems.Outcome]:
-    """Those that have to pass: all with something to differentiate, but for those of operators that are not registered, and in operator sets
-    older than all of them."""
+    """Those that have to pass: all with something to differentiate, but for those of operators that are not registered, and of forms that are
+    gone in the oldest operator set of any."""
     registered = {o["name"] for o in listing()["operators"]}
     named = lambda o: set(re.findall(r"there is no rule for (\w+)", o.detail))
     is_foreign = lambda o: o.kind == "refused" and (named(o) - registered or not registered & set(o.operators))
     oldest = min(o["since"] for o in listing()["operators"])
-    return [o for o in all_of_them if o.kind in ("passed", "refused", "wrong") and o.opset >= oldest and not is_foreign(o)]
+    is_gone = lambda o: o.kind == "refused" and o.opset < oldest
+    return [o for o in all_of_them if o.kind in ("passed", "refused", "wrong") and not is_foreign(o) and not is_gone(o)]
 
 
 def own_cases() -> collections.Counter:

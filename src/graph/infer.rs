@@ -56,18 +56,21 @@ impl Types {
     /// is declared). Never fails; what cannot be known stays unknown.
     pub fn of(graph: &Graph<'_>, model: &Model) -> Types {
         let is_main = std::ptr::eq(graph.nodes, model.graph.nodes.as_slice());
-        let mut known = Known {
-            graph,
-            types: if is_main { declared(graph, model) } else { vec![TensorType::default(); graph.value_count()] },
-            integers: vec![None; graph.value_count()],
-            opset: model.opset(),
-        };
+        let types = if is_main { declared(graph, model) } else { vec![TensorType::default(); graph.value_count()] };
+        let mut found = Self::starting(graph, model, types, flow::DEPTH);
+        found.not_tensors = sequences::no_tensors(graph, is_main.then_some(model));
+        found
+    }
+
+    /// What follows from these, looking so deep into bodies; all values are taken for tensors.
+    fn starting(graph: &Graph<'_>, model: &Model, types: Vec<TensorType>, depth: usize) -> Types {
+        let integers = vec![None; graph.value_count()];
+        let mut known = Known { graph, types, integers, model, opset: model.opset(), depth };
         let mut layouts: Vec<Layout> = known.types.iter().map(starting_layout).collect();
         for node in graph.topological_order() {
             infer_node(&mut known, &mut layouts, *node);
         }
-        let not_tensors = sequences::no_tensors(graph, is_main.then_some(model));
-        Types { types: known.types, layouts, not_tensors }
+        Types { types: known.types, layouts, not_tensors: HashSet::new() }
     }
 
     /// The type of a value.

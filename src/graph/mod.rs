@@ -3,6 +3,7 @@
 //! Built in one pass over the nodes, linear in the size of the graph. Nothing here changes a graph.
 
 pub mod backward;
+pub mod body;
 mod build;
 mod constant;
 mod error;

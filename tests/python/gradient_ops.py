@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import ort
 import reference_ops
+from onnx import helper
 from onnx.reference.op_run import OpRun
-from onnx.reference.ops import op_scatter_elements
+from onnx.reference.ops import op_max_pool, op_scatter_elements
 
 
 class Dropout(OpRun):
@@ -58,6 +60,43 @@ class Scan(OpRun):
         return (*states, *(y[::-1] if back else y for y, back in zip(results, outs)))
 
 
+class Loop(OpRun):
+    """With what its steps make stacked, scalars too, and any number of carried values."""
+
+    op_domain = ""
+
+    def need_context(self) -> bool:
+        return True
+
+    def _run(self, trips, condition, *carried, context=None, body=None, attributes=None, bindings=None):
+        count, steps = len(carried), []
+        names = self.body.input_names
+        condition = True if condition is None else condition
+        while condition and (trips is None or len(steps) < trips):
+            own = [np.array(len(steps), np.int64), np.asarray(condition), *carried]
+            condition, *made = self._run_body({**(context or {}), **dict(zip(names, own))}, bindings=bindings)
+            carried = made[:count]
+            steps.append(made[count:])
+        return (*carried, *(np.stack(column) for column in zip(*steps)))
+
+
+class MaxPool(op_max_pool.MaxPool):
+    """With its second output from ONNX Runtime: for strides of 1 the reference implementation's names other places than the maximum's."""
+
+    op_domain = ""
+
+    def _run(self, x, **attributes):
+        if len(self.onnx_node.output) == 1:
+            return super()._run(x, **attributes)
+        value = lambda name, array: helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array), None)
+        inputs = [value(self.onnx_node.input[0], x.dtype)]
+        outputs = [value(name, dtype) for name, dtype in zip(self.onnx_node.output, (x.dtype, np.dtype(np.int64)))]
+        opsets = [helper.make_opsetid("", self.run_params["opsets"][""])]
+        model = helper.make_model(helper.make_graph([self.onnx_node], "pool", inputs, outputs), opset_imports=opsets, ir_version=8)
+        y, places = ort.session(model, "disabled").run(None, {self.onnx_node.input[0]: x})
+        return y, places
+
+
 class Mean(OpRun):
     """Of operands that broadcast."""
 
@@ -67,7 +106,7 @@ class Mean(OpRun):
         return (sum(operands) / len(operands),)
 
 
-ALL = [*reference_ops.ALL, Dropout, Mean, Scan, Scatter]
+ALL = [*reference_ops.ALL, Dropout, Loop, MaxPool, Mean, Scan, Scatter]
 
 # Operators that ONNX Runtime does not compute in float64, or that draw random numbers, other ones in every runtime.
 NOT_BY_RUNTIME = {"Dropout", "GRU", "LSTM", "RNN"}

@@ -19,6 +19,7 @@ import gradient_corpus as problems
 from command import per_inject
 from gradient_cases import CASES as GRADIENT_CASES
 from lowering_cases import CASES
+from test_differentiate_flow import CASES as FLOW_CASES
 
 PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "operators.md"
 
@@ -31,7 +32,7 @@ Every number is a count of tests that pass. *Node tests* are ONNX's own operator
 generates where the test or a version of an operator is new) whose graph holds the operator: each is brought to float64, all its
 float inputs are trained, a random weighting of all its float outputs is the loss, and the gradients of the step graph are compared with
 central differences, to 1e-6 of the largest. *Own cases* are in `lowering_cases.py` and `gradient_cases.py` of `tests/python` and run in float32
-on ONNX Runtime, with a batch that is fixed and one that is open.
+on ONNX Runtime, with a batch that is fixed and one that is open; those of If, Loop and Scan are in `test_differentiate_flow.py`.
 
 {counted} node tests count, {passed} pass and {skipped} ({share}) are skipped, each with its reason in
 `tests/python/test_differentiate_corpus.py`. Where an operator has no derivative the convention is PyTorch's, as far as PyTorch has one;
@@ -66,15 +67,26 @@ def outcomes() -> list[problems.Outcome]:
 
 
 def counted(all_of_them) -> list[problems.Outcome]:
-    """Those that have to pass: all with something to differentiate, but for those of operators that are not registered."""
+    """Those that have to pass: all with something to differentiate, but for those of operators that are not registered, and of forms that are
+    gone in the oldest operator set of any."""
     registered = {o["name"] for o in listing()["operators"]}
     named = lambda o: set(re.findall(r"there is no rule for (\w+)", o.detail))
     is_foreign = lambda o: o.kind == "refused" and (named(o) - registered or not registered & set(o.operators))
-    return [o for o in all_of_them if o.kind in ("passed", "refused", "wrong") and not is_foreign(o)]
+    oldest = min(o["since"] for o in listing()["operators"])
+    is_gone = lambda o: o.kind == "refused" and o.opset < oldest
+    return [o for o in all_of_them if o.kind in ("passed", "refused", "wrong") and not is_foreign(o) and not is_gone(o)]
 
 
 def own_cases() -> collections.Counter:
-    return collections.Counter(op for case in [*CASES, *GRADIENT_CASES] if case.opset >= 9 for op in {n.op_type for n in case.nodes})
+    """Cases by the operators in them, and those of bodies by whose bodies they are."""
+    found = [{n.op_type for n in case.nodes} for case in [*CASES, *GRADIENT_CASES] if case.opset >= 9]
+    found += [_nodes_with_bodies(case.model().graph) for case in FLOW_CASES]
+    return collections.Counter(op for operators in found for op in operators)
+
+
+def _nodes_with_bodies(graph) -> set[str]:
+    bodies = [(node.op_type, a.g) for node in graph.node for a in node.attribute if a.HasField("g")]
+    return {op for op, _ in bodies}.union(*(_nodes_with_bodies(body) for _, body in bodies))
 
 
 def tests_by_operator(all_of_them) -> collections.Counter:

@@ -87,17 +87,6 @@ fn gather(a: &mut Adjoint<'_, '_>) -> Known<()> {
     Ok(())
 }
 
-/// The positions of an axis, and indices counted from its front.
-fn counted(b: &mut Builder, indices: &Tensor, length: u64) -> (Tensor, Tensor) {
-    let all: Vec<i64> = (0..i64::try_from(length).unwrap_or_default()).collect();
-    let (zero, count) = (b.integers(&[0]), b.integers(&[all.len() as i64]));
-    let indices = b.cast(indices, Elem::I64.onnx());
-    let is_negative = b.compare("Less", &indices, &zero);
-    let wrapped = b.binary("Add", &indices, &count);
-    let indices = Tensor { ty: indices.ty.clone(), ..b.choose(&is_negative, &wrapped, &indices) };
-    (b.integers(&all), indices)
-}
-
 /// The same before operator set 16, where no operator adds up: [positions = index]ᵀ·g, a product of matrices.
 fn by_product(a: &mut Adjoint<'_, '_>, g: &Tensor, x: &Tensor, indices: &Tensor, at: usize) -> Known<()> {
     let (rank_x, rank_g) = (rank(x)?, rank(g)?);
@@ -202,35 +191,11 @@ fn added_by_comparison(
 fn gather_elements(a: &mut Adjoint<'_, '_>) -> Known<()> {
     let (g, x, indices) = (a.g(0)?, a.x(0)?, a.x(1)?);
     let at = axis(a.site.int("axis", 0), rank(&x)?)?;
-    let length = x.ty.dims.as_ref().and_then(|d| d.get(at)).and_then(Dim::known);
-    let dx = match length.filter(|_| a.b.opset() < 16) {
-        Some(length) => by_comparison(a.b, &g, &x, &indices, at, length)?,
-        None => {
-            let (zeros, g) = (zeros_like(a.b, &x), a.b.widened(&g));
-            let zeros = a.b.cast(&zeros, g.ty.elem);
-            scatter_add(a.b, &zeros, &indices, &g, at)?
-        }
-    };
+    let (zeros, g) = (zeros_like(a.b, &x), a.b.widened(&g));
+    let zeros = a.b.cast(&zeros, g.ty.elem);
+    let dx = scatter_add(a.b, &zeros, &indices, &g, at)?;
     a.give(0, dx);
     Ok(())
-}
-
-/// The same before operator set 16: Σ g·[position = index] over the places that were read along the axis.
-fn by_comparison(b: &mut Builder, g: &Tensor, x: &Tensor, indices: &Tensor, at: usize, length: u64) -> Known<Tensor> {
-    let rank = rank(x)?;
-    let others = (0..rank).filter(|i| *i != at);
-    let dim = |t: &Tensor, i: usize| t.ty.dims.as_ref().and_then(|d| d.get(i)).cloned().unwrap_or_default();
-    if others.clone().any(|i| dim(x, i) == Dim::Unknown || dim(x, i) != dim(indices, i)) {
-        return Err(Refusal("it reads a part of the other axes, and its gradient needs operator set 16".into()));
-    }
-    let (all, indices) = counted(b, indices, length);
-    let (indices, g) = (b.unsqueeze(&indices, &[at]), b.unsqueeze(g, &[at]));
-    let all = b.unsqueeze(&all, &(1..=rank - at).collect::<Vec<_>>());
-    let hits = b.compare("Equal", &indices, &all);
-    let hits = b.indicator(&hits, &g);
-    let read = b.binary("Mul", &hits, &g);
-    let sum = b.reduce("ReduceSum", &read, Some(&[at as i64 + 1]), false);
-    Ok(Tensor { ty: x.ty.clone(), ..sum })
 }
 
 /// Slices of x by tuples of positions.

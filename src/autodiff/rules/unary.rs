@@ -5,6 +5,7 @@ use std::f64::consts::PI;
 use crate::autodiff::rule::Rule;
 use crate::regularizer::emit::Tensor;
 use crate::rewrite::builder::Builder;
+use crate::rewrite::site::Refusal;
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[
@@ -191,8 +192,11 @@ pub const RULES: &[Rule] = &[
     Rule {
         ops: &["Cast", "CastLike"],
         adjoint: |a| {
-            let (mut g, elem) = (a.lazy(0)?, a.x(0)?.ty.elem);
-            g.tensor = a.b.cast(&g.tensor, elem);
+            let (mut g, x) = (a.lazy(0)?, a.x(0)?);
+            if x.ty.elem == 0 {
+                return Err(Refusal(format!("the element type of {:?} is unknown: declare it in value_info", x.name)));
+            }
+            g.tensor = a.b.cast(&g.tensor, x.ty.elem);
             a.give_summed(0, g)
         },
     },

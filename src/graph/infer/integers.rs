@@ -14,7 +14,7 @@ pub(super) const LIMIT: usize = 64;
 const FLOAT_LIMIT: usize = 8;
 
 /// The elements of a small constant, where all of them are whole.
-pub(super) fn read_constant(graph: &Graph<'_>, value: ValueId) -> Option<Rc<[Int]>> {
+fn read_constant(graph: &Graph<'_>, value: ValueId) -> Option<Rc<[Int]>> {
     if let Some(initializer) = graph.initializer(value) {
         let limit = if initializer.is_float() { FLOAT_LIMIT } else { LIMIT } as u64;
         if initializer.element_count().is_none_or(|n| n > limit) {
@@ -24,6 +24,19 @@ pub(super) fn read_constant(graph: &Graph<'_>, value: ValueId) -> Option<Rc<[Int
     // A conversion to i64 saturates, which is right for the largest numbers, the "to the end" of Slice.
     let whole = |v: f64| (v.fract() == 0.0).then_some(Int::Known(v as i64));
     graph.constant(value)?.into_iter().map(whole).collect()
+}
+
+/// What is known of the elements of a small integer tensor.
+pub(super) fn integers_of(known: &Known<'_, '_>, value: ValueId) -> Option<Rc<[Int]>> {
+    match &known.integers[value.index()] {
+        Some(found) => Some(found.clone()),
+        None => known.graph.initializer(value).and_then(|_| read_constant(known.graph, value)),
+    }
+}
+
+/// The same, all of them known.
+pub(super) fn known_numbers(known: &Known<'_, '_>, value: ValueId) -> Option<Vec<i64>> {
+    integers_of(known, value)?.iter().map(Int::known).collect()
 }
 
 /// Whether an operator takes part in shape arithmetic.

@@ -3,10 +3,11 @@
 use std::rc::Rc;
 
 use super::int::Int;
-use super::integers::{LIMIT, read_constant};
+use super::integers::{LIMIT, integers_of};
 use crate::graph::types::{Dim, TensorType};
 use crate::graph::{Attributes, Graph, NodeId, ValueId};
 use crate::onnx::{AttributeProto, NodeProto};
+use crate::wire::Model;
 
 /// Shapes of higher rank are taken for unknown: no model needs them, and they would make inference quadratic.
 pub(crate) const MAX_RANK: usize = 12;
@@ -17,8 +18,12 @@ pub(super) struct Known<'g, 'm> {
     pub types: Vec<TensorType>,
     /// Elements of small integer tensors, where something is known of them.
     pub integers: Vec<Option<Rc<[Int]>>>,
+    /// The model that the graph belongs to.
+    pub model: &'g Model,
     /// Version of the default operator set.
     pub opset: i64,
+    /// How deep into bodies to look.
+    pub depth: usize,
 }
 
 /// A node under inference.
@@ -84,11 +89,7 @@ impl<'a, 'm> Site<'a, 'm> {
 
     /// What is known of the elements of a small integer input.
     pub fn integers(&self, slot: usize) -> Option<Rc<[Int]>> {
-        let value = self.value(slot)?;
-        match &self.known.integers[value.index()] {
-            Some(known) => Some(known.clone()),
-            None => self.known.graph.initializer(value).and_then(|_| read_constant(self.known.graph, value)),
-        }
+        integers_of(self.known, self.value(slot)?)
     }
 
     /// The elements of a small integer input, all known.

@@ -11,10 +11,11 @@ use crate::autodiff::error::DifferentiateError;
 use crate::autodiff::prepare;
 use crate::autodiff::reverse::{Goal, reverse, with_saved};
 use crate::autodiff::rule;
+use crate::graph::body::{Captured, standing_alone};
 use crate::graph::role::InitializerRole;
-use crate::graph::types::{Dim, TensorType};
+use crate::graph::types::TensorType;
 use crate::graph::{ValueId, bodies_mut, captures_of};
-use crate::onnx::{GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto};
+use crate::onnx::{GraphProto, ModelProto, NodeProto, TensorProto};
 use crate::regularizer::emit::Tensor;
 use crate::rewrite::path::Path;
 use crate::rewrite::site::{Known, Refusal, Site};
@@ -65,33 +66,23 @@ impl<'a> Body<'a> {
     /// The body of a node, with what is known of its own inputs where it says nothing itself.
     pub fn of(site: &Site, graph: &'a GraphProto, own: &[TensorType]) -> Known<Self> {
         let outer = site.analysis;
-        let mut input: Vec<ValueInfoProto> = Vec::new();
-        for (i, given) in graph.input.iter().enumerate() {
-            let declared_type = TensorType::of_value(given).unwrap_or_default();
-            let known = own.get(i).cloned().unwrap_or_default();
-            let ty = TensorType {
-                elem: if declared_type.elem == 0 { known.elem } else { declared_type.elem },
-                dims: more_known(declared_type.dims, known.dims),
-            };
-            let is_tensor = given.r#type.as_ref().is_none_or(|t: &TypeProto| TensorType::of(t).is_some());
-            input.push(if is_tensor { declared(&Tensor { name: given.name().into(), ty }) } else { given.clone() });
-        }
         let node = NodeProto { attribute: vec![super::attribute("body", graph.clone())], ..NodeProto::default() };
-        let mut captures = HashSet::new();
+        let (mut captures, mut captured) = (HashSet::new(), Vec::new());
         for (name, _) in captures_of(&node, 0) {
             if captures.insert(name.to_owned()) {
                 let value = outer
                     .graph
                     .find(name)
                     .ok_or_else(|| Refusal(format!("its body reads {name:?}, which nothing makes")))?;
-                input.push(declared(&site.tensor(value)));
+                let (ty, integers) = (outer.types.get(value).clone(), outer.graph.integers(value));
+                captured.push(Captured { name: name.to_owned(), ty, integers });
             }
         }
         let proto = ModelProto {
             ir_version: Some(outer.model.ir_version),
             opset_import: outer.model.opset_imports.clone(),
             functions: outer.model.functions.clone(),
-            graph: Some(GraphProto { input, ..graph.clone() }),
+            graph: Some(standing_alone(graph, own, &captured)),
             ..ModelProto::default()
         };
         let model =
@@ -230,16 +221,6 @@ impl<'a> Body<'a> {
             }
         }
         back.kept = kept;
-    }
-}
-
-/// Of two descriptions of one shape, what is known from either; the first where they disagree.
-fn more_known(first: Option<Vec<Dim>>, second: Option<Vec<Dim>>) -> Option<Vec<Dim>> {
-    match (first, second) {
-        (Some(a), Some(b)) if a.len() == b.len() => Some(
-            a.into_iter().zip(b).map(|(a, b)| if a.known().is_none() && b != Dim::Unknown { b } else { a }).collect(),
-        ),
-        (a, b) => a.or(b),
     }
 }
 

@@ -48,8 +48,7 @@ fn attribute(name: &str, graph: GraphProto) -> AttributeProto {
 
 /// A value of a body as its input or output.
 fn declared(tensor: &Tensor) -> ValueInfoProto {
-    let bare = || ValueInfoProto { name: Some(tensor.name.clone()), ..ValueInfoProto::default() };
-    tensor.ty.declare(&tensor.name).unwrap_or_else(bare)
+    crate::graph::body::declared(&tensor.name, &tensor.ty)
 }
 
 /// The value with one more axis in front: of every step.

@@ -196,6 +196,31 @@ def test_a_coefficient_of_zero_is_no_regulariser_bit_for_bit(model, layers, data
     assert np.array(per).min() > 0.5
 
 
+@pytest.mark.parametrize(
+    "model, layers, arrays, epochs_, batch, rate, coefficient",
+    [
+        ("mlp_relu.ts17", "relu", training.points(700, 1), 10, 50, 0.1, 1),
+        ("bn_resnet8.ts17", "relu", training.images(48), 3, 16, 0.05, 4),
+        ("cnn11_elu.ts17", "elu", training.images(48), 3, 16, 0.1, 2),
+        ("seq_lstm_lm.ts17", "lstm", training.sentences(128), 10, 16, 0.5, 3),
+    ],
+    ids=["mlp", "cnn_relu", "cnn_elu", "lstm"],
+)
+def test_per_of_every_layer_falls_relative_to_a_run_without_it(model, layers, arrays, epochs_, batch, rate, coefficient, tmp_path):
+    np.savez(tmp_path / "data.npz", **arrays)
+    options = ("--data", tmp_path / "data.npz", "--layers", layers, "--slices", 64, "--epochs", epochs_, "--batch-size", batch, "--lr", rate, "--quiet")
+    for run, coef in [("vanilla", 0), ("per", coefficient)]:
+        train(models.MODELS / f"{model}.onnx", tmp_path / run, *options, "--coef", coef)
+    of = lambda values: np.array([v for name, v in values.items() if name.startswith("per/")])
+    # The same start, samples and slices.
+    assert (of(steps(tmp_path / "per")[0]) == of(steps(tmp_path / "vanilla")[0])).all()
+    vanilla, regularised = (of(epochs(tmp_path / run)[-1]) for run in ("vanilla", "per"))
+    assert (regularised < vanilla).all(), regularised - vanilla
+    # The excess over the value that PER has where all activations are 0, which some layers of a small network are near to.
+    floor = np.sqrt(2 / np.pi)
+    assert (regularised - floor).sum() < 0.95 * (vanilla - floor).sum(), (regularised - floor, vanilla - floor)
+
+
 def test_rates_and_coefficients_follow_their_schedules(data, tmp_path):
     options = ("--data", data / "train.npz", "--eval", data / "test.npz", "--batch-size", 100, "--epochs", 4, "--layers", "relu", "--estimator", "exact", "--quiet")
     train(MLP, tmp_path / "a", *options, "--lr", "warmup:1,cosine:0.1..0", "--coef", "linear:0..0.7@2", "--coef", "#2=0.25")

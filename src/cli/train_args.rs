@@ -153,7 +153,7 @@ pub struct CourseArgs {
     /// Say where ONNX Runtime put the nodes of the step
     #[arg(long, env = "PER_INJECT_VERBOSE", value_parser = yes_or_no())]
     pub verbose: bool,
-    /// Print the summary as JSON
+    /// Print the summary as JSON (schemas/train.schema.json)
     #[arg(long, env = "PER_INJECT_JSON", value_parser = yes_or_no())]
     pub json: bool,
 }

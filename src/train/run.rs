@@ -61,9 +61,14 @@ pub struct Settings {
     pub identity: BTreeMap<String, String>,
 }
 
-/// What came of a run.
+/// Version of the JSON layout, `schemas/train.schema.json`.
+pub const SCHEMA: &str = "per-inject.train/1";
+
+/// What came of a run. In JSON, numbers that are not finite are null.
 #[derive(Debug, Clone, Serialize)]
 pub struct Summary {
+    /// Which layout this is: [`SCHEMA`].
+    pub schema: &'static str,
     /// Whether it was stopped before its end.
     pub interrupted: bool,
     /// Steps in all.
@@ -152,6 +157,7 @@ pub fn train<'a>(
     let inputs = inputs(model, &settings.batch_axes)?;
     let session = Session::new(runtime, model, graphs, inputs, settings.load, settings.seed)?;
     let summary = Summary {
+        schema: SCHEMA,
         interrupted: false,
         steps: 0,
         skipped: 0,

@@ -4,10 +4,12 @@ import json
 import pathlib
 
 import jsonschema
+import numpy as np
 import onnx
 import pytest
 
 import models
+import training
 
 SCHEMAS = pathlib.Path(__file__).parents[2] / "schemas"
 
@@ -28,7 +30,7 @@ def closed(part):
     return (not named or part.get("additionalProperties") is False) and all(map(closed, part.values()))
 
 
-@pytest.mark.parametrize("name", ["report", "inspect", "diff", "step"])
+@pytest.mark.parametrize("name", ["report", "inspect", "diff", "step", "train"])
 def test_the_schemas_name_every_field(name):
     assert closed(schema(name).schema)
 
@@ -98,3 +100,28 @@ def test_names_of_step_graphs_follow_their_schema_and_stand_in_the_file(per_inje
         kept = {value.name for value in original.output}, {value.name for value in original.input}
         assert {o.name for o in graph.graph.output} == results | set(report["outputs"].values()) | kept[0]
         assert {i.name for i in graph.graph.input} == fed | set(report["inputs"].values()) | kept[1]
+
+
+def test_summaries_of_training_runs_follow_their_schema(tmp_path):
+    """With and without layers, an evaluation, a metric, a part that was there before, and steps that gave no number."""
+    mlp, lstm = (models.MODELS / f"{name}.ts17.onnx" for name in ("mlp_relu", "seq_lstm_lm"))
+    np.savez(tmp_path / "points.npz", **training.points(64, 1))
+    np.savez(tmp_path / "sentences.npz", **training.sentences(16))
+
+    def summary(model, run, data, *options):
+        done = training.train(model, tmp_path / run, "--data", tmp_path / f"{data}.npz", "--batch-size", 16, "--json", *options)
+        found = json.loads(done.stdout)
+        schema("train").validate(found)
+        return found
+
+    plain = summary(mlp, "plain", "points", "--epochs", 1, "--metric", "none")
+    assert plain["layers"] == [] and plain["evaluation"] is plain["best"] is plain["resumed_from"] is None and plain["steps"] == 4
+    options = ("--eval", tmp_path / "points.npz", "--layers", "relu", "--coef", 0.1)
+    first = summary(mlp, "per", "points", "--epochs", 1, *options)
+    assert len(first["layers"]) == len(first["evaluation"]["per"]) == 2 and first["metric"] == "accuracy"
+    assert summary(mlp, "per", "points", "--epochs", 2, "--resume", *options)["resumed_from"] == 4
+    assert summary(mlp, "per", "points", "--epochs", 2, "--resume", *options)["training"] is None
+    assert summary(lstm, "lstm", "sentences", "--epochs", 1)["training"]["perplexity"] > 1
+    wrong = summary(mlp, "wrong", "points", "--epochs", 3, "--lr", 1e12, "--on-nan", "skip", "--eval", tmp_path / "points.npz")
+    assert wrong["skipped"] > 0
+    assert all(path.endswith(("model.onnx", "model.safetensors")) for path in wrong["written"]) and len(wrong["written"]) == 2

@@ -109,6 +109,38 @@ def weights(model: pathlib.Path) -> dict[str, np.ndarray]:
     return {t.name: numpy_helper.to_array(t, str(model.parent)) for t in onnx.load(model, load_external_data=False).graph.initializer}
 
 
+def points(rows: int, seed: int) -> dict[str, np.ndarray]:
+    """Points of ten classes for the MLP, which a linear layer tells apart."""
+    chooser = np.random.default_rng(0).standard_normal((64, 10))
+    x = np.random.default_rng(seed).standard_normal((rows, 64)).astype(np.float32)
+    return {"x": x, "y": (x @ chooser).argmax(1)}
+
+
+def images(rows: int, seed: int = 3) -> dict[str, np.ndarray]:
+    """Images whose brightest quarter is their class."""
+    chance = np.random.default_rng(seed)
+    y = chance.integers(0, 4, rows)
+    x = chance.standard_normal((rows, 3, 32, 32)).astype(np.float32)
+    for image, label in zip(x, y):
+        row, column = divmod(int(label), 2)
+        image[:, 16 * row : 16 * row + 16, 16 * column : 16 * column + 16] += 1.5
+    return {"x": x, "y": y}
+
+
+def sentences(rows: int, seed: int = 4) -> dict[str, np.ndarray]:
+    """Sequences whose next token is three further on."""
+    x = (np.arange(9) * 3 + np.random.default_rng(seed).integers(0, 200, (rows, 1))) % 200
+    return {"x": x, "y": (x + 3) % 200}
+
+
+def batches(arrays: Mapping[str, np.ndarray], size: int, steps: int, transposed: bool = False) -> list[dict[str, np.ndarray]]:
+    """Batches in the order of the data, the last of an epoch left incomplete."""
+    rows = len(arrays["x"])
+    cut = lambda array, first: array[first : first + size].T.copy() if transposed else array[first : first + size]
+    epoch = [{name: cut(array, first) for name, array in arrays.items()} for first in range(0, rows, size)]
+    return [epoch[step % len(epoch)] for step in range(steps)]
+
+
 def is_writing(process: subprocess.Popen) -> bool:
     """Whether a process has a file open that has no name yet: a checkpoint is being written."""
     folder = pathlib.Path(f"/proc/{process.pid}/fd")

@@ -33,7 +33,7 @@ impl Groups {
 
 /// Row j, column i: (−1)^(number of ones that j and i have in common), for `rows` rows and `columns` columns of the matrix of order `size`.
 pub(super) fn hadamard(e: &mut Emitter, label: &str, elem: Elem, size: u64, [rows, columns]: [u64; 2]) -> Tensor {
-    let sign = |j: u64, i: u64| if (j & i).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
+    let sign = |j: u64, i: u64| if (j & i).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
     let values: Vec<f64> = (0..size).flat_map(|j| (0..size).map(move |i| sign(j, i))).collect();
     let signs = e.constant(&format!("hadamard_{size}"), Elem::I8, &[size, size], &values);
     let mut signs = e.cast(label, &signs, elem.onnx());

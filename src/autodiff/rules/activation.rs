@@ -194,7 +194,7 @@ fn below_zero(b: &mut Builder, y: &Tensor) -> Tensor {
         return b.unary("Neg", &bent);
     }
     let zero = b.number(0.0, y);
-    b.node("Clip", &[Some(y.clone()), None, Some(zero)], Vec::new(), &[y.ty.clone()]).remove(0)
+    b.node("Clip", &[Some(y.clone()), None, Some(zero)], Vec::new(), std::slice::from_ref(&y.ty)).remove(0)
 }
 
 /// max(−y, 0).

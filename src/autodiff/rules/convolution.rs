@@ -174,10 +174,10 @@ fn by_columns(b: &mut Builder, g: &Tensor, x: &Tensor, w: &Tensor, window: &Wind
         [one] => one.clone(),
         many => b.one("Sum", &many.iter().collect::<Vec<_>>(), Vec::new(), many[0].ty.clone()),
     };
-    for axis in 0..n {
+    for (axis, length) in out.iter().enumerate() {
         let (before, after) = (window.pads[axis], window.pads[n + axis]);
         if before != 0 || after != 0 {
-            let whole = out[axis] + window.reach(axis);
+            let whole = length + window.reach(axis);
             sum = b.slice(&sum, axis + 1, before, whole - after, 1);
         }
     }

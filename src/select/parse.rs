@@ -214,7 +214,7 @@ mod tests {
             ("#99999999999999999999", "whole numbers"),
             ("!!relu", "one `!` is enough"),
             ("!none", "`none` matches nothing"),
-            ("re:(", "no regular expression: unclosed group"),
+            ("re:(", "no regular expression: found open group without closing ')'"),
             ("name:[", "no glob"),
         ] {
             let message = refusal(spec);

@@ -27,6 +27,7 @@ def main():
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--activation", default="Relu", help="Relu or Elu")
     options.add_argument("--epochs", default="1")
+    options.add_argument("--optimizer", default="sgd")
     options.add_argument("--lr", default="cosine:0.05..0", help="a learning rate or a schedule")
     options.add_argument("--batch-size", default="32")
     options.add_argument("--out", type=pathlib.Path, default=pathlib.Path("fashion_mnist_out"))
@@ -35,7 +36,7 @@ def main():
     options.out.mkdir(parents=True, exist_ok=True)
     model = options.out / "cnn11.onnx"
     onnx.save(for_28_pixels(cnn11(options.activation)), model)
-    same = ["--epochs", options.epochs, "--lr", options.lr, "--batch-size", options.batch_size]
+    same = ["--epochs", options.epochs, "--optimizer", options.optimizer, "--lr", options.lr, "--batch-size", options.batch_size]
     binary = os.environ.get("PER_INJECT", "per-inject")
     summaries = {run: train(binary, model, options.out / run, same + extra) for run, extra in RUNS.items()}
 

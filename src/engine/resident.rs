@@ -306,8 +306,9 @@ fn empty(allocator: &Allocator, like: &Tensor) -> ort::Result<DynTensor> {
     with_elements!(like.data(), values => of(values, allocator, dims(like)))
 }
 
-/// Where elements begin in the runtime's own buffers. Kernels that add numbers up take them in another order from other places on, so that
-/// the last bit would depend on where the allocator happened to put a batch.
+/// Where elements begin in the runtime's own buffers. Kernels that add numbers up may begin at a round address, so that the last bits depend
+/// on where the allocator happened to put a batch: ReduceSum and ReduceMean of ONNX Runtime 1.32 on x86-64 do where elements begin 4 or 8
+/// bytes off a multiple of 16. From multiples of 16 on, the results of those and of 20 more kernels were the same bit for bit.
 const ALIGNMENT: usize = 64;
 
 /// A tensor of the runtime in the host's memory, without a copy where its elements begin as those of the runtime do.

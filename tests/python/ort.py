@@ -148,6 +148,16 @@ def descend(model: Model, feeds: Mapping[str, np.ndarray], parameters: Iterable[
             return Update(float(arrays["loss"]), moved)
 
 
+def curve(model: Model, feeds: Mapping[str, np.ndarray], parameters: Iterable[str], steps: int, **settings: object) -> np.ndarray:
+    """The losses of `steps` steps by generate_artifacts, Module and Optimizer; `feeds` holds batches, stacked. `settings`: see ort_curve.py."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        np.savez(folder / "feeds.npz", **feeds)
+        (folder / "request.json").write_text(json.dumps({"parameters": list(parameters), "steps": steps, **settings}))
+        _run("ort_curve.py", _saved(model, folder), folder)
+        return np.load(folder / "losses.npy")
+
+
 def _prepare(folder: pathlib.Path, model: Model, feeds: Mapping[str, np.ndarray], parameters: Iterable[str] | None) -> pathlib.Path:
     """Writes what a script reads; returns the model's file."""
     np.savez(folder / "feeds.npz", **feeds)

@@ -24,7 +24,7 @@ TOLERANCE = 2e-6
 
 # Operators that have no exact rewriting into what has a gradient, or none that anyone trains through.
 REFUSED = set(
-    "AffineGrid AveragePool Bernoulli CastLike CenterCropPad Col2Im Compress DFT DeformConv DequantizeLinear Det DynamicQuantizeLinear "
+    "AffineGrid AveragePool Bernoulli CenterCropPad Col2Im Compress DFT DeformConv DequantizeLinear Det DynamicQuantizeLinear "
     "GridSample Hardmax If Loop MaxUnpool MelWeightMatrix OptionalGetElement Pad Pow Resize RoiAlign STFT Unique".split()
 )
 

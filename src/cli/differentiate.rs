@@ -24,22 +24,8 @@ pub struct DifferentiateArgs {
     pub optimizer: OptimizerArg,
     #[command(flatten)]
     pub constants: OptimizerConstants,
-    /// Parameters with settings of their own: a selector, = and a factor of the learning rate (lr), decay or another of the
-    /// optimizer's constants. Where groups share a parameter, the last one counts for what several set; may be repeated
-    #[arg(long, value_name = "SELECTOR=SETTINGS", value_delimiter = ';', env = "PER_INJECT_GROUP")]
-    pub group: Vec<Group>,
-    /// Scale gradients down where their norm, over all parameters together, is greater
-    #[arg(
-        long,
-        value_name = "X",
-        env = "PER_INJECT_CLIP_NORM",
-        conflicts_with = "clip_value",
-        allow_negative_numbers = true
-    )]
-    pub clip_norm: Option<f64>,
-    /// Bring every entry of the gradients between -X and X
-    #[arg(long, value_name = "X", env = "PER_INJECT_CLIP_VALUE", allow_negative_numbers = true)]
-    pub clip_value: Option<f64>,
+    #[command(flatten)]
+    pub gradients: GradientArgs,
     /// Make the norm of all gradients together an output, `gradient_norm`; --clip-norm always does
     #[arg(long, env = "PER_INJECT_GRADIENT_NORM", value_parser = yes_or_no())]
     pub gradient_norm: bool,
@@ -105,6 +91,34 @@ pub struct OptimizerConstants {
     pub epsilon: f64,
 }
 
+/// What happens to gradients on their way to the optimiser.
+#[derive(Debug, Args)]
+pub struct GradientArgs {
+    /// Parameters with settings of their own: a selector, = and a factor of the learning rate (lr), decay or another of the
+    /// optimizer's constants. Where groups share a parameter, the last one counts for what several set; may be repeated
+    #[arg(long, value_name = "SELECTOR=SETTINGS", value_delimiter = ';', env = "PER_INJECT_GROUP")]
+    pub group: Vec<Group>,
+    /// Scale gradients down where their norm, over all parameters together, is greater
+    #[arg(
+        long,
+        value_name = "X",
+        env = "PER_INJECT_CLIP_NORM",
+        conflicts_with = "clip_value",
+        allow_negative_numbers = true
+    )]
+    pub clip_norm: Option<f64>,
+    /// Bring every entry of the gradients between -X and X
+    #[arg(long, value_name = "X", env = "PER_INJECT_CLIP_VALUE", allow_negative_numbers = true)]
+    pub clip_value: Option<f64>,
+}
+
+impl GradientArgs {
+    /// What keeps them small.
+    pub fn clip(&self) -> Option<Clip> {
+        self.clip_norm.map(Clip::Norm).or(self.clip_value.map(Clip::Value))
+    }
+}
+
 /// An optimiser's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum OptimizerArg {
@@ -143,8 +157,8 @@ pub fn run(args: &DifferentiateArgs) -> Result<(), Failure> {
         wrt: args.wrt.clone(),
         freeze: args.freeze.clone(),
         optimizer: args.constants.of(args.optimizer),
-        groups: args.group.clone(),
-        clip: args.clip_norm.map(Clip::Norm).or(args.clip_value.map(Clip::Value)),
+        groups: args.gradients.group.clone(),
+        clip: args.gradients.clip(),
         gradient_norm: args.gradient_norm,
         accumulate: args.accumulate,
         loss_scale: match args.loss_scale {

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::error::ErrorKind;
-use per_inject::autodiff::Clip;
 use per_inject::engine::{Device, Runtime, Search};
 use per_inject::train::checkpoint::Shelf;
 use per_inject::train::data::{Dataset, Part, Plan};
@@ -35,8 +34,8 @@ impl TrainArgs {
         Recipe {
             regularizer: self.term.options(),
             optimizer: self.constants.of(self.optimizer),
-            groups: self.group.clone(),
-            clip: self.clip_norm.map(Clip::Norm).or(self.clip_value.map(Clip::Value)),
+            groups: self.gradients.group.clone(),
+            clip: self.gradients.clip(),
             loss: self.term.loss.clone(),
             wrt: self.term.wrt.clone(),
             freeze: self.term.freeze.clone(),

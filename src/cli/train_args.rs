@@ -4,14 +4,13 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use per_inject::autodiff::Group;
 use per_inject::engine::{Arena, ConvolutionSearch, CudaOptions, Device, LoadOptions};
 use per_inject::inject;
 use per_inject::train::data::{Augment, Normalize, parse_map};
 use per_inject::train::schedule::Schedule;
 
 use super::args::{AtArg, EstimatorArg, ReductionArg, ViewArg, whole_number, yes_or_no};
-use super::differentiate::{OptimizerArg, OptimizerConstants};
+use super::differentiate::{GradientArgs, OptimizerArg, OptimizerConstants};
 
 /// What the command takes.
 #[derive(Debug, Args)]
@@ -38,22 +37,8 @@ pub struct TrainArgs {
     pub optimizer: OptimizerArg,
     #[command(flatten)]
     pub constants: OptimizerConstants,
-    /// Parameters with settings of their own: a selector, = and a factor of the learning rate (lr), decay or another of the
-    /// optimizer's constants; may be repeated
-    #[arg(long, value_name = "SELECTOR=SETTINGS", value_delimiter = ';', env = "PER_INJECT_GROUP")]
-    pub group: Vec<Group>,
-    /// Scale gradients down where their norm, over all parameters together, is greater
-    #[arg(
-        long,
-        value_name = "X",
-        env = "PER_INJECT_CLIP_NORM",
-        conflicts_with = "clip_value",
-        allow_negative_numbers = true
-    )]
-    pub clip_norm: Option<f64>,
-    /// Bring every entry of the gradients between -X and X
-    #[arg(long, value_name = "X", env = "PER_INJECT_CLIP_VALUE", allow_negative_numbers = true)]
-    pub clip_value: Option<f64>,
+    #[command(flatten)]
+    pub gradients: GradientArgs,
     /// Samples of a batch; 128 where the graph does not say it
     #[arg(long, value_name = "N", env = "PER_INJECT_BATCH_SIZE")]
     pub batch_size: Option<NonZeroUsize>,
@@ -96,10 +81,10 @@ pub struct TermArgs {
     /// The coefficient λ, a number or a schedule, or SELECTOR=λ for some of the layers; 0 measures PER and leaves the loss alone
     #[arg(long, value_name = "λ", env = "PER_INJECT_COEF", value_parser = parse_coefficient, allow_hyphen_values = true)]
     pub coef: Vec<Coefficient>,
-    /// Expectation over slices: the paper's Monte Carlo, or its closed form
+    /// Expectation over slices: the paper's Monte Carlo, Monte Carlo with slices that differ in signs (fast where rows are long), or the closed form
     #[arg(long, value_enum, default_value = "sampled", env = "PER_INJECT_ESTIMATOR")]
     pub estimator: EstimatorArg,
-    /// Slices of the sampled estimator
+    /// Slices of the sampled and structured estimators
     #[arg(long, value_name = "S", default_value_t = 256, env = "PER_INJECT_SLICES", value_parser = whole_number, allow_negative_numbers = true)]
     pub slices: u64,
     /// One draw for all layers whose rows are as long

@@ -76,27 +76,26 @@ impl Regularizer for Sampled {
             Reduction::Sum => self.slices,
         };
         let weight = weight(e, layer, coef, ("sqrt_2", std::f64::consts::SQRT_2), slices, &u);
-        let rows = match (norm, layer.projection()) {
-            _ if folded.is_some() => {
-                let (size, d) = folded.unwrap_or_default();
+        let rows = match (folded, norm, layer.projection()) {
+            (Some((size, d)), _, _) => {
                 let weighted = e.binary("erf_weighted", "Mul", &erf, &weight);
                 let signs = signs::hadamard(e, "hadamard_back", layer.elem(), size, [self.slices, size]);
                 let batch = u.ty.dims.as_ref().and_then(|dims| dims.first().cloned()).unwrap_or_default();
                 let sums = e.matmul("gradient_sums", &weighted, &signs, Some(vec![batch, Dim::Known(size)]));
                 signs::unfold(e, &sums, &directions, size, d)
             }
-            (Some(norm), _) => {
+            (None, Some(norm), _) => {
                 let weight = e.binary("slice_weight", "Div", &weight, &norm);
                 let weighted = e.binary("erf_weighted", "Mul", &erf, &weight);
                 self.back(e, layer, &weighted, &directions)
             }
-            (None, Projection::DirectionsTimesMaps) => {
+            (None, None, Projection::DirectionsTimesMaps) => {
                 let transposed = e.transpose("theta_transposed", &directions, &[1, 0]);
                 let weighted = e.binary("theta_weighted", "Mul", &transposed, &weight);
                 let at = |i: usize| u.ty.dims.as_ref().and_then(|dims| dims.get(i).cloned()).unwrap_or_default();
                 e.matmul("gradient_rows", &weighted, &erf, Some(vec![at(0), length(layer), at(2)]))
             }
-            (None, _) => {
+            (None, None, _) => {
                 let weighted = e.binary("theta_weighted", "Mul", &directions, &weight);
                 self.back(e, layer, &erf, &weighted)
             }

@@ -44,13 +44,7 @@ fn conv(a: &mut Adjoint<'_, '_>) -> Known<()> {
     let kernel = (2..rank).map(|axis| size(&w, axis)).collect::<Known<Vec<u64>>>()?;
     let window = Window::of(&a.site, &x, kernel)?;
     let group = a.site.int("group", 1);
-    if a.wants(2) {
-        let axes: Vec<i64> = (0..rank as i64).filter(|i| *i != 1).collect();
-        let wide = a.b.widened(&g);
-        let db = a.b.reduce("ReduceSum", &wide, Some(&axes), false);
-        let bias = a.x(2)?;
-        a.give(2, in_shape_of(db, &bias));
-    }
+    give_bias(a, &g, rank)?;
     if a.wants(0) {
         let dx = match places(&x, &g) {
             Some(_) if group == 1 && window.is_point() => {
@@ -65,12 +59,7 @@ fn conv(a: &mut Adjoint<'_, '_>) -> Known<()> {
         a.give(0, dx);
     }
     if a.wants(1) {
-        let (g, x) = (a.b.widened(&g), a.b.widened(&x));
-        let dw = match places(&x, &g) {
-            Some((_, out)) if group == 1 => by_patches(a.b, &g, &x, &w, &window, &out)?,
-            _ => by_convolution(a.b, &g, &x, &w, &window, group)?,
-        };
-        a.give(1, in_shape_of(dw, &w));
+        give_weights(a, &g, &x, &w, &window)?;
     }
     Ok(())
 }
@@ -81,13 +70,7 @@ fn transposed(a: &mut Adjoint<'_, '_>) -> Known<()> {
     let kernel = (2..rank).map(|axis| size(&w, axis)).collect::<Known<Vec<u64>>>()?;
     let window = Window::of(&a.site, &x, kernel)?;
     let group = a.site.int("group", 1);
-    if a.wants(2) {
-        let axes: Vec<i64> = (0..rank as i64).filter(|i| *i != 1).collect();
-        let wide = a.b.widened(&g);
-        let db = a.b.reduce("ReduceSum", &wide, Some(&axes), false);
-        let bias = a.x(2)?;
-        a.give(2, in_shape_of(db, &bias));
-    }
+    give_bias(a, &g, rank)?;
     if a.wants(0) {
         let mut attributes = window.attributes();
         if group != 1 {
@@ -97,13 +80,33 @@ fn transposed(a: &mut Adjoint<'_, '_>) -> Known<()> {
         a.give(0, dx);
     }
     if a.wants(1) {
-        let (g, x) = (a.b.widened(&g), a.b.widened(&x));
-        let dw = match places(&g, &x) {
-            Some((_, out)) if group == 1 => by_patches(a.b, &x, &g, &w, &window, &out)?,
-            _ => by_convolution(a.b, &x, &g, &w, &window, group)?,
-        };
-        a.give(1, in_shape_of(dw, &w));
+        give_weights(a, &x, &g, &w, &window)?;
     }
+    Ok(())
+}
+
+/// ∂b = Σ g over samples and places.
+fn give_bias(a: &mut Adjoint<'_, '_>, g: &Tensor, rank: usize) -> Known<()> {
+    if !a.wants(2) {
+        return Ok(());
+    }
+    let axes: Vec<i64> = (0..rank as i64).filter(|i| *i != 1).collect();
+    let wide = a.b.widened(g);
+    let db = a.b.reduce("ReduceSum", &wide, Some(&axes), false);
+    let bias = a.x(2)?;
+    a.give(2, in_shape_of(db, &bias));
+    Ok(())
+}
+
+/// ∂w of a convolution of `x` whose result has the cotangent `g`.
+fn give_weights(a: &mut Adjoint<'_, '_>, g: &Tensor, x: &Tensor, w: &Tensor, window: &Window) -> Known<()> {
+    let group = a.site.int("group", 1);
+    let (g, x) = (a.b.widened(g), a.b.widened(x));
+    let dw = match places(&x, &g) {
+        Some((_, out)) if group == 1 => by_patches(a.b, &g, &x, w, window, &out)?,
+        _ => by_convolution(a.b, &g, &x, w, window, group)?,
+    };
+    a.give(1, in_shape_of(dw, w));
     Ok(())
 }
 

@@ -14,15 +14,19 @@ use crate::rewrite::site::{Known, Refusal, axis, rank};
 pub const RULES: &[Rule] =
     &[Rule { ops: &["LayerNormalization"], adjoint: layer }, Rule { ops: &["BatchNormalization"], adjoint: batch }];
 
+/// The cotangent of y; zeros where only the statistics reach the loss.
+fn g_or_zeros(a: &mut Adjoint<'_, '_>) -> Known<Tensor> {
+    if a.has_g(0) {
+        return a.g(0);
+    }
+    let y = a.y(0);
+    Ok(zeros_like(a.b, &y))
+}
+
 /// Over the axes from `axis` on. Mean and r are outputs of the operator; what reads them adds g_m/n − r²·z·g_r/n to ∂x.
 fn layer(a: &mut Adjoint<'_, '_>) -> Known<()> {
     let (x, scale) = (a.x(0)?, a.x(1)?);
-    let g = if a.has_g(0) {
-        a.g(0)?
-    } else {
-        let y = a.y(0);
-        zeros_like(a.b, &y)
-    };
+    let g = g_or_zeros(a)?;
     let [g, x, scale] = [g, x, scale].map(|t| a.b.widened(&t));
     let rank = rank(&x)?;
     let first = axis(a.site.int("axis", -1), rank)?;
@@ -88,12 +92,7 @@ fn batch(a: &mut Adjoint<'_, '_>) -> Known<()> {
         return Err(Refusal("its running statistics reach the loss".into()));
     }
     let (x, scale) = (a.x(0)?, a.x(1)?);
-    let g = if a.has_g(0) {
-        a.g(0)?
-    } else {
-        let y = a.y(0);
-        zeros_like(a.b, &y)
-    };
+    let g = g_or_zeros(a)?;
     let [g, x, scale] = [g, x, scale].map(|t| a.b.widened(&t));
     let rank = rank(&x)?;
     let axes: Vec<i64> = (0..rank as i64).filter(|i| *i != 1).collect();

@@ -67,13 +67,13 @@ fn by_rows(b: &mut Builder, indices: &Tensor, x: &Tensor) -> Known<Tensor> {
     let all = lengths.iter().product::<i64>();
     let number = |b: &mut Builder, n: i64| b.number(n as f64, indices);
     let whole = number(b, all);
-    let mut rest = b.binary("Mod", indices, &whole);
+    let mut rest = b.remainder(indices, &whole);
     let mut rows = b.binary("Sub", indices, &rest);
     let mut stride = all;
     for length in lengths {
         stride /= length.max(1);
         let (n, s) = (number(b, length), number(b, stride));
-        let along = b.binary("Mod", &rest, &n);
+        let along = b.remainder(&rest, &n);
         let step = b.binary("Mul", &along, &s);
         rows = b.binary("Add", &rows, &step);
         rest = b.binary("Div", &rest, &n);

@@ -167,7 +167,7 @@ fn added_by_comparison(
     let same = |(i, (a, b)): (usize, (&Dim, &Dim))| i == at || (a == b && *a != Dim::Unknown);
     if whole.len() != part.len() || !whole.iter().zip(&part).enumerate().all(same) {
         return Err(Refusal(
-            "its indices may be fewer than the data along other axes, and adding up what was read more than once then needs operator set 16 (ScatterElements with a reduction)".into(),
+            "its indices may be fewer than the data along other axes, and adding up what was read more than once then needs operator set 16 (ScatterElements with a reduction), which --opset 16 raises the graph to".into(),
         ));
     }
     let all = positions(b, zeros, at);
@@ -197,7 +197,7 @@ fn gather_elements(a: &mut Adjoint<'_, '_>) -> Known<()> {
 fn gather_nd(a: &mut Adjoint<'_, '_>) -> Known<()> {
     if a.b.opset() < 16 {
         return Err(Refusal(
-            "adding up what was read more than once needs operator set 16 (ScatterND with a reduction)".into(),
+            "adding up what was read more than once needs operator set 16 (ScatterND with a reduction), which --opset 16 raises the graph to".into(),
         ));
     }
     let (mut g, x, mut indices) = (a.g(0)?, a.x(0)?, a.x(1)?);

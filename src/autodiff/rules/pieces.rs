@@ -43,7 +43,7 @@ fn concat(a: &mut Adjoint<'_, '_>) -> Known<()> {
         Some(known) if a.b.opset() < 13 => attributes.push(ints("split", &known)),
         Some(known) => inputs.push(Some(a.b.integers(&known))),
         None if a.b.opset() < 13 => {
-            return Err(Refusal("how long its operands are is known only to the running graph, and Split has lengths known there from operator set 13 on".into()));
+            return Err(Refusal("how long its operands are is known only to the running graph, and Split has lengths known there from operator set 13 on, which --opset 13 raises the graph to".into()));
         }
         None => {
             let each: Vec<Extent> = operands.iter().map(|x| (x, at).into()).collect();

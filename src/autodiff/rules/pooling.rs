@@ -124,7 +124,7 @@ fn by_cells(a: &mut Adjoint<'_, '_>, g: &Tensor, x: &Tensor, indices: &Tensor, w
     let n = window.kernel.len();
     let lengths = (0..n).map(|i| size(x, i + 2).map(extent)).collect::<Known<Vec<i64>>>();
     let lengths = lengths.map_err(|Refusal(reason)| {
-        Refusal(format!("its windows overlap and {reason}, and adding up their gradients then needs operator set 16 (ScatterElements with a reduction)"))
+        Refusal(format!("its windows overlap and {reason}, and adding up their gradients then needs operator set 16 (ScatterElements with a reduction), which --opset 16 raises the graph to"))
     })?;
     let spatial: Vec<Dim> = lengths.iter().map(|l| Dim::Known(l.unsigned_abs())).collect();
     let slid = window.slid(&spatial);

@@ -43,6 +43,9 @@ pub enum TrainError {
         /// What is wrong with it, and what to do.
         problem: String,
     },
+    /// Elements of the model's initializers.
+    #[error(transparent)]
+    Initializers(#[from] crate::weights::WeightsError),
     /// A checkpoint that cannot be read, or belongs to another run.
     #[error("{path}: {problem}")]
     Checkpoint {

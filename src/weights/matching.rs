@@ -109,12 +109,13 @@ pub fn match_up(model: &Model, candidates: &[Candidate], source: &Source, rules:
         if !is_mapped {
             targets.push((array.name.clone(), false));
         }
+        let is_minor = source.minor.get(a).copied().unwrap_or(false);
         let mut is_known = false;
         for (target, is_transposed) in targets {
             let Some(i) = positions.get(target.as_str()).copied() else { continue };
             is_known = true;
             if !is_mapped && !candidates.get(i).is_some_and(|c| c.is_wanted) {
-                found.left.push(a);
+                found.left.extend((!is_minor).then_some(a));
                 continue;
             }
             if let Some(other) = takers.insert(i, a) {
@@ -127,7 +128,7 @@ pub fn match_up(model: &Model, candidates: &[Candidate], source: &Source, rules:
             let value = fitted(model, i, array, is_transposed)?;
             found.matched.push(Match { initializer: i, array: a, value, is_transposed });
         }
-        if !is_known && !source.minor.get(a).copied().unwrap_or(false) {
+        if !is_known && !is_minor {
             found.unknown.push(a);
         }
     }

@@ -107,7 +107,9 @@ pub fn plan(model: &Model, source: &Source, options: &Options) -> WeightsResult<
         unknown: unknown.iter().filter_map(array).collect(),
         left: left.iter().filter_map(array).collect(),
     };
-    refuse_nothing(&report, source)?;
+    if matching.matched.is_empty() {
+        return Err(nothing(&report));
+    }
     if options.strict {
         refuse_leftovers(&report)?;
     }
@@ -140,12 +142,8 @@ impl Plan {
     }
 }
 
-fn refuse_nothing(report: &Report, source: &Source) -> WeightsResult<()> {
+fn nothing(report: &Report) -> WeightsError {
     let Report { missing, unknown, left, .. } = report;
-    let is_something = source.arrays.len() > unknown.len() + left.len() + source.minor.iter().filter(|m| **m).count();
-    if is_something || !report.matched.is_empty() {
-        return Ok(());
-    }
     let some = |entries: &[Entry]| {
         let names: Vec<String> = entries.iter().take(3).map(|e| format!("{:?}", e.name)).collect();
         names.join(", ")
@@ -164,7 +162,7 @@ fn refuse_nothing(report: &Report, source: &Source) -> WeightsResult<()> {
             some(missing)
         )
     };
-    Err(WeightsError::Options(problem))
+    WeightsError::Options(problem)
 }
 
 fn refuse_leftovers(report: &Report) -> WeightsResult<()> {

@@ -32,8 +32,8 @@ const MOST_ENTRIES: usize = 1 << 20;
 pub fn advice(path: &Path) -> String {
     format!(
         "where PyTorch is installed and the file is trusted, make a safetensors file of it: python -c \"import torch, safetensors.torch as s; \
-         s.save_file(torch.load({:?}, weights_only=True), 'weights.safetensors')\"",
-        path.display().to_string()
+         s.save_file(torch.load('{}', weights_only=True), 'weights.safetensors')\"",
+        path.display()
     )
 }
 

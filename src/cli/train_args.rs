@@ -1,6 +1,6 @@
 //! What `per-inject train` takes.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -40,6 +40,13 @@ pub struct TrainArgs {
     pub constants: OptimizerConstants,
     #[command(flatten)]
     pub gradients: GradientArgs,
+    /// Sum gradients over N batches and change the parameters by their mean, and at the end of an epoch
+    #[arg(long, value_name = "N", default_value = "1", env = "PER_INJECT_ACCUMULATE_BATCHES")]
+    pub accumulate: NonZeroU64,
+    /// Multiply the loss by X on the way back and divide gradients by it in float32, for half precision; one that is not finite is no
+    /// number (--on-nan)
+    #[arg(long, value_name = "X", env = "PER_INJECT_LOSS_SCALE", allow_negative_numbers = true)]
+    pub loss_scale: Option<f64>,
     /// Samples of a batch; 128 where the graph does not say it
     #[arg(long, value_name = "N", env = "PER_INJECT_BATCH_SIZE")]
     pub batch_size: Option<NonZeroUsize>,

@@ -31,6 +31,10 @@ pub struct Position {
     pub step: u64,
     /// Steps that were left out because their result was no number.
     pub skipped: u64,
+    /// How often the parameters changed: what optimisers count.
+    pub updates: u64,
+    /// Batches whose gradients are summed up since.
+    pub held: u64,
     /// The epoch, from 0.
     pub epoch: u64,
     /// Batches of the epoch behind it.

@@ -16,7 +16,7 @@ use super::feeds::{fit, inputs};
 use super::graphs::Graphs;
 use super::metrics::Metric;
 use super::schedule::Schedule;
-use super::session::{Numbers, Session};
+use super::session::{Moment, Numbers, Session};
 use super::weights::write_back;
 use crate::engine::{Engine, LoadOptions, Placed, Tensor};
 use crate::wire::Model;
@@ -49,6 +49,9 @@ pub struct Settings {
     pub batch_axes: Vec<(String, usize)>,
     /// What happens to a step that gives no number.
     pub on_nan: OnNan,
+    /// Over how many batches gradients are summed up before the parameters change, by their mean; those of an epoch's end are never kept for
+    /// the next one.
+    pub accumulate: u64,
     /// Steps between two checkpoints; `None` writes one after every epoch.
     pub checkpoint_every: Option<u64>,
     /// How many of the last checkpoints are kept.
@@ -273,7 +276,9 @@ impl Run<'_> {
         }
         self.session.set_coefficients(&values);
         let feeds = fit(batch, self.session.inputs(), self.model_name().as_str())?;
-        let numbers = self.session.step(step, step - self.position.skipped, rate, feeds)?;
+        let Position { updates, held, .. } = self.position;
+        let is_update = held + 1 >= settings.accumulate || self.position.batch + 1 == per_epoch;
+        let numbers = self.session.step(&Moment { counter: step, rate, updates, held, is_update }, feeds)?;
         if let Some(what) = numbers.not_finite() {
             if settings.on_nan == OnNan::Stop {
                 return Err(self.not_finite(what)?);
@@ -282,6 +287,8 @@ impl Run<'_> {
             self.tell(&Event::Skipped { step: step + 1, what })?;
         } else {
             self.session.advance()?;
+            (self.position.updates, self.position.held) =
+                if is_update { (updates + 1, 0) } else { (updates, held + 1) };
             self.position.sums.add(&numbers, samples);
         }
         self.position.step += 1;

@@ -8,6 +8,7 @@ use super::feeds::Input;
 use super::graphs::{Graphs, Outputs};
 use super::noise::{self, Draw};
 use super::weights;
+use crate::autodiff;
 use crate::engine::{Data, Engine, LoadOptions, Placed, Program, Source, StepPlan, Stepper, Tensor, element_size};
 use crate::graph::types::{Dim, TensorType};
 use crate::onnx::tensor_proto::DataType;
@@ -38,6 +39,21 @@ impl Numbers {
         let wrong = all.into_iter().find(|(_, v)| !v.is_finite());
         wrong.map(|(what, v)| format!("{what} of {v}"))
     }
+}
+
+/// Where in a run a step is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Moment {
+    /// Decides its random numbers.
+    pub counter: u64,
+    /// The learning rate.
+    pub rate: f64,
+    /// How often the parameters changed before.
+    pub updates: u64,
+    /// Batches whose gradients are summed up since.
+    pub held: u64,
+    /// Whether the parameters change now, by the mean of those gradients and this batch's; always, where nothing is accumulated.
+    pub is_update: bool,
 }
 
 /// The graphs of a run, loaded.
@@ -121,17 +137,21 @@ impl<'m> Session<'m> {
         }
     }
 
-    /// One step on a batch, at a learning rate. `counter` decides its random numbers; `made` counts the steps that were made before.
-    /// The state stays what it was until [`Session::advance`].
+    /// One step on a batch. The state stays what it was until [`Session::advance`].
     ///
     /// # Errors
     /// When the runtime does not take the batch, or fails.
-    pub fn step(&mut self, counter: u64, made: u64, rate: f64, batch: Vec<(String, Tensor)>) -> TrainResult<Numbers> {
-        let mut feeds = vec![("learning_rate".to_owned(), Tensor::scalar(rate as f32))];
+    pub fn step(&mut self, moment: &Moment, batch: Vec<(String, Tensor)>) -> TrainResult<Numbers> {
+        let count = |n: u64| Tensor::scalar(i64::try_from(n).unwrap_or(i64::MAX));
+        let mut feeds = vec![(autodiff::LEARNING_RATE.to_owned(), Tensor::scalar(moment.rate as f32))];
         if self.graphs.counts_steps {
-            feeds.push(("step".to_owned(), Tensor::scalar(i64::try_from(made).unwrap_or(i64::MAX))));
+            feeds.push((autodiff::STEP.to_owned(), count(moment.updates)));
         }
-        self.run(true, counter, batch, feeds)
+        if self.graphs.step_report.inputs.apply.is_some() {
+            feeds.push((autodiff::APPLY.to_owned(), Tensor::scalar(moment.is_update)));
+            feeds.push((autodiff::ACCUMULATED.to_owned(), count(moment.held)));
+        }
+        self.run(true, moment.counter, batch, feeds)
     }
 
     /// Makes what the last step gave the state of the next.

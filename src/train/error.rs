@@ -45,7 +45,7 @@ pub enum TrainError {
     },
     /// Elements of the model's initializers.
     #[error(transparent)]
-    Initializers(#[from] crate::weights::WeightsError),
+    Initializers(Box<crate::weights::WeightsError>),
     /// A checkpoint that cannot be read, or belongs to another run.
     #[error("{path}: {problem}")]
     Checkpoint {
@@ -74,6 +74,12 @@ pub enum TrainError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+impl From<crate::weights::WeightsError> for TrainError {
+    fn from(error: crate::weights::WeightsError) -> Self {
+        TrainError::Initializers(Box::new(error))
+    }
 }
 
 impl From<super::data::DataError> for TrainError {

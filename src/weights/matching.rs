@@ -148,11 +148,9 @@ fn check_rule(rule: &Rule, source: &Source, positions: &HashMap<&str, usize>) ->
     }
     if !targets.iter().any(|t| positions.contains_key(t.as_str())) {
         let (target, near) = (&targets[0], nearest(&targets[0], positions.keys().copied()));
-        let advice = "; 'per-inject inspect --initializers' lists all of them";
-        return Err(WeightsError::Options(format!(
-            "--map: the model has no initializer {target:?}{}{advice}",
-            meant(near)
-        )));
+        let advice = near
+            .map_or_else(|| "; 'per-inject inspect --initializers' lists all of them".to_owned(), |n| meant(Some(n)));
+        return Err(WeightsError::Options(format!("--map: the model has no initializer {target:?}{advice}")));
     }
     Ok(())
 }

@@ -50,15 +50,16 @@ def run(folder, request, feeds, moved):
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     state = CheckpointState.load_checkpoint(str(folder / "made_checkpoint"))
+    # No eval model: ONNX Runtime cannot load the one it makes of a training-mode BatchNormalization.
+    module = Module(str(folder / "made_training_model.onnx"), state, session_options=options)
+    optimizer = Optimizer(str(folder / "made_optimizer_model.onnx"), module)
+    optimizer.set_learning_rate(request["rate"])
+    # Only now: before there is a module, setting a parameter crashes.
     if moved is not None:
         value = state.parameters[moved].data.copy()
         value.flat[0] = np.nextafter(value.flat[0], np.float32(np.inf))
         state.parameters[moved] = value
         assert (state.parameters[moved].data == value).all()
-    # No eval model: ONNX Runtime cannot load the one it makes of a training-mode BatchNormalization.
-    module = Module(str(folder / "made_training_model.onnx"), state, session_options=options)
-    optimizer = Optimizer(str(folder / "made_optimizer_model.onnx"), module)
-    optimizer.set_learning_rate(request["rate"])
     module.train()
     batches = [feeds[name] for name in module.input_names()]
     losses = []

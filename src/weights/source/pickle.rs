@@ -124,7 +124,7 @@ impl Machine<'_> {
                 self.sequence(items);
             }
             b't' => {
-                let items = self.to_mark()?;
+                let items = self.drain_to_mark()?;
                 self.sequence(items);
             }
             // GLOBAL, STACK_GLOBAL
@@ -161,7 +161,7 @@ impl Machine<'_> {
                 self.append(vec![item])?;
             }
             b'e' => {
-                let items = self.to_mark()?;
+                let items = self.drain_to_mark()?;
                 self.append(items)?;
             }
             b's' => {
@@ -169,7 +169,7 @@ impl Machine<'_> {
                 self.set(vec![key, value])?;
             }
             b'u' => {
-                let items = self.to_mark()?;
+                let items = self.drain_to_mark()?;
                 self.set(items)?;
             }
             b'Q' => self.storage()?,
@@ -236,7 +236,7 @@ impl Machine<'_> {
         self.stack.pop().ok_or_else(broken)
     }
 
-    fn to_mark(&mut self) -> Read<Vec<Value>> {
+    fn drain_to_mark(&mut self) -> Read<Vec<Value>> {
         let at = self.stack.iter().rposition(|v| matches!(v, Value::Mark)).ok_or_else(broken)?;
         let items = self.stack.drain(at + 1..).collect();
         self.stack.pop();

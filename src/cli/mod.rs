@@ -9,6 +9,7 @@ mod failure;
 mod hunks;
 mod inject;
 mod inspect;
+mod measure_args;
 mod operators;
 mod render;
 mod running;
@@ -17,6 +18,7 @@ mod text;
 mod train;
 mod train_args;
 mod training;
+mod weights;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -105,6 +107,7 @@ pub fn run() -> ExitCode {
         Some(Command::Train(args)) => {
             return train::run(&args).unwrap_or_else(|f| f.of_file(&args.model).report());
         }
+        Some(Command::Weights { command }) => weights::run(&command),
         Some(Command::Operators(args)) => operators::run(&args),
         Some(Command::Strip(args)) => strip::run(&args).map_err(|f| f.of_file(&args.model)),
         Some(Command::Completions { shell }) => {

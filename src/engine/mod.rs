@@ -21,6 +21,7 @@
 //! # }
 //! ```
 
+mod adopted;
 pub mod arrays;
 mod cuda;
 mod device;
@@ -30,6 +31,7 @@ pub mod find;
 mod library;
 pub mod npy;
 mod onnx_runtime;
+pub mod ort_training;
 mod placement;
 mod program;
 pub mod random;
@@ -38,12 +40,14 @@ mod resident;
 mod stepper;
 mod tensor;
 
+pub use adopted::adopt;
 pub use arrays::Arrays;
 pub use cuda::{Arena, ConvolutionSearch, CudaOptions};
 pub use device::Device;
 pub use error::{EngineError, EngineResult};
 pub use find::{Found, FoundBy, Search};
 pub use onnx_runtime::{Runtime, gave_up, is_in_binding};
+pub use ort_training::{Artifacts, OrtTraining};
 pub use placement::Placed;
 pub use program::check_feeds;
 pub(crate) use program::graph_of;

@@ -1,7 +1,6 @@
 //! ONNX Runtime as a [`Stepper`]: the differentiated step graph, and one that evaluates beside it, on one state.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use super::error::{EngineError, EngineResult};
 use super::onnx_runtime::Runtime;
@@ -91,10 +90,6 @@ impl Stepper for Differentiated<'_> {
 
     fn fed(&self) -> EngineResult<Vec<(String, Tensor)>> {
         self.step.fed()
-    }
-
-    fn export(&self, _: &Path) -> EngineResult<()> {
-        Err(EngineError::NoExport { model: self.step.name().to_owned() })
     }
 
     fn placed(&self) -> &[Placed] {

@@ -147,10 +147,15 @@ pub enum EngineError {
         problem: String,
     },
     /// A trained model that the engine does not write itself.
-    #[error("{model}: the engine writes no model; weights are put into a copy of the one that they came from")]
-    NoExport {
-        /// The model.
-        model: String,
+    #[error("this engine writes no model; its weights go into a copy of the model that they came from")]
+    NoExport,
+    /// An engine that is not part of this program.
+    #[error(
+        "this per-inject was built without {engine}; build it with 'cargo install per-inject --features {engine}', or use --engine ort"
+    )]
+    NotBuiltIn {
+        /// The engine.
+        engine: &'static str,
     },
     /// State of a training run that lacks a value.
     #[error("there is no value for {name:?}, which is part of the state")]

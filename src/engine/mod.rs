@@ -23,6 +23,7 @@
 
 mod adopted;
 pub mod arrays;
+pub mod choice;
 mod cuda;
 mod device;
 mod differentiated;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::error::EngineResult;
+use super::error::{EngineError, EngineResult};
 use super::placement::Placed;
 use super::program::{Port, Source};
 use super::resident::Carried;
@@ -81,7 +81,10 @@ pub trait Stepper {
     ///
     /// # Errors
     /// When it cannot be written, and where the engine was given no more than the graphs.
-    fn export(&self, path: &Path) -> EngineResult<()>;
+    fn export(&self, path: &Path) -> EngineResult<()> {
+        let _ = path;
+        Err(EngineError::NoExport)
+    }
 
     /// Which provider took which nodes; empty where that was not asked for, or the engine has but one.
     fn placed(&self) -> &[Placed] {

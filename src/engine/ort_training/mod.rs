@@ -87,34 +87,22 @@ impl Runtime {
             .map_err(|_| EngineError::NoTraining { runtime: self.found().to_string() })
     }
 
-    /// Loads artifacts of `generate_artifacts` to train with the runtime's own training API. `step_outputs` come down of every step,
-    /// `evaluation_outputs` of every evaluation.
+    /// Loads artifacts of `generate_artifacts` to train with the runtime's own training API. No output comes down before
+    /// [`OrtTraining::want`] says which.
     ///
     /// # Errors
-    /// When the runtime was built without that API, or refuses the artifacts; for an output that they lack.
-    pub fn ort_training(
-        &self,
-        artifacts: Artifacts,
-        step_outputs: Vec<String>,
-        evaluation_outputs: Vec<String>,
-        options: &LoadOptions,
-    ) -> EngineResult<OrtTraining> {
+    /// When the runtime was built without that API, or refuses the artifacts.
+    pub fn ort_training(&self, artifacts: Artifacts, options: &LoadOptions) -> EngineResult<OrtTraining> {
         self.require_training()?;
         let declared = Declared::read(&artifacts)?;
         let mut options = *options;
         options.cuda.graph = false;
         let session = open(self, &options, &artifacts, &State::File(&artifacts.checkpoint))?;
-        let model = artifacts.training_model.display().to_string();
         let float = TensorType { elem: DataType::Float as i32, dims: Some(Vec::new()) };
         let port = |name: &str, tensor| Port { name: name.to_owned(), tensor, has_default: false };
         let mut ports: Vec<Port> =
             session.train.inputs.iter().map(|name| port(name, declared.inputs.get(name).cloned().flatten())).collect();
         ports.push(port(LEARNING_RATE, Some(float)));
-        let step_outputs = Wanted::of(step_outputs, &session.train.outputs, &model)?;
-        let evaluation_outputs = match &artifacts.eval_model {
-            Some(path) => Wanted::of(evaluation_outputs, &session.evaluate.outputs, &path.display().to_string())?,
-            None => Wanted::default(),
-        };
         Ok(OrtTraining {
             runtime: self.clone(),
             options,
@@ -122,8 +110,8 @@ impl Runtime {
             session,
             declared,
             ports,
-            step_outputs,
-            evaluation_outputs,
+            step_outputs: Wanted::default(),
+            evaluation_outputs: Wanted::default(),
             fed: Vec::new(),
             rate: 0.0,
         })
@@ -134,6 +122,25 @@ impl OrtTraining {
     /// Parameters, trained or not, in the order of the training model.
     pub fn parameters(&self) -> &[String] {
         &self.declared.parameters
+    }
+
+    /// What the training model gives.
+    pub fn outputs(&self) -> &[String] {
+        &self.session.train.outputs
+    }
+
+    /// Says which outputs come down of a step, and which of an evaluation, each in this order.
+    ///
+    /// # Errors
+    /// For an output that the artifacts lack.
+    pub fn want(&mut self, of_steps: Vec<String>, of_evaluations: Vec<String>) -> EngineResult<()> {
+        let model = self.artifacts.training_model.display().to_string();
+        self.step_outputs = Wanted::of(of_steps, &self.session.train.outputs, &model)?;
+        if let Some(path) = &self.artifacts.eval_model {
+            let model = path.display().to_string();
+            self.evaluation_outputs = Wanted::of(of_evaluations, &self.session.evaluate.outputs, &model)?;
+        }
+        Ok(())
     }
 
     fn failed(&self, message: &str) -> EngineError {

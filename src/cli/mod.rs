@@ -18,6 +18,7 @@ mod train;
 mod train_args;
 mod training;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -31,11 +32,11 @@ use args::{Cli, Command};
 use failure::Failure;
 
 /// A second word without an option is a mistyped command, or a model too many; clap takes it for a command that comes too late.
-fn explain(error: clap::Error) -> clap::Error {
+fn explain(error: clap::Error, arguments: &[OsString]) -> clap::Error {
     let late =
         error.kind() == ErrorKind::ArgumentConflict && error.to_string().contains("cannot be used with '<MODEL>'");
     let first =
-        std::env::args_os().nth(1).and_then(|a| a.into_string().ok()).filter(|first| late && !first.starts_with('-'));
+        arguments.get(1).and_then(|a| a.clone().into_string().ok()).filter(|first| late && !first.starts_with('-'));
     let Some(first) = first else { return error };
     let cli = Cli::command();
     let commands: Vec<&str> = cli.get_subcommands().map(clap::Command::get_name).collect();
@@ -58,8 +59,8 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 }
 
 /// `--format` and `--json` say the same: the command line wins over variables, and of two variables the one that says more.
-fn one_format(command: clap::Command) -> clap::Command {
-    let says = |option: &str| std::env::args_os().any(|a| a.to_string_lossy().split('=').next() == Some(option));
+fn one_format(command: clap::Command, arguments: &[OsString]) -> clap::Command {
+    let says = |option: &str| arguments.iter().any(|a| a.to_string_lossy().split('=').next() == Some(option));
     let is_set = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
     let (format, json) = (says("--format"), says("--json"));
     let silent = match () {
@@ -88,14 +89,14 @@ fn say_what_the_binding_panics_with() {
     }));
 }
 
-/// Parses the process's arguments, runs one command, and prints its error.
-pub fn run() -> ExitCode {
+/// Parses a program's arguments, its name first, runs one command, and prints its error.
+pub fn run(arguments: &[OsString]) -> ExitCode {
     say_what_the_binding_panics_with();
-    let parsed = one_format(without_empty_variables(Cli::command())).try_get_matches();
+    let parsed = one_format(without_empty_variables(Cli::command()), arguments).try_get_matches_from(arguments);
     let parsed = parsed.and_then(|m| running::refuse_without_run(&m).and_then(|()| Cli::from_arg_matches(&m)));
     let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => explain(error).exit(),
+        Err(error) => explain(error, arguments).exit(),
     };
     let result = match cli.command {
         None => inject::run(&cli.inject),

@@ -236,7 +236,9 @@ impl Run<'_> {
             drop(batches);
             let seconds = started.elapsed().as_secs_f64();
             let mut means = self.means(&self.position.sums, self.position.sums.samples - before, seconds);
-            means.gradient_norm = Some(f64::from(self.position.sums.norm) / self.position.sums.steps.max(1) as f64);
+            let measures_norm = self.work.interface.step.outputs.gradient_norm.is_some();
+            let norm = f64::from(self.position.sums.norm) / self.position.sums.steps.max(1) as f64;
+            means.gradient_norm = Some(norm).filter(|_| measures_norm);
             self.tell(&Event::Epoch(means.clone()))?;
             self.summary.training = Some(means);
             let is_best = match evaluation {

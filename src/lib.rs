@@ -23,6 +23,7 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+use per_inject_core::naming;
 pub use per_inject_core::{graph, onnx, patch, regularizer, select, step, wire};
 
 // The command line is a user of the library, and names it as any other.
@@ -38,7 +39,6 @@ pub mod engine;
 pub mod inject;
 pub mod inspect;
 pub mod lower;
-mod naming;
 pub mod page;
 pub mod record;
 mod rewrite;

@@ -23,8 +23,13 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+// The command line is a user of the library, and names it as any other.
+extern crate self as per_inject;
+
 pub mod analysis;
 pub mod autodiff;
+#[doc(hidden)]
+pub mod cli;
 pub mod compare;
 pub mod diff;
 pub mod engine;

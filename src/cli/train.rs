@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -134,7 +133,7 @@ impl TrainArgs {
 }
 
 /// Runs the command.
-pub fn run(args: &TrainArgs) -> Result<ExitCode, Failure> {
+pub fn run(args: &TrainArgs) -> Result<u8, Failure> {
     if args.optimizer == OptimizerArg::None {
         let message =
             "--optimizer none changes no parameter; per-inject differentiate makes graphs that give gradients";
@@ -152,7 +151,7 @@ pub fn run(args: &TrainArgs) -> Result<ExitCode, Failure> {
     go(args).map_err(failure)
 }
 
-fn go(args: &TrainArgs) -> TrainResult<ExitCode> {
+fn go(args: &TrainArgs) -> TrainResult<u8> {
     let model = Model::open(&args.model)?;
     refuse_over(&model, &args.out)?;
     let recipe = args.recipe();
@@ -214,7 +213,7 @@ fn go(args: &TrainArgs) -> TrainResult<ExitCode> {
             args.out.join("checkpoints").display()
         );
         // What a shell reports of a process that Ctrl-C ended.
-        return Ok(ExitCode::from(130));
+        return Ok(130);
     }
     let shown = if args.course.json {
         render::json(&done)
@@ -225,7 +224,7 @@ fn go(args: &TrainArgs) -> TrainResult<ExitCode> {
     };
     // Whoever does not read the summary has the run all the same.
     let _ = shown;
-    Ok(ExitCode::SUCCESS)
+    Ok(0)
 }
 
 /// Set by Ctrl-C and by SIGTERM; the second time ends the process at once.

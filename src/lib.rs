@@ -26,6 +26,8 @@
 // The command line is a user of the library, and names it as any other.
 extern crate self as per_inject;
 
+pub use per_inject_core::{graph, onnx, patch, regularizer, select, step, wire};
+
 pub mod analysis;
 pub mod autodiff;
 #[doc(hidden)]
@@ -33,19 +35,12 @@ pub mod cli;
 pub mod compare;
 pub mod diff;
 pub mod engine;
-pub mod graph;
 pub mod inject;
 pub mod inspect;
 pub mod lower;
 mod naming;
-pub mod onnx;
 pub mod page;
-pub mod patch;
 pub mod record;
-pub mod regularizer;
 mod rewrite;
-pub mod select;
-pub mod step;
 pub mod strip;
 pub mod train;
-pub mod wire;

@@ -7,5 +7,5 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    per_inject::cli::run(&std::env::args_os().collect::<Vec<_>>())
+    ExitCode::from(per_inject::cli::run(std::env::args_os()))
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -167,7 +166,7 @@ impl TrainArgs {
 }
 
 /// Runs the command.
-pub fn run(args: &TrainArgs) -> Result<ExitCode, Failure> {
+pub fn run(args: &TrainArgs) -> Result<u8, Failure> {
     if args.optimizer == OptimizerArg::None {
         let message =
             "--optimizer none changes no parameter; per-inject differentiate makes graphs that give gradients";
@@ -185,7 +184,7 @@ pub fn run(args: &TrainArgs) -> Result<ExitCode, Failure> {
     go(args).map_err(failure)
 }
 
-fn go(args: &TrainArgs) -> TrainResult<ExitCode> {
+fn go(args: &TrainArgs) -> TrainResult<u8> {
     if args.lr.needs_metric() && args.eval.is_empty() {
         let problem = "a learning rate that goes by evaluations needs data for them: --eval PATH";
         return Err(TrainError::Options(problem.into()));
@@ -205,7 +204,7 @@ fn go(args: &TrainArgs) -> TrainResult<ExitCode> {
 }
 
 /// Trains a forward model, differentiated here or by the engine.
-fn of_model(args: &TrainArgs) -> TrainResult<ExitCode> {
+fn of_model(args: &TrainArgs) -> TrainResult<u8> {
     let model = Model::open(&args.model)?;
     refuse_over(&model, &args.out)?;
     let recipe = args.recipe();
@@ -239,7 +238,7 @@ fn of_model(args: &TrainArgs) -> TrainResult<ExitCode> {
 }
 
 /// Trains artifacts of generate_artifacts as they are.
-fn of_artifacts(args: &TrainArgs, artifacts: Artifacts) -> TrainResult<ExitCode> {
+fn of_artifacts(args: &TrainArgs, artifacts: Artifacts) -> TrainResult<u8> {
     if let Some(option) = args.decided_by_artifacts() {
         return Err(TrainError::Options(format!(
             "{option}: artifacts hold the loss, what is regularised and the optimiser already;              'per-inject training_model.onnx --layers …' puts PER into their gradients"
@@ -273,7 +272,7 @@ fn carry_out(
     work: &Work<'_>,
     identity: BTreeMap<String, String>,
     engine: &str,
-) -> TrainResult<ExitCode> {
+) -> TrainResult<u8> {
     if !args.course.quiet {
         eprintln!("engine: {}", super::text::legible(engine));
         let warnings = work.interface.warnings.iter();
@@ -319,7 +318,7 @@ fn carry_out(
             args.out.join("checkpoints").display()
         );
         // What a shell reports of a process that Ctrl-C ended.
-        return Ok(ExitCode::from(130));
+        return Ok(130);
     }
     let shown = if args.course.json {
         render::json(&done)
@@ -330,7 +329,7 @@ fn carry_out(
     };
     // Whoever does not read the summary has the run all the same.
     let _ = shown;
-    Ok(ExitCode::SUCCESS)
+    Ok(0)
 }
 
 /// Set by Ctrl-C and by SIGTERM; the second time ends the process at once.

@@ -8,10 +8,10 @@
 //! the table is as far from its beginning as it is from that of the first.
 #![allow(unsafe_code)]
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_void};
 use std::path::{Path, PathBuf};
 use std::ptr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use ort::sys::{OrtApi, OrtApiBase, OrtLoggingLevel};
 
@@ -23,19 +23,39 @@ use super::onnx_runtime::{guarded, one_line};
 /// The one that was handed over.
 static ADOPTED: Mutex<Option<Found>> = Mutex::new(None);
 
+/// What has the process hand over its runtime, where it has one: it calls [`adopt`], or says why not.
+pub type Host = fn() -> Result<(), String>;
+
+/// Whom to ask for a runtime.
+static HOST: OnceLock<Host> = OnceLock::new();
+
 /// The runtime that this process was handed, if any.
 pub(super) fn adopted() -> Option<Found> {
     ADOPTED.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
+/// Says whom to ask for the runtime of this process when one with the training API is wanted. The first one that is named counts.
+pub fn set_host(host: Host) {
+    let _ = HOST.set(host);
+}
+
+/// Asks for the runtime of this process; nothing where nobody can be asked.
+///
+/// # Errors
+/// What stands in its way, in words.
+pub(super) fn ask_host() -> Result<(), String> {
+    HOST.get().map_or(Ok(()), |host| host())
+}
+
 /// Takes over the runtime of this process, for [`Runtime::open`](super::Runtime::open). A second time nothing happens.
 ///
 /// # Safety
-/// `base` is null, or the table that ONNX Runtime passes to `RegisterCustomOps`; the library that it lies in stays loaded.
+/// `base` is null, or points to the OrtApiBase that ONNX Runtime passes to `RegisterCustomOps`; the library that it lies in stays loaded.
 ///
 /// # Errors
 /// When it is older than what can be used, or another runtime runs already.
-pub unsafe fn adopt(base: *const OrtApiBase) -> EngineResult<()> {
+pub unsafe fn adopt(base: *const c_void) -> EngineResult<()> {
+    let base = base.cast::<OrtApiBase>();
     let mut adopted = ADOPTED.lock().unwrap_or_else(PoisonError::into_inner);
     if adopted.is_some() {
         return Ok(());

@@ -41,7 +41,7 @@ mod resident;
 mod stepper;
 mod tensor;
 
-pub use adopted::adopt;
+pub use adopted::{Host, adopt, set_host};
 pub use arrays::Arrays;
 pub use cuda::{Arena, ConvolutionSearch, CudaOptions};
 pub use device::Device;

@@ -21,22 +21,23 @@ TARGET = pathlib.Path(os.environ["PER_INJECT"]).parent
 
 
 @pytest.fixture(scope="session")
-def library():
-    """The command line as a library for another process."""
-    subprocess.run(["cargo", "build", "--quiet", "--package", "per-inject-embedded"], cwd=training.ROOT, check=True, stdin=subprocess.DEVNULL)
-    return TARGET / "libper_inject_embedded.so"
+def package(tmp_path_factory):
+    """A folder with the Python package, built as the binary is."""
+    subprocess.run(["cargo", "build", "--quiet", "--package", "per-inject-python"], cwd=training.ROOT, check=True, stdin=subprocess.DEVNULL)
+    folder = tmp_path_factory.mktemp("package")
+    shutil.copytree(training.ROOT / "python" / "per_inject", folder / "per_inject", ignore=shutil.ignore_patterns("*.so"))
+    shutil.copy(TARGET / "lib_native.so", folder / "per_inject" / "_native.abi3.so")
+    return folder
 
 
 @pytest.fixture(scope="session")
-def train(library):
+def train(package):
     """`train(model, out, *options)` runs per-inject train inside .venv-ort-training's Python; the finished process."""
 
     def train(model, out, *options, check=True):
-        script = pathlib.Path(__file__).with_name("embedded.py")
-        words = [library, "train", model, "--out", out, "--threads", 1, "--engine", "ort-training", *options]
-        run = subprocess.run(
-            [TRAINING_PYTHON, script, *map(str, words)], env=training.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True
-        )
+        words = ["-m", "per_inject", "train", model, "--out", out, "--threads", 1, "--engine", "ort-training", *options]
+        environment = training.environment() | {"PYTHONPATH": str(package)}
+        run = subprocess.run([TRAINING_PYTHON, *map(str, words)], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         assert "panicked" not in run.stderr, run.stderr
         assert not check or run.returncode == 0, run.stderr
         return run

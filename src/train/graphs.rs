@@ -280,7 +280,7 @@ fn regularised(
 }
 
 /// The forward pass as inference has it.
-fn inference(model: &Model) -> TrainResult<Model> {
+pub(super) fn inference(model: &Model) -> TrainResult<Model> {
     let graph = Graph::of(model)?;
     let mut change = Change { reason: "inference".into(), ..Change::default() };
     for (i, node) in graph.nodes.iter().enumerate() {

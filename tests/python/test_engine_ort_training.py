@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 import shutil
 import subprocess
@@ -13,36 +12,17 @@ import pytest
 
 import models
 import ort
+import python_package
 import training
 
 STEPS = 1000
 TRAINING_PYTHON = ort.TRAINING_PYTHON
-TARGET = pathlib.Path(os.environ["PER_INJECT"]).parent
 
 
 @pytest.fixture(scope="session")
-def package(tmp_path_factory):
-    """A folder with the Python package, built as the binary is."""
-    subprocess.run(["cargo", "build", "--quiet", "--package", "per-inject-python"], cwd=training.ROOT, check=True, stdin=subprocess.DEVNULL)
-    folder = tmp_path_factory.mktemp("package")
-    shutil.copytree(training.ROOT / "python" / "per_inject", folder / "per_inject", ignore=shutil.ignore_patterns("*.so"))
-    shutil.copy(TARGET / "lib_native.so", folder / "per_inject" / "_native.abi3.so")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def train(package):
-    """`train(model, out, *options)` runs per-inject train inside .venv-ort-training's Python; the finished process."""
-
-    def train(model, out, *options, check=True):
-        words = ["-m", "per_inject", "train", model, "--out", out, "--threads", 1, "--engine", "ort-training", *options]
-        environment = training.environment() | {"PYTHONPATH": str(package)}
-        run = subprocess.run([TRAINING_PYTHON, *map(str, words)], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        assert "panicked" not in run.stderr, run.stderr
-        assert not check or run.returncode == 0, run.stderr
-        return run
-
-    return train
+def train():
+    """`train(model, out, *options)` runs per-inject train --engine ort-training inside .venv-ort-training's Python; the finished process."""
+    return lambda model, out, *options, check=True: python_package.train(model, out, "--engine", "ort-training", *options, check=check)
 
 
 def loop(what, folder, **request):

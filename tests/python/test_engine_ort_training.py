@@ -246,3 +246,46 @@ def test_the_engine_that_was_chosen_is_told_with_the_reason(train, tmp_path):
     assert told(training.train(model, tmp_path / "b", *options, "--engine", "ort")).startswith("engine: ort, ONNX Runtime 1.")
     inside = told(train(model, tmp_path / "c", *options, "--python", TRAINING_PYTHON))
     assert inside.startswith("engine: ort-training, the training API of ONNX Runtime 1.19.2") and inside.endswith("(of this process)")
+
+
+def test_evaluations_are_in_inference_mode_and_running_statistics_that_stay_are_warned_of(train, session, tmp_path):
+    model, images = models.reference("bn_resnet8.ts17"), training.images(16)
+    np.savez(tmp_path / "data.npz", **images)
+    options = ["--data", tmp_path / "data.npz", "--eval", tmp_path / "data.npz", "--epochs", 1, "--batch-size", 8, "--lr", 0.01]
+    run = train(model.path, tmp_path / "out", *options, "--python", TRAINING_PYTHON)
+    assert "leaves the running statistics of BatchNormalization as they came" in run.stderr
+    trained = training.weights(tmp_path / "out" / "model.onnx")
+    before = models.initializers(model.model)
+    assert all((trained[name] == value).all() == (name not in model.trainable) for name, value in before.items())
+    # The trained model in inference mode, without anything of per-inject.
+    plain = onnx.load(tmp_path / "out" / "model.onnx")
+    for node in plain.graph.node:
+        if node.op_type == "BatchNormalization":
+            kept = [attribute for attribute in node.attribute if attribute.name != "training_mode"]
+            del node.output[1:], node.attribute[:]
+            node.attribute.extend(kept)
+    del plain.graph.output[:]
+    plain.graph.output.append(next(value for value in model.model.graph.output if value.name == "loss"))
+    run = session(plain).run
+    losses = [run(None, {name: value[first : first + 8] for name, value in images.items()})[0] for first in (0, 8)]
+    [found] = training.evaluations(tmp_path / "out")
+    assert found["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_the_environment_of_onnxruntime_training_is_no_library_and_the_way_in_is_told(tmp_path):
+    np.savez(tmp_path / "data.npz", **CASES["mlp"].arrays)
+    model = models.reference("mlp_relu.ts17").path
+    words = [training.os.environ["PER_INJECT"], "train", model, "--data", tmp_path / "data.npz", "--out", tmp_path / "out"]
+    words += ["--engine", "ort-training", "--ort", training.ROOT / ".venv-ort-training", "--quiet"]
+    run = subprocess.run([str(word) for word in words], env=training.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert "python -m per_inject train" in refusal(run)
+    nowhere = training.environment() | {"PATH": str(tmp_path)}
+    words = [word for word in words if word not in ("--ort", training.ROOT / ".venv-ort-training", "--quiet")]
+    for engine in ["ort-training", "auto"]:
+        words[words.index("--engine") + 1] = engine
+        run = subprocess.run([str(word) for word in words], env=nowhere, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if engine == "auto" and run.returncode == 0:
+            # A program with tract inside needs nothing else.
+            assert "engine: tract" in run.stderr and "there is no ONNX Runtime" in run.stderr
+        else:
+            assert run.returncode == 1 and "no ONNX Runtime was found" in run.stderr and "pip install" in run.stderr

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use per_inject::engine::{Arena, ConvolutionSearch, CudaOptions, Device, LoadOptions};
@@ -11,6 +12,7 @@ use per_inject::train::schedule::Schedule;
 
 use super::args::{AtArg, EstimatorArg, ReductionArg, ViewArg, whole_number, yes_or_no};
 use super::differentiate::{GradientArgs, OptimizerArg, OptimizerConstants};
+use super::host::Host;
 
 /// What the command takes.
 #[derive(Debug, Args)]
@@ -69,6 +71,9 @@ pub struct TrainArgs {
     pub course: CourseArgs,
     #[command(flatten)]
     pub machine: MachineArgs,
+    /// The program that this run is a part of, where it is none of its own.
+    #[arg(skip)]
+    pub host: Option<Arc<Host>>,
 }
 
 /// The regulariser.

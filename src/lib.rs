@@ -26,6 +26,7 @@
 // The command line is a user of the library, and names it as any other.
 extern crate self as per_inject;
 
+use per_inject_core::naming;
 pub use per_inject_core::{graph, onnx, patch, regularizer, select, step, wire};
 
 pub mod analysis;
@@ -38,7 +39,6 @@ pub mod engine;
 pub mod inject;
 pub mod inspect;
 pub mod lower;
-mod naming;
 pub mod page;
 pub mod record;
 mod rewrite;

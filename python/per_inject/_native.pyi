@@ -1,6 +1,8 @@
 from os import PathLike
 from typing import Final, Union
 
+__all__ = ["VERSION", "diff", "differentiate", "inject", "inspect", "run", "strip", "train"]
+
 _Model = Union[bytes, str, PathLike[str]]
 _Edited = tuple[Union[bytes, None], str, list[str]]
 _Data = Union[list[str], list[tuple[str, bytes]]]

@@ -19,7 +19,7 @@
 //! `inject`, `strip`, `inspect` and `diff` use `lower`, `regularizer` and `select`; `lower` and `autodiff` write with `rewrite`; all of them
 //! read a `graph`, and that uses `wire`.
 //! `compare` runs models on an `engine`.
-//! `train` drives an `engine` too, step by step.
+//! `train` drives an `engine` too, step by step; `weights` takes weights out of a model and puts others in.
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -44,3 +44,4 @@ pub mod record;
 mod rewrite;
 pub mod strip;
 pub mod train;
+pub mod weights;

@@ -48,6 +48,10 @@ class Trainer(Generic[M]):
         As for `differentiate`; ``"sgd"`` unless it is given.
     lr
         The learning rate: a number, or a schedule such as ``"cosine:0.05..0"``, ``"warmup:2,step:0.1@30,60"`` or ``"plateau:0.05@3"``.
+    accumulate
+        Sum gradients over that many batches and change the parameters by their mean, and at the end of an epoch.
+    loss_scale
+        A factor of the loss on the way back, for half precision.
     batch_size
         Samples of a batch; 128 where the graph does not say it.
     batch_axis
@@ -103,6 +107,8 @@ class Trainer(Generic[M]):
         clip_norm: Optional[float] = None,
         clip_value: Optional[float] = None,
         lr: Union[float, str] = 0.05,
+        accumulate: int = 1,
+        loss_scale: Optional[float] = None,
         batch_size: Optional[int] = None,
         batch_axis: Optional[Mapping[str, int]] = None,
         map: Optional[Mapping[str, str]] = None,
@@ -128,9 +134,10 @@ class Trainer(Generic[M]):
         options.text(loss=loss, wrt=wrt, freeze=freeze, optimizer=optimizer, augment=augment, on_nan=on_nan, metric=metric)
         options.text(device=device, cudnn_search=cudnn_search, cuda_arena=cuda_arena)
         options.coefficient(coef, schedules=True)
-        options.whole(slices=slices, batch_size=batch_size, ahead=ahead, seed=seed, threads=threads, cuda_memory=cuda_memory)
+        options.whole(slices=slices, accumulate=accumulate, batch_size=batch_size, ahead=ahead, seed=seed)
+        options.whole(threads=threads, cuda_memory=cuda_memory)
         options.number(momentum=momentum, weight_decay=weight_decay, beta1=beta1, beta2=beta2, alpha=alpha, epsilon=epsilon)
-        options.number(clip_norm=clip_norm, clip_value=clip_value)
+        options.number(clip_norm=clip_norm, clip_value=clip_value, loss_scale=loss_scale)
         options.several(group=group, normalize=normalize)
         options.pairs(batch_axis=batch_axis, map=map)
         options.flag(share_slices=share_slices, strict=strict, quiet=quiet, tf32=tf32, cuda_graph=cuda_graph)

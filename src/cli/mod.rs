@@ -13,6 +13,7 @@ mod host;
 mod hunks;
 mod inject;
 mod inspect;
+mod measure_args;
 mod operators;
 mod render;
 mod running;
@@ -21,6 +22,7 @@ mod text;
 mod train;
 mod train_args;
 mod training;
+mod weights;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -115,6 +117,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Some(Command::Train(args)) => {
             return train::run(&args).unwrap_or_else(|f| f.of_file(&args.model).report());
         }
+        Some(Command::Weights { command }) => weights::run(&command),
         Some(Command::Operators(args)) => operators::run(&args),
         Some(Command::Strip(args)) => strip::run(&args).map_err(|f| f.of_file(&args.model)),
         Some(Command::Completions { shell }) => {

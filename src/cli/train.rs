@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::error::ErrorKind;
+use per_inject::autodiff::LossScale;
 use per_inject::engine::{Device, Runtime, Search};
 use per_inject::train::checkpoint::Shelf;
 use per_inject::train::data::{Dataset, Part, Plan};
@@ -36,6 +37,8 @@ impl TrainArgs {
             optimizer: self.constants.of(self.optimizer),
             groups: self.gradients.group.clone(),
             clip: self.gradients.clip(),
+            accumulate: self.accumulate.get() > 1,
+            loss_scale: self.loss_scale.map_or(LossScale::None, LossScale::Fixed),
             loss: self.term.loss.clone(),
             wrt: self.term.wrt.clone(),
             freeze: self.term.freeze.clone(),
@@ -61,6 +64,8 @@ impl TrainArgs {
             text("--optimizer", format!("{:?}", recipe.optimizer)),
             text("--group", format!("{:?}", recipe.groups)),
             text("the clipping", format!("{:?}", recipe.clip)),
+            text("--accumulate", self.accumulate.to_string()),
+            text("--loss-scale", format!("{:?}", recipe.loss_scale)),
             text("--loss", format!("{:?}", recipe.loss)),
             text("--wrt", format!("{:?}", recipe.wrt)),
             text("--freeze", format!("{:?}", recipe.freeze)),
@@ -231,6 +236,7 @@ fn go(args: &TrainArgs) -> TrainResult<Summary> {
             OnNanArg::Stop => OnNan::Stop,
             OnNanArg::Skip => OnNan::Skip,
         },
+        accumulate: args.accumulate.get(),
         checkpoint_every: args.course.checkpoint_every,
         keep: args.course.keep,
         identity: args.identity(&model, &recipe, &data),

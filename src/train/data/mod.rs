@@ -43,7 +43,7 @@ use std::sync::Arc;
 use array::Array;
 pub use array::Field;
 pub use augment::Augment;
-pub use batches::{Batch, Batches, Plan};
+pub use batches::{Ahead, Batch, Batches, Plan};
 use bytes::Bytes;
 use convert::Conversion;
 pub use error::{DataError, DataResult};

@@ -23,11 +23,11 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
-use per_inject_core::naming;
-pub use per_inject_core::{graph, onnx, patch, regularizer, select, step, wire};
-
 // The command line is a user of the library, and names it as any other.
 extern crate self as per_inject;
+
+use per_inject_core::naming;
+pub use per_inject_core::{graph, onnx, patch, regularizer, select, step, wire};
 
 pub mod analysis;
 pub mod autodiff;

@@ -14,6 +14,7 @@ Everything is what the command line does, with the same options, reports and ref
 from . import _native
 from ._commands import diff, differentiate, inject, inspect, plan, strip
 from ._errors import AccessError, PerInjectError, PerInjectWarning, RefusedError, UsageError
+from ._trainer import Trainer
 
 __version__: str = _native.VERSION
 
@@ -22,6 +23,7 @@ __all__ = [
     "PerInjectError",
     "PerInjectWarning",
     "RefusedError",
+    "Trainer",
     "UsageError",
     "__version__",
     "diff",

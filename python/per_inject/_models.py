@@ -96,7 +96,7 @@ def _path_like(model: Model, output: Optional[StrPath]) -> StrPath:
     return type(model)(name) if isinstance(model, pathlib.PurePath) else pathlib.Path(name)
 
 
-def warn(sentences: list[str]) -> None:
-    """Warns, as from the line that called the public function."""
+def warn(sentences: list[str], depth: int = 1) -> None:
+    """Warns, as from the line that called the public function, which is `depth` calls up from here."""
     for sentence in sentences:
-        warnings.warn(sentence, PerInjectWarning, stacklevel=3)
+        warnings.warn(sentence, PerInjectWarning, stacklevel=depth + 2)

@@ -1,8 +1,11 @@
 from os import PathLike
 from typing import Final, Union
 
+__all__ = ["VERSION", "diff", "differentiate", "inject", "inspect", "run", "strip", "train"]
+
 _Model = Union[bytes, str, PathLike[str]]
 _Edited = tuple[Union[bytes, None], str, list[str]]
+_Data = Union[list[str], list[tuple[str, bytes]]]
 
 VERSION: Final[str]
 
@@ -11,4 +14,7 @@ def strip(model: _Model, arguments: list[str]) -> _Edited: ...
 def differentiate(model: _Model, arguments: list[str]) -> _Edited: ...
 def inspect(model: _Model, arguments: list[str]) -> str: ...
 def diff(a: _Model, b: _Model, arguments: list[str]) -> str: ...
+def train(
+    model: _Model, data: _Data, evaluation: Union[_Data, None], arguments: list[str]
+) -> tuple[bool, str, list[str]]: ...
 def run(arguments: list[str]) -> int: ...

@@ -6,6 +6,8 @@ mod runtime;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use ::per_inject::cli::{self, call};
 use bytes::Bytes;
@@ -29,6 +31,25 @@ impl From<Model> for call::Source {
         match model {
             Model::Memory(bytes) => call::Source::Memory(Bytes::from_owner(bytes)),
             Model::File(path) => call::Source::File(path),
+        }
+    }
+}
+
+/// Arrays by name, each the bytes of an `.npy` file; or paths.
+#[derive(FromPyObject)]
+enum Data {
+    Files(Vec<PathBuf>),
+    Arrays(Vec<(String, PyBackedBytes)>),
+}
+
+impl From<Data> for call::Data {
+    fn from(data: Data) -> Self {
+        match data {
+            Data::Files(paths) => call::Data::Files(paths),
+            Data::Arrays(arrays) => {
+                let owned = arrays.into_iter().map(|(name, bytes)| (name, Bytes::from_owner(bytes)));
+                call::Data::Arrays(owned.collect())
+            }
         }
     }
 }
@@ -93,6 +114,43 @@ fn diff(py: Python<'_>, a: Model, b: Model, arguments: Vec<OsString>) -> PyResul
     called(py, || call::diff([&a, &b], arguments))
 }
 
+/// How often Python is asked whether somebody pressed Ctrl-C: more often would keep threads from their turn.
+const BETWEEN_SIGNALS: Duration = Duration::from_millis(50);
+
+/// Trains; gives whether the run was stopped, its summary as JSON, and warnings. What Python's handlers of signals raise stops the run after
+/// the step, with a checkpoint, and is raised then.
+#[pyfunction]
+fn train(
+    py: Python<'_>,
+    model: Model,
+    data: Data,
+    evaluation: Option<Data>,
+    arguments: Vec<OsString>,
+) -> PyResult<(bool, String, Vec<String>)> {
+    let training =
+        call::Training { model: model.into(), data: data.into(), evaluation: evaluation.map(call::Data::from) };
+    let raised: Arc<Mutex<Option<PyErr>>> = Arc::default();
+    let (noted, asked) = (Arc::clone(&raised), Mutex::new(Instant::now()));
+    let goes_on = move || {
+        let mut last = asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.elapsed() < BETWEEN_SIGNALS {
+            return true;
+        }
+        let result = Python::attach(|py| py.check_signals());
+        *last = Instant::now();
+        let goes_on = result.is_ok();
+        if let Err(error) = result {
+            *noted.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        }
+        goes_on
+    };
+    let trained = called(py, || call::train(training, arguments, goes_on));
+    match raised.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(error) => Err(error),
+        None => trained.map(|done| (done.interrupted, done.summary, done.warnings)),
+    }
+}
+
 /// The program `per-inject`, with its name first among the arguments; returns its exit code.
 #[pyfunction]
 fn run(py: Python<'_>, arguments: Vec<OsString>) -> u8 {
@@ -102,7 +160,7 @@ fn run(py: Python<'_>, arguments: Vec<OsString>) -> u8 {
 #[pymodule]
 mod _native {
     #[pymodule_export]
-    use super::{diff, differentiate, inject, inspect, run, strip};
+    use super::{diff, differentiate, inject, inspect, run, strip, train};
 
     #[pymodule_export]
     const VERSION: &str = ::per_inject::cli::call::VERSION;

@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use clap::{CommandFactory, FromArgMatches};
@@ -17,7 +18,10 @@ use per_inject::wire::{Model, WireResult, splice};
 use super::args::{Cli, Command};
 use super::deliver::deliver;
 use super::failure::{About, Failure};
-use super::{diff as diff_command, inject as inject_command, render, running, strip as strip_command};
+use super::host::Host;
+use super::{
+    diff as diff_command, inject as inject_command, render, running, strip as strip_command, train as train_command,
+};
 
 /// Version of the program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -34,6 +38,37 @@ pub enum Source {
     File(PathBuf),
     /// Its bytes.
     Memory(Bytes),
+}
+
+/// Data to train on or to evaluate on.
+#[derive(Debug, Clone)]
+pub enum Data {
+    /// Files and folders, as `--data` takes them.
+    Files(Vec<PathBuf>),
+    /// Arrays by name, each the bytes of an `.npy` file.
+    Arrays(Vec<(String, Bytes)>),
+}
+
+/// What a training run works on.
+#[derive(Debug, Clone)]
+pub struct Training {
+    /// The forward graph with its loss.
+    pub model: Source,
+    /// What is trained on.
+    pub data: Data,
+    /// What is evaluated on.
+    pub evaluation: Option<Data>,
+}
+
+/// What came of a training run.
+#[derive(Debug)]
+pub struct Trained {
+    /// Whether it was stopped before its end.
+    pub interrupted: bool,
+    /// What the command's `--json` prints.
+    pub summary: String,
+    /// What deserves a second look, in sentences.
+    pub warnings: Vec<String>,
 }
 
 /// An edited model.
@@ -196,6 +231,35 @@ pub fn inspect(source: &Source, arguments: Vec<OsString>) -> Called<String> {
         let analysis = Analysis::with_overrides(&model, args.wrt.as_deref(), args.freeze.as_deref())?;
         render::json_text(&report(&analysis))
     })
+}
+
+/// `per-inject train MODEL …`. What is in `training` counts instead of the model, `--data` and `--eval` among the arguments, which still
+/// have to be there. `goes_on` is asked after every step, in the thread that calls: a run that does not go on ends with a checkpoint.
+///
+/// # Errors
+/// As the command line.
+pub fn train(
+    training: Training,
+    arguments: Vec<OsString>,
+    goes_on: impl Fn() -> bool + Send + Sync + 'static,
+) -> Called<Trained> {
+    let Some(Command::Train(mut args)) = parse(arguments)?.command else { return Err(no_such_command().into()) };
+    let model = match &training.model {
+        Source::Memory(bytes) => Some(bytes.clone()),
+        Source::File(_) => None,
+    };
+    let host = Arc::new(Host {
+        model,
+        data: training.data,
+        evaluation: training.evaluation,
+        goes_on: Box::new(goes_on),
+        stop: Arc::default(),
+        remarks: Mutex::default(),
+    });
+    args.host = Some(Arc::clone(&host));
+    let done = train_command::carry_out(&args).map_err(|failure| training.model.blame(failure))?;
+    let warnings = std::mem::take(&mut *host.remarks.lock().unwrap_or_else(PoisonError::into_inner));
+    Ok(Trained { interrupted: done.interrupted, summary: render::json_text(&done)?, warnings })
 }
 
 /// `per-inject diff A B …`, as JSON.

@@ -9,6 +9,7 @@ mod diff;
 mod difference;
 mod differentiate;
 mod failure;
+mod host;
 mod hunks;
 mod inject;
 mod inspect;

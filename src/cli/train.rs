@@ -17,13 +17,14 @@ use per_inject::train::feeds::{Input, inputs, inputs_among};
 use per_inject::train::graphs::{Interface, Recipe, build};
 use per_inject::train::log::{JsonLines, Sink, TensorBoard};
 use per_inject::train::metrics::Metric;
-use per_inject::train::run::{OnNan, Rows, Settings, Work, refuse_over, train};
+use per_inject::train::run::{OnNan, Rows, Settings, Summary, Work, refuse_over, train};
 use per_inject::train::session::{Session, stepper};
 use per_inject::train::{TrainError, TrainResult, artifacts};
 use per_inject::wire::{Model, structure_digest};
 
 use super::differentiate::OptimizerArg;
 use super::failure::Failure;
+use super::host::Asking;
 use super::render;
 use super::train_args::{Coefficient, EngineArg, MetricArg, OnNanArg, TrainArgs};
 use super::training::{Progress, summary};
@@ -84,7 +85,7 @@ impl TrainArgs {
     /// Reads data for the inputs, with as many samples a batch as the graph takes, and looks through all of it once.
     fn rows(&self, paths: &[PathBuf], inputs: &[Input], part: Part) -> TrainResult<Rows> {
         let wanted: Vec<_> = inputs.iter().map(Input::for_data).collect();
-        let data = Dataset::open_part(paths, &self.map, part)?.fit(&wanted, &self.normalize)?;
+        let data = self.dataset(paths, part)?.fit(&wanted, &self.normalize)?;
         data.check()?;
         let fixed = inputs.iter().find_map(|i| Some((i, usize::try_from(i.fixed_batch()?).ok()?)));
         let batch = match (fixed, self.batch_size.map(NonZeroUsize::get)) {
@@ -101,12 +102,13 @@ impl TrainArgs {
         };
         let keep_rest = fixed.is_none() && !self.machine.cuda_graph;
         let (rows, left) = (data.rows(), data.rows() % batch);
-        if !self.course.quiet {
-            data.notes().iter().for_each(|note| eprintln!("{}", super::text::legible(note)));
-            if !keep_rest && left > 0 {
-                let who = if fixed.is_some() { "the graph takes" } else { "a CUDA graph takes" };
-                eprintln!("{who} {batch} samples at once; the last {left} of {rows} are left out of every epoch");
-            }
+        data.notes().iter().for_each(|note| self.tell("", note));
+        if !keep_rest && left > 0 {
+            let who = if fixed.is_some() { "the graph takes" } else { "a CUDA graph takes" };
+            self.tell(
+                "",
+                &format!("{who} {batch} samples at once; the last {left} of {rows} are left out of every epoch"),
+            );
         }
         let is_training = part == Part::Training;
         let plan = Plan {
@@ -153,6 +155,26 @@ impl TrainArgs {
         given.into_iter().find(|(_, is_given)| *is_given).map(|(option, _)| option)
     }
 
+    fn open_model(&self) -> TrainResult<Model> {
+        Ok(self.host.as_ref().and_then(|host| host.model()).unwrap_or_else(|| Model::open(&self.model))?)
+    }
+
+    fn dataset(&self, paths: &[PathBuf], part: Part) -> TrainResult<Dataset> {
+        match &self.host {
+            Some(host) => host.dataset(&self.map, part),
+            None => Ok(Dataset::open_part(paths, &self.map, part)?),
+        }
+    }
+
+    /// Tells what a person should know.
+    fn tell(&self, what: &str, sentence: &str) {
+        match &self.host {
+            Some(host) => host.remark(sentence),
+            None if self.course.quiet => {}
+            None => eprintln!("{what}{}", super::text::legible(sentence)),
+        }
+    }
+
     /// The logs of a run, and what is seen of it. `behind` are the steps of a run that goes on.
     fn observers(&self, behind: Option<u64>) -> TrainResult<Vec<Box<dyn Observer>>> {
         let failed = |source| TrainError::Io { path: self.out.clone(), source };
@@ -167,12 +189,39 @@ impl TrainArgs {
         if !self.course.quiet {
             observers.push(Box::new(Progress::default()));
         }
+        if let Some(host) = &self.host {
+            observers.push(Box::new(Asking(Arc::clone(host))));
+        }
         Ok(observers)
     }
 }
 
-/// Runs the command.
+/// Runs the command; gives its exit code.
 pub fn run(args: &TrainArgs) -> Result<u8, Failure> {
+    let done = carry_out(args)?;
+    if done.interrupted {
+        eprintln!(
+            "stopped after step {}; the state is in {}; go on with the same command and --resume",
+            done.steps,
+            args.out.join("checkpoints").display()
+        );
+        // What a shell reports of a process that Ctrl-C ended.
+        return Ok(130);
+    }
+    let shown = if args.course.json {
+        render::json(&done)
+    } else if args.course.quiet {
+        Ok(())
+    } else {
+        render::print(&summary(&done))
+    };
+    // Whoever does not read the summary has the run all the same.
+    let _ = shown;
+    Ok(0)
+}
+
+/// Trains.
+pub fn carry_out(args: &TrainArgs) -> Result<Summary, Failure> {
     if args.optimizer == OptimizerArg::None {
         let message =
             "--optimizer none changes no parameter; per-inject differentiate makes graphs that give gradients";
@@ -190,7 +239,7 @@ pub fn run(args: &TrainArgs) -> Result<u8, Failure> {
     go(args).map_err(failure)
 }
 
-fn go(args: &TrainArgs) -> TrainResult<u8> {
+fn go(args: &TrainArgs) -> TrainResult<Summary> {
     if args.lr.needs_metric() && args.eval.is_empty() {
         let problem = "a learning rate that goes by evaluations needs data for them: --eval PATH";
         return Err(TrainError::Options(problem.into()));
@@ -210,8 +259,8 @@ fn go(args: &TrainArgs) -> TrainResult<u8> {
 }
 
 /// Trains a forward model, differentiated here or by the engine.
-fn of_model(args: &TrainArgs) -> TrainResult<u8> {
-    let model = Model::open(&args.model)?;
+fn of_model(args: &TrainArgs) -> TrainResult<Summary> {
+    let model = args.open_model()?;
     refuse_over(&model, &args.out)?;
     let recipe = args.recipe();
     let inputs = inputs(&model, &args.batch_axis)?;
@@ -240,11 +289,11 @@ fn of_model(args: &TrainArgs) -> TrainResult<u8> {
     let name = model.file.display_name().display().to_string();
     let session = Session::new(chosen.engine(), interface, stepper, &name, inputs, load, args.seed);
     let work = Work { name: &name, model: Some(&model), step, interface, data: &data, evaluation: evaluation.as_ref() };
-    carry_out(args, session, &work, identity, &why)
+    drive(args, session, &work, identity, &why)
 }
 
 /// Trains artifacts of generate_artifacts as they are.
-fn of_artifacts(args: &TrainArgs, artifacts: Artifacts) -> TrainResult<u8> {
+fn of_artifacts(args: &TrainArgs, artifacts: Artifacts) -> TrainResult<Summary> {
     if let Some(option) = args.decided_by_artifacts() {
         return Err(TrainError::Options(format!(
             "{option}: artifacts hold the loss, what is regularised and the optimiser already; 'per-inject training_model.onnx --layers …' puts PER into their gradients"
@@ -269,21 +318,20 @@ fn of_artifacts(args: &TrainArgs, artifacts: Artifacts) -> TrainResult<u8> {
     let session = Session::new(chosen.engine(), &interface, Box::new(stepper), &name, inputs, load, args.seed);
     let evaluation = evaluation.as_ref();
     let work = Work { name: &name, model: None, step: None, interface: &interface, data: &data, evaluation };
-    carry_out(args, session, &work, identity, &why)
+    drive(args, session, &work, identity, &why)
 }
 
-fn carry_out(
+fn drive(
     args: &TrainArgs,
     session: Session<'_>,
     work: &Work<'_>,
     identity: BTreeMap<String, String>,
     engine: &str,
-) -> TrainResult<u8> {
-    if !args.course.quiet {
-        eprintln!("engine: {}", super::text::legible(engine));
-        let warnings = work.interface.warnings.iter();
-        warnings.for_each(|warning| eprintln!("warning: {}", super::text::legible(warning)));
+) -> TrainResult<Summary> {
+    if args.host.is_none() {
+        args.tell("engine: ", engine);
     }
+    work.interface.warnings.iter().for_each(|warning| args.tell("warning: ", warning));
     std::fs::create_dir_all(&args.out).map_err(|source| TrainError::Io { path: args.out.clone(), source })?;
     let epochs = args.epochs as f64;
     let changing = args.term.coef.iter().filter(|c| !c.schedule.is_constant());
@@ -316,27 +364,8 @@ fn carry_out(
         (last, true) => args.observers(Some(last.unwrap_or_default()))?,
         (None, false) => args.observers(None)?,
     };
-    let stop = stop_on_signals();
-    let done = train(session, work, &settings, &mut observers, &stop)?;
-    if done.interrupted {
-        eprintln!(
-            "stopped after step {}; the state is in {}; go on with the same command and --resume",
-            done.steps,
-            args.out.join("checkpoints").display()
-        );
-        // What a shell reports of a process that Ctrl-C ended.
-        return Ok(130);
-    }
-    let shown = if args.course.json {
-        render::json(&done)
-    } else if args.course.quiet {
-        Ok(())
-    } else {
-        render::print(&summary(&done))
-    };
-    // Whoever does not read the summary has the run all the same.
-    let _ = shown;
-    Ok(0)
+    let stop = args.host.as_ref().map_or_else(stop_on_signals, |host| Arc::clone(&host.stop));
+    train(session, work, &settings, &mut observers, &stop)
 }
 
 /// Set by Ctrl-C and by SIGTERM; the second time ends the process at once.
@@ -360,6 +389,7 @@ fn failure(error: TrainError) -> Failure {
         TrainError::Inject(error) => error.into(),
         TrainError::Analysis(error) => error.into(),
         TrainError::Differentiate(error) => error.into(),
+        TrainError::Engine(error) => error.into(),
         error => error.into(),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use per_inject::engine::choice::Wish;
@@ -12,6 +13,7 @@ use per_inject::train::schedule::Schedule;
 
 use super::args::{whole_number, yes_or_no};
 use super::differentiate::{GradientArgs, OptimizerArg, OptimizerConstants};
+use super::host::Host;
 use super::measure_args::MeasureArgs;
 
 /// What the command takes.
@@ -78,6 +80,9 @@ pub struct TrainArgs {
     pub course: CourseArgs,
     #[command(flatten)]
     pub machine: MachineArgs,
+    /// The program that this run is a part of, where it is none of its own.
+    #[arg(skip)]
+    pub host: Option<Arc<Host>>,
 }
 
 /// The regulariser.

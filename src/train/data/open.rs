@@ -60,6 +60,13 @@ impl Opened {
         Ok(())
     }
 
+    /// Adds an array that is in memory as the bytes of an `.npy` file.
+    pub fn add_array(&mut self, name: &str, bytes: &Bytes) -> DataResult<()> {
+        let place = PathBuf::from(format!("the array {name:?}"));
+        let array = array(name, bytes).map_err(|problem| fail(&place, problem))?;
+        self.push(array, &place)
+    }
+
     fn push(&mut self, array: Array, path: &Path) -> DataResult<()> {
         // The batches of CIFAR-10 come as one file each.
         let is_part = path.extension().is_some_and(|e| e == "bin");

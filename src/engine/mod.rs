@@ -34,6 +34,8 @@ pub mod random;
 mod ranges;
 mod resident;
 mod tensor;
+#[cfg(feature = "tract")]
+pub mod tract;
 
 pub use arrays::Arrays;
 pub use cuda::{Arena, ConvolutionSearch, CudaOptions};

@@ -23,24 +23,19 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+pub use per_inject_core::{graph, onnx, patch, regularizer, select, step, wire};
+
 pub mod analysis;
 pub mod autodiff;
 pub mod compare;
 pub mod diff;
 pub mod engine;
-pub mod graph;
 pub mod inject;
 pub mod inspect;
 pub mod lower;
 mod naming;
-pub mod onnx;
 pub mod page;
-pub mod patch;
 pub mod record;
-pub mod regularizer;
 mod rewrite;
-pub mod select;
-pub mod step;
 pub mod strip;
 pub mod train;
-pub mod wire;

@@ -205,7 +205,7 @@ fn go(args: &TrainArgs) -> TrainResult<ExitCode> {
         (None, false) => args.observers(None)?,
     };
     let stop = stop_on_signals();
-    let work = Work { model: &model, graphs: &graphs, runtime: &runtime, data: &data, evaluation: evaluation.as_ref() };
+    let work = Work { model: &model, graphs: &graphs, engine: &runtime, data: &data, evaluation: evaluation.as_ref() };
     let done = train(&work, &settings, &mut observers, &stop)?;
     if done.interrupted {
         eprintln!(

@@ -138,6 +138,12 @@ pub enum EngineError {
         /// All outputs.
         all: String,
     },
+    /// State of a training run that lacks a value.
+    #[error("there is no value for {name:?}, which is part of the state")]
+    NoState {
+        /// The value.
+        name: String,
+    },
     /// Something that cannot be brought out of the runtime or into it.
     #[error("{name:?} of {model} is {what}; only tensors of numbers and of bool can be run")]
     NoTensor {

@@ -1,6 +1,7 @@
 //! What runs a model: one small interface, and ONNX Runtime behind it.
 //!
-//! An [`Engine`] makes [`Program`]s of models; a program takes named tensors and gives named tensors. [`Runtime`] is ONNX Runtime from
+//! An [`Engine`] makes [`Program`]s of models; a program takes named tensors and gives named tensors. It makes a [`Stepper`] of a step graph,
+//! which is what training drives: the state stays with the engine from step to step. [`Runtime`] is ONNX Runtime from
 //! 1.17 on, loaded at run time from wherever [`find`] finds it, on the CPU or through CUDA, never silently on another device than the
 //! one that was asked for. [`Resident`] is a program whose state stays on the device from run to run, as training wants it.
 //!
@@ -23,6 +24,7 @@
 pub mod arrays;
 mod cuda;
 mod device;
+mod differentiated;
 mod error;
 pub mod find;
 mod library;
@@ -33,6 +35,7 @@ mod program;
 pub mod random;
 mod ranges;
 mod resident;
+mod stepper;
 mod tensor;
 #[cfg(feature = "tract")]
 pub mod tract;
@@ -50,5 +53,6 @@ pub use program::{Engine, LoadOptions, Optimisation, Port, Program, Source};
 pub use random::{Feed, Feeds, Fill, Origin};
 pub(crate) use ranges::bound as input_bound;
 pub use resident::{Carried, Residence, Resident};
+pub use stepper::{StepPlan, Stepper};
 pub(crate) use tensor::with_elements;
 pub use tensor::{Data, Element, Tensor, element_size};

@@ -18,11 +18,13 @@ use tempfile::NamedTempFile;
 
 use super::cuda;
 use super::device::Device;
+use super::differentiated::Differentiated;
 use super::error::{EngineError, EngineResult};
 use super::find::{Found, Search, find};
 use super::placement;
 use super::program::{Engine, LoadOptions, Optimisation, Port, Program, Source, check_feeds};
 use super::resident::{Residence, Resident};
+use super::stepper::{StepPlan, Stepper};
 use super::tensor::{Element, Tensor, with_elements};
 use crate::graph::types::{Dim, TensorType};
 use crate::onnx::tensor_proto::DataType;
@@ -185,6 +187,10 @@ impl Engine for Runtime {
 
     fn load(&self, source: Source<'_>, options: &LoadOptions) -> EngineResult<Box<dyn Program>> {
         Ok(Box::new(self.open_session(source, options)?))
+    }
+
+    fn stepper<'a>(&self, plan: StepPlan<'a>, options: &LoadOptions) -> EngineResult<Box<dyn Stepper + 'a>> {
+        Ok(Box::new(Differentiated::new(self, plan, options)?))
     }
 }
 

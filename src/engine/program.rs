@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::cuda::CudaOptions;
 use super::device::Device;
 use super::error::{EngineError, EngineResult};
+use super::stepper::{StepPlan, Stepper};
 use super::tensor::{Tensor, element_size};
 use crate::graph::Graph;
 use crate::graph::types::{Dim, TensorType, elem_name};
@@ -26,6 +27,12 @@ pub trait Engine {
     /// # Errors
     /// When the engine does not take the model, or cannot have the device.
     fn load(&self, source: Source<'_>, options: &LoadOptions) -> EngineResult<Box<dyn Program>>;
+
+    /// Makes a step graph ready to train with.
+    ///
+    /// # Errors
+    /// As [`Engine::load`]; for a carried or wanted value that the graph lacks, or whose shape is not known.
+    fn stepper<'a>(&self, plan: StepPlan<'a>, options: &LoadOptions) -> EngineResult<Box<dyn Stepper + 'a>>;
 }
 
 /// A model that is ready to run.

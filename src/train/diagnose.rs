@@ -3,7 +3,7 @@
 use super::error::TrainResult;
 use super::session::Session;
 use crate::compare::expose;
-use crate::engine::{Data, Engine, LoadOptions, Optimisation, Tensor, graph_of};
+use crate::engine::{Data, LoadOptions, Optimisation, Tensor, graph_of};
 use crate::graph::infer::Types;
 use crate::wire::Model;
 
@@ -34,7 +34,7 @@ pub fn first_not_finite(session: &Session<'_>, step: &Model) -> TrainResult<Stri
     options.cuda.graph = false;
     let mut infinite: Option<&str> = None;
     for names in order.chunks(AT_ONCE) {
-        let mut program = expose::load(engine as &dyn Engine, step, names, &options)?;
+        let mut program = expose::load(engine, step, names, &options)?;
         let taken: Vec<(&str, &Tensor)> = feeds.iter().map(|(n, t)| (n.as_str(), t)).collect();
         for (name, value) in program.run(&taken, Some(names))? {
             let Some(name) = names.iter().find(|n| **n == name) else { continue };

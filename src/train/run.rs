@@ -18,7 +18,7 @@ use super::metrics::Metric;
 use super::schedule::Schedule;
 use super::session::{Numbers, Session};
 use super::weights::write_back;
-use crate::engine::{LoadOptions, Placed, Runtime, Tensor};
+use crate::engine::{Engine, LoadOptions, Placed, Tensor};
 use crate::wire::Model;
 
 /// What happens when a step gives a loss or a gradient that is no number.
@@ -104,7 +104,7 @@ pub struct Work<'a> {
     /// Its graphs.
     pub graphs: &'a Graphs,
     /// What runs them.
-    pub runtime: &'a Runtime,
+    pub engine: &'a dyn Engine,
     /// What it is trained on.
     pub data: &'a Rows,
     /// What it is evaluated on after every epoch.
@@ -153,9 +153,9 @@ pub fn train<'a>(
     observers: &'a mut [Box<dyn Observer>],
     stop: &AtomicBool,
 ) -> TrainResult<Summary> {
-    let Work { model, graphs, runtime, data, evaluation } = *work;
+    let Work { model, graphs, engine, data, evaluation } = *work;
     let inputs = inputs(model, &settings.batch_axes)?;
-    let session = Session::new(runtime, model, graphs, inputs, settings.load, settings.seed)?;
+    let session = Session::new(engine, model, graphs, inputs, settings.load, settings.seed)?;
     let summary = Summary {
         schema: SCHEMA,
         interrupted: false,
@@ -281,7 +281,7 @@ impl Run<'_> {
             self.position.skipped += 1;
             self.tell(&Event::Skipped { step: step + 1, what })?;
         } else {
-            self.session.advance();
+            self.session.advance()?;
             self.position.sums.add(&numbers, samples);
         }
         self.position.step += 1;

@@ -5,12 +5,10 @@ use std::collections::HashMap;
 use super::edit::changed;
 use super::error::{TrainError, TrainResult};
 use super::feeds::Input;
-use super::graphs::{Graphs, Loadable, Outputs};
+use super::graphs::{Graphs, Outputs};
 use super::noise::{self, Draw};
 use super::weights;
-use crate::engine::{
-    Data, Engine, LoadOptions, Placed, Program, Residence, Resident, Runtime, Source, Tensor, element_size,
-};
+use crate::engine::{Data, Engine, LoadOptions, Placed, Program, Source, StepPlan, Stepper, Tensor, element_size};
 use crate::graph::types::{Dim, TensorType};
 use crate::onnx::tensor_proto::DataType;
 use crate::onnx::{NodeProto, ValueInfoProto};
@@ -42,22 +40,14 @@ impl Numbers {
     }
 }
 
-/// A loaded graph that is fed batches and random numbers.
-struct Loaded {
-    resident: Resident,
-    draws: Vec<Draw>,
-    outputs: Outputs,
-}
-
 /// The graphs of a run, loaded.
 pub struct Session<'m> {
-    runtime: &'m Runtime,
+    engine: &'m dyn Engine,
     graphs: &'m Graphs,
     options: LoadOptions,
     inputs: Vec<Input>,
     seed: u64,
-    step: Loaded,
-    evaluation: Option<Loaded>,
+    stepper: Box<dyn Stepper + 'm>,
     shapes: Shapes,
     /// λ of each coefficient that is an input.
     coefficients: Vec<(String, f64)>,
@@ -67,9 +57,9 @@ impl<'m> Session<'m> {
     /// Loads the step, with the values that the model has.
     ///
     /// # Errors
-    /// When a value cannot be read, or the runtime does not take the graph.
+    /// When a value cannot be read, or the engine does not take the graph.
     pub fn new(
-        runtime: &'m Runtime,
+        engine: &'m dyn Engine,
         model: &Model,
         graphs: &'m Graphs,
         inputs: Vec<Input>,
@@ -93,15 +83,20 @@ impl<'m> Session<'m> {
             };
             carried.push((each.clone(), initial));
         }
-        let step = load(runtime, &graphs.step, carried, &options)?;
+        let plan = StepPlan {
+            step: source(&graphs.step.model)?,
+            evaluation: source(&graphs.evaluation.model)?,
+            carried,
+            step_outputs: graphs.step.outputs.names(),
+            evaluation_outputs: graphs.evaluation.outputs.names(),
+        };
         Ok(Session {
-            runtime,
+            engine,
             graphs,
             options,
             inputs,
             seed,
-            step,
-            evaluation: None,
+            stepper: engine.stepper(plan, &options)?,
             shapes: Shapes::default(),
             coefficients: graphs.coefficients.iter().map(|c| (c.input.clone(), c.value)).collect(),
         })
@@ -109,7 +104,7 @@ impl<'m> Session<'m> {
 
     /// Which provider took which nodes of the step, where that was asked for.
     pub fn placed(&self) -> &[Placed] {
-        self.step.resident.placed()
+        self.stepper.placed()
     }
 
     /// What data is for.
@@ -140,30 +135,22 @@ impl<'m> Session<'m> {
     }
 
     /// Makes what the last step gave the state of the next.
-    pub fn advance(&mut self) {
-        self.step.resident.advance();
-    }
-
-    /// Lends the state to the graph that evaluates, which is loaded the first time.
     ///
     /// # Errors
-    /// When the runtime does not take the graph.
-    pub fn prepare_evaluation(&mut self) -> TrainResult<()> {
-        let mut loaded = match self.evaluation.take() {
-            Some(loaded) => loaded,
-            None => {
-                // Recorded once it would read the state of that time for ever.
-                let mut options = LoadOptions { placements: false, ..self.options };
-                options.cuda.graph = false;
-                load(self.runtime, &self.graphs.evaluation, Vec::new(), &options)?
-            }
-        };
-        self.step.resident.lend(&mut loaded.resident)?;
-        self.evaluation = Some(loaded);
-        Ok(())
+    /// When the engine fails at it.
+    pub fn advance(&mut self) -> TrainResult<()> {
+        Ok(self.stepper.advance()?)
     }
 
-    /// Evaluates a batch with the state that [`Session::prepare_evaluation`] lent. `number` counts the batches.
+    /// Makes the state as it is now what [`Session::evaluate`] works on.
+    ///
+    /// # Errors
+    /// When the engine does not take the graph that evaluates.
+    pub fn prepare_evaluation(&mut self) -> TrainResult<()> {
+        Ok(self.stepper.prepare_evaluation()?)
+    }
+
+    /// Evaluates a batch with the state of the last [`Session::prepare_evaluation`]. `number` counts the batches.
     ///
     /// # Errors
     /// When the runtime does not take the batch, or fails.
@@ -179,13 +166,11 @@ impl<'m> Session<'m> {
         batch: Vec<(String, Tensor)>,
         mut feeds: Vec<(String, Tensor)>,
     ) -> TrainResult<Numbers> {
-        let draws = if is_step { &self.graphs.step.draws } else { &self.graphs.evaluation.draws };
-        let shapes = self.shapes.of(self.runtime, self.graphs, draws, &self.inputs, &batch)?;
-        let loaded = if is_step { Some(&mut self.step) } else { self.evaluation.as_mut() };
-        let Some(loaded) = loaded else { return Err(TrainError::Options("nothing is ready to evaluate".into())) };
-        feeds.extend(noise::numbers(&loaded.draws, self.seed, counter, &shapes));
+        let graph = if is_step { &self.graphs.step } else { &self.graphs.evaluation };
+        let shapes = self.shapes.of(self.engine, self.graphs, &graph.draws, &self.inputs, &batch)?;
+        feeds.extend(noise::numbers(&graph.draws, self.seed, counter, &shapes));
         let is_double = |name: &str| {
-            let port = loaded.resident.inputs().iter().find(|p| p.name == name);
+            let port = self.stepper.inputs().iter().find(|p| p.name == name);
             port.and_then(|p| p.tensor.as_ref()).is_some_and(|t| t.elem == DataType::Double as i32)
         };
         for (name, value) in &self.coefficients {
@@ -193,18 +178,16 @@ impl<'m> Session<'m> {
             feeds.push((name.clone(), value));
         }
         feeds.extend(batch);
-        let made = loaded.resident.run(feeds)?;
-        Ok(loaded.outputs.numbers(&made))
+        let made = if is_step { self.stepper.step(feeds)? } else { self.stepper.evaluate(feeds)? };
+        Ok(graph.outputs.numbers(&made))
     }
 
-    /// The state: name and value, in the order of the graph.
+    /// The state: name and value, in an order that stays.
     ///
     /// # Errors
     /// When a copy from the device fails.
     pub fn state(&self) -> TrainResult<Vec<(String, Tensor)>> {
-        let resident = &self.step.resident;
-        let copy = |name: &String| Ok((name.clone(), resident.get(name)?));
-        self.graphs.carried.iter().map(|c| copy(&c.input)).collect()
+        Ok(self.stepper.state()?)
     }
 
     /// Sets the state.
@@ -212,11 +195,7 @@ impl<'m> Session<'m> {
     /// # Errors
     /// For a value that is missing, or of another type or shape.
     pub fn set_state(&mut self, values: &HashMap<String, Tensor>) -> TrainResult<()> {
-        for carried in &self.graphs.carried {
-            let missing = || TrainError::Options(format!("there is no value for {:?}", carried.input));
-            self.step.resident.set(&carried.input, values.get(&carried.input).ok_or_else(missing)?)?;
-        }
-        Ok(())
+        Ok(self.stepper.set_state(values)?)
     }
 
     /// What the last step was fed, and the state that it started from.
@@ -224,26 +203,15 @@ impl<'m> Session<'m> {
     /// # Errors
     /// When a copy from the device fails.
     pub fn last_feeds(&self) -> TrainResult<Vec<(String, Tensor)>> {
-        let mut feeds = self.step.resident.fed()?;
-        feeds.extend(self.state()?);
+        let mut feeds = self.stepper.fed()?;
+        feeds.extend(self.stepper.state()?);
         Ok(feeds)
     }
 
     /// What made the session: for looking into a step.
-    pub fn engine(&self) -> (&Runtime, &LoadOptions) {
-        (self.runtime, &self.options)
+    pub fn engine(&self) -> (&dyn Engine, &LoadOptions) {
+        (self.engine, &self.options)
     }
-}
-
-fn load(
-    runtime: &Runtime,
-    what: &Loadable,
-    carried: Vec<(crate::engine::Carried, Tensor)>,
-    options: &LoadOptions,
-) -> TrainResult<Loaded> {
-    let plan = Residence { carried, wanted: what.outputs.names() };
-    let resident = runtime.resident(source(&what.model)?, options, &plan)?;
-    Ok(Loaded { resident, draws: what.draws.clone(), outputs: what.outputs.clone() })
 }
 
 /// A model in memory, with the folder of its external data.
@@ -311,7 +279,7 @@ struct Shapes {
 impl Shapes {
     fn of(
         &mut self,
-        runtime: &Runtime,
+        engine: &dyn Engine,
         graphs: &Graphs,
         draws: &[Draw],
         inputs: &[Input],
@@ -336,7 +304,7 @@ impl Shapes {
             let asked = draw.asks_for().unwrap_or_default();
             let key: Vec<Vec<usize>> = batch.iter().map(|(_, t)| t.shape().to_vec()).collect();
             if !self.known.contains_key(&key) {
-                let told = self.ask(runtime, graphs, batch)?;
+                let told = self.ask(engine, graphs, batch)?;
                 self.known.insert(key.clone(), told);
             }
             let unknown =
@@ -349,7 +317,7 @@ impl Shapes {
     /// Runs the forward pass once on the CPU and takes down the shapes that draws ask for.
     fn ask(
         &mut self,
-        runtime: &Runtime,
+        engine: &dyn Engine,
         graphs: &Graphs,
         batch: &[(String, Tensor)],
     ) -> TrainResult<HashMap<String, Vec<usize>>> {
@@ -374,7 +342,7 @@ impl Shapes {
                 ..Change::default()
             };
             let model = changed(forward, change)?;
-            self.program = Some(runtime.load(source(&model)?, &LoadOptions::default())?);
+            self.program = Some(engine.load(source(&model)?, &LoadOptions::default())?);
         }
         let Some(program) = &mut self.program else { return Ok(HashMap::new()) };
         let names: Vec<String> = (0..values.len()).map(output).collect();

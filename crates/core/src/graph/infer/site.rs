@@ -10,7 +10,7 @@ use crate::onnx::{AttributeProto, NodeProto};
 use crate::wire::Model;
 
 /// Shapes of higher rank are taken for unknown: no model needs them, and they would make inference quadratic.
-pub(crate) const MAX_RANK: usize = 12;
+pub const MAX_RANK: usize = 12;
 
 /// What the pass knows so far, by value.
 pub(super) struct Known<'g, 'm> {

@@ -10,23 +10,23 @@ use crate::wire::Model;
 
 /// A graph under construction.
 #[derive(Clone, Default)]
-pub(crate) struct Net {
+pub struct Net {
     graph: GraphProto,
     opset: Option<i64>,
     ir_version: Option<i64>,
 }
 
 /// Opens a model of `models/` by its name without the extension.
-pub(crate) fn open_model(name: &str) -> Model {
-    Model::open(format!("models/{name}.onnx")).unwrap()
+pub fn open_model(name: &str) -> Model {
+    Model::open(format!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/{}.onnx"), name)).unwrap()
 }
 
-pub(crate) fn ints(name: &str, values: &[i64]) -> AttributeProto {
+pub fn ints(name: &str, values: &[i64]) -> AttributeProto {
     let kind = attribute_proto::AttributeType::Ints as i32;
     AttributeProto { name: Some(name.into()), r#type: Some(kind), ints: values.to_vec(), ..Default::default() }
 }
 
-pub(crate) fn strings(name: &str, value: &str) -> AttributeProto {
+pub fn strings(name: &str, value: &str) -> AttributeProto {
     let kind = attribute_proto::AttributeType::String as i32;
     let s = Some(value.as_bytes().to_vec().into());
     AttributeProto { name: Some(name.into()), r#type: Some(kind), s, ..Default::default() }

@@ -370,7 +370,7 @@ mod tests {
 
     #[test]
     fn every_truncation_of_a_model_is_an_error_or_a_smaller_model() {
-        let bytes = std::fs::read("models/mlp_relu.ts13.onnx").unwrap();
+        let bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/mlp_relu.ts13.onnx")).unwrap();
         for cut in (0..bytes.len()).step_by(97).chain(0..400) {
             let _ = Model::from_bytes(bytes[..cut].to_vec());
         }

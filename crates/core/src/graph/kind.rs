@@ -72,7 +72,7 @@ pub fn kind(graph: &Graph<'_>, types: &Types, model: &Model, reach: &Reach) -> K
 
 /// Float outputs that hold one element, as far as is known, whether or not they depend on anything trained.
 /// Sequences, maps and optionals are none.
-pub(crate) fn scalar_outputs(graph: &Graph<'_>, types: &Types, model: &Model) -> Vec<ValueId> {
+pub fn scalar_outputs(graph: &Graph<'_>, types: &Types, model: &Model) -> Vec<ValueId> {
     let is_tensor = |declared: &ValueInfoProto| match declared.r#type.as_ref().and_then(|t| t.value.as_ref()) {
         Some(kind) => matches!(kind, type_proto::Value::TensorType(_)),
         None => true,
@@ -93,7 +93,7 @@ pub(crate) fn scalar_outputs(graph: &Graph<'_>, types: &Types, model: &Model) ->
 }
 
 /// Whether a value holds one element; `None` when it might. A symbolic dimension is one that varies, so it does not.
-pub(crate) fn single_element(types: &Types, value: ValueId) -> Option<bool> {
+pub fn single_element(types: &Types, value: ValueId) -> Option<bool> {
     let known = types.get(value);
     let varies = known.dims.iter().flatten().any(|d| matches!(d, Dim::Symbol(_)));
     if varies { Some(false) } else { known.is_scalar() }
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn training_info_is_its_own_kind() {
-        let bytes = std::fs::read("models/mlp_relu.ts13.onnx").unwrap();
+        let bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/mlp_relu.ts13.onnx")).unwrap();
         let mut proto = crate::onnx::ModelProto::decode(bytes.as_slice()).unwrap();
         proto.training_info.push(crate::onnx::TrainingInfoProto::default());
         proto.training_info.push(crate::onnx::TrainingInfoProto::default());

@@ -121,7 +121,7 @@ pub struct Encoded<M, const FIELD: u32> {
 
 impl<M, const FIELD: u32> Encoded<M, FIELD> {
     /// `count` messages that are encoded already: tag, length and message, one behind the other.
-    pub(crate) fn from_records(records: Content, count: usize) -> Self {
+    pub fn from_records(records: Content, count: usize) -> Self {
         Encoded { records, count, kind: PhantomData }
     }
 }

@@ -9,12 +9,13 @@ mod constant;
 mod error;
 pub mod infer;
 pub mod kind;
-pub(crate) mod lists;
+pub mod lists;
 pub mod reach;
 pub mod role;
 mod scope;
-#[cfg(test)]
-pub(crate) mod testing;
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub mod testing;
 pub mod types;
 pub mod warn;
 pub mod work;
@@ -27,8 +28,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 pub use constant::{Attributes, tensor_elements};
 pub use error::{GraphError, describe_node};
 use lists::Lists;
-pub(crate) use scope::captures_of;
-pub use scope::{bodies, bodies_mut};
+pub use scope::{bodies, bodies_mut, captures_of};
 
 use crate::onnx::NodeProto;
 use crate::patch::Place;

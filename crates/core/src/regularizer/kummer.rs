@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn loss_and_kappa_agree_with_forty_digit_arithmetic() {
         let rows: Vec<serde_json::Value> =
-            serde_json::from_str(include_str!("../../tests/data/per_exact.json")).unwrap();
+            serde_json::from_str(include_str!("../../../../tests/data/per_exact.json")).unwrap();
         assert!(rows.len() > 100);
         let (mut worst_loss, mut worst_kappa) = (0.0_f64, 0.0_f64);
         for row in rows {

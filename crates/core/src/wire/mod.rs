@@ -28,7 +28,7 @@ pub use external::{DataFile, ExternalFile, ExternalTensor, external_files, refus
 pub use file::ModelFile;
 pub use model::{MainGraph, Model};
 pub use record::{Record, records};
-pub(crate) use record::{put_varint, read_varint, varint_width};
+pub use record::{put_varint, read_varint, varint_width};
 pub use splice::{Piece, Rope, narrowed, record_bytes, splice};
 pub use tensor::{Initializer, decode_elements, is_float};
 pub use write::{Sync, Written, write};

@@ -30,7 +30,7 @@ pub use layout::Layout;
 
 use layout::Making;
 use registry::Rule;
-pub(crate) use site::MAX_RANK;
+pub use site::MAX_RANK;
 use site::{Known, Site};
 
 use std::collections::HashSet;

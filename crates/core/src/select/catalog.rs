@@ -124,9 +124,10 @@ fn declared_ranks(model: &Model) -> HashMap<&str, usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::testing::open_model;
 
     fn counts_of(file: &str) -> Vec<(Activation, usize)> {
-        let model = Model::open(format!("models/{file}.onnx")).unwrap();
+        let model = open_model(file);
         let graph = Graph::of(&model).unwrap();
         Catalog::of(&graph, &model).counts()
     }

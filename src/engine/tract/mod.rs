@@ -7,8 +7,7 @@ mod plan;
 mod resident;
 mod rules;
 mod shaped;
-
-pub use resident::TractResident;
+mod stepper;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -18,12 +17,13 @@ use bytes::Bytes;
 use super::device::Device;
 use super::error::{EngineError, EngineResult};
 use super::program::{Engine, LoadOptions, Port, Program, Source, check_feeds, graph_of};
-use super::resident::Residence;
+use super::stepper::{StepPlan, Stepper};
 use super::tensor::Tensor;
 use crate::graph::infer::Types;
 use crate::graph::types::TensorType;
 use crate::wire::Model;
 use plan::{Plan, Value, has_operator, tensor_of, value_of};
+use stepper::TractStepper;
 
 /// The version that is compiled in; `Cargo.toml` pins it.
 pub const VERSION: &str = "0.23.9";
@@ -34,21 +34,6 @@ const MOST_PLANS: usize = 8;
 /// The engine.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Tract;
-
-impl Tract {
-    /// Loads a model whose `carried` values stay in memory from run to run.
-    ///
-    /// # Errors
-    /// As [`Engine::load`]; for a carried or wanted value that the model lacks.
-    pub fn resident(
-        &self,
-        source: Source<'_>,
-        options: &LoadOptions,
-        plan: &Residence,
-    ) -> EngineResult<TractResident> {
-        TractResident::new(Loaded::open(source, options)?, plan)
-    }
-}
 
 impl Engine for Tract {
     fn description(&self) -> String {
@@ -61,6 +46,10 @@ impl Engine for Tract {
 
     fn load(&self, source: Source<'_>, options: &LoadOptions) -> EngineResult<Box<dyn Program>> {
         Ok(Box::new(Loaded::open(source, options)?))
+    }
+
+    fn stepper<'a>(&self, plan: StepPlan<'a>, options: &LoadOptions) -> EngineResult<Box<dyn Stepper + 'a>> {
+        Ok(Box::new(TractStepper::new(plan, options)?))
     }
 }
 

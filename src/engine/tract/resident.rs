@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::plan::{Value, tensor_of, value_of};
 use super::Loaded;
+use super::plan::{Value, tensor_of, value_of};
 use crate::engine::error::{EngineError, EngineResult};
 use crate::engine::program::{Port, check_feed};
 use crate::engine::resident::{Carried, Residence};
@@ -11,7 +11,7 @@ use crate::engine::tensor::Tensor;
 use crate::graph::types::{Dim, TensorType};
 
 /// A loaded model with its state.
-pub struct TractResident {
+pub(super) struct Resident {
     loaded: Loaded,
     carried: Vec<Carried>,
     /// By carried value: its position.
@@ -28,8 +28,8 @@ pub struct TractResident {
     fed: HashMap<String, (TensorType, Value)>,
 }
 
-impl TractResident {
-    pub(super) fn new(loaded: Loaded, plan: &Residence) -> EngineResult<Self> {
+impl Resident {
+    pub fn new(loaded: Loaded, plan: &Residence) -> EngineResult<Self> {
         let carried: Vec<Carried> = plan.carried.iter().map(|(c, _)| c.clone()).collect();
         let mut computed: Vec<String> = Vec::new();
         for name in carried.iter().map(|c| &c.output).chain(&plan.wanted) {
@@ -38,7 +38,7 @@ impl TractResident {
                 computed.push(name.clone());
             }
         }
-        let mut resident = TractResident {
+        let mut resident = Resident {
             positions: carried.iter().enumerate().map(|(i, c)| (c.input.clone(), i)).collect(),
             carried,
             wanted: plan.wanted.clone(),
@@ -55,11 +55,6 @@ impl TractResident {
             resident.state.push(value);
         }
         Ok(resident)
-    }
-
-    /// How messages name the model.
-    pub fn name(&self) -> &str {
-        &self.loaded.name
     }
 
     /// What it takes, carried values included.
@@ -100,7 +95,7 @@ impl TractResident {
     }
 
     /// Lends the carried values as they are now to another model, for inputs of the same names.
-    pub fn lend(&self, to: &mut TractResident) {
+    pub fn lend(&self, to: &mut Resident) {
         for (carried, value) in self.carried.iter().zip(&self.state) {
             if to.loaded.inputs.iter().any(|p| p.name == carried.input) {
                 to.lent.insert(carried.input.clone(), value.clone());
@@ -108,7 +103,7 @@ impl TractResident {
         }
     }
 
-    /// Runs it on the state as it is, which stays so until [`TractResident::advance`]. An input that is not fed keeps its last value.
+    /// Runs it on the state as it is, which stays so until [`Resident::advance`]. An input that is not fed keeps its last value.
     ///
     /// # Errors
     /// For an input that is unknown or of another type or shape than declared; for a model that tract cannot run; when the run itself

@@ -27,6 +27,12 @@ const RULES: &[Rule] = &[
         applies: |_| true,
         rewrite: log_softmax,
     },
+    Rule {
+        ops: &["Relu"],
+        because: "tract makes 0 of NaN, so that a step that went wrong would not be seen",
+        applies: |_| true,
+        rewrite: relu,
+    },
     Rule { ops: &["MaxUnpool"], because: "tract has no such operator", applies: |_| true, rewrite: max_unpool },
 ];
 
@@ -125,6 +131,15 @@ fn log_softmax_along(b: &mut Builder, x: &Tensor, axis: usize) -> Tensor {
     let sum = b.reduce("ReduceSum", &exponential, Some(&axes), true);
     let log = b.unary("Log", &sum);
     Tensor { ty: x.ty.clone(), ..b.binary("Sub", &z, &log) }
+}
+
+/// 0 where x < 0, else x: NaN stays what it is.
+fn relu(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
+    let x = site.required(0)?;
+    let zero = b.number(0.0, &x);
+    let is_negative = b.compare("Less", &x, &zero);
+    let made = b.choose(&is_negative, &zero, &x);
+    Ok(vec![Tensor { ty: x.ty, ..made }.into()])
 }
 
 /// Every value at the place that its index counts over the whole result; zeros elsewhere.

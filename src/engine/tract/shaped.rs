@@ -8,11 +8,12 @@ use super::rules;
 use crate::analysis::Analysis;
 use crate::graph::infer::Types;
 use crate::graph::types::TensorType;
-use crate::graph::{Attributes, Graph, NodeId, ValueId, bodies};
+use crate::graph::{Attributes, Graph, NodeId, ValueId, bodies, bodies_mut};
 use crate::lower::inline::inline;
 use crate::naming;
+use crate::onnx::attribute_proto::AttributeType;
 use crate::onnx::tensor_proto::DataType;
-use crate::onnx::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
+use crate::onnx::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 use crate::regularizer::emit::Emission;
 use crate::rewrite::builder::Builder;
 use crate::rewrite::path::Path;
@@ -48,7 +49,8 @@ pub fn shaped(
         *declared = TensorType { elem, dims: None }.declare(declared.name()).unwrap_or_default();
     }
     graph.value_info.retain(|v| !v.name().is_empty());
-    graph.output = wanted.iter().map(|name| ValueInfoProto { name: Some(name.clone()), ..Default::default() }).collect();
+    graph.output =
+        wanted.iter().map(|name| ValueInfoProto { name: Some(name.clone()), ..Default::default() }).collect();
     prune(graph);
     if !model.functions.is_empty() {
         inlined(&mut model)?;
@@ -71,7 +73,62 @@ pub fn shaped(
         return Err(format!("it lacks the operators of {}", lacking.join(", ")));
     }
     graph.value_info.clear();
+    graph.node.iter_mut().for_each(spell_for_tract);
     Ok(model.encode_to_vec())
+}
+
+/// Writes out what tract 0.23.9 reads otherwise than ONNX means it, in bodies too.
+fn spell_for_tract(node: &mut NodeProto) {
+    for body in bodies_mut(node) {
+        body.node.iter_mut().for_each(spell_for_tract);
+    }
+    match node.op_type() {
+        // Without a value it makes zeros of float32; tract takes them for float64.
+        "ConstantOfShape" if node.attribute("value").is_none() => {
+            let zero = TensorProto {
+                data_type: Some(DataType::Float as i32),
+                dims: vec![1],
+                float_data: vec![0.0],
+                ..TensorProto::default()
+            };
+            node.attribute.push(AttributeProto {
+                name: Some("value".into()),
+                r#type: Some(AttributeType::Tensor as i32),
+                t: Some(Box::new(zero)),
+                ..AttributeProto::default()
+            });
+        }
+        // Where the body itself reads what it gives, tract gives it the scanned axis there as well.
+        "Scan" => {
+            let scanned = node.int("num_scan_inputs").and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+            for body in bodies_mut(node) {
+                let states = body.input.len().saturating_sub(scanned);
+                let mut taken = names_in(body);
+                for output in body.output.iter_mut().skip(states) {
+                    let mut copy = format!("{}/scanned", output.name());
+                    while !taken.insert(copy.clone()) {
+                        copy.push('_');
+                    }
+                    body.node.push(NodeProto {
+                        op_type: Some("Identity".into()),
+                        input: vec![output.name().to_owned()],
+                        output: vec![copy.clone()],
+                        name: Some(copy.clone()),
+                        ..NodeProto::default()
+                    });
+                    output.name = Some(copy);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Names of values and nodes of a body.
+fn names_in(body: &GraphProto) -> HashSet<String> {
+    let of_nodes = body.node.iter().flat_map(|n| n.input.iter().chain(&n.output).chain(&n.name));
+    let declared = body.input.iter().chain(&body.output).filter_map(|v| v.name.as_ref());
+    of_nodes.chain(declared).chain(body.initializer.iter().filter_map(|t| t.name.as_ref())).cloned().collect()
 }
 
 /// How a message names a node.

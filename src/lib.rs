@@ -23,6 +23,7 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+use per_inject_core::naming;
 pub use per_inject_core::{graph, onnx, patch, regularizer, select, step, wire};
 
 pub mod analysis;
@@ -33,7 +34,6 @@ pub mod engine;
 pub mod inject;
 pub mod inspect;
 pub mod lower;
-mod naming;
 pub mod page;
 pub mod record;
 mod rewrite;

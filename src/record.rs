@@ -3,14 +3,10 @@
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::{Deserialize, Serialize};
 
+use crate::naming;
+pub use crate::naming::{KEY, ROOT};
 use crate::patch::Width;
 use crate::wire::Model;
-
-/// Every name that this tool adds starts so.
-pub const ROOT: &str = "per_inject/";
-
-/// Metadata key of the first injection; the second has `per_inject.2`, and so on.
-pub const KEY: &str = "per_inject";
 
 /// Metadata key of a step graph's names, by what they are for: [`autodiff::Report`](crate::autodiff::Report) as JSON.
 pub const STEP_KEY: &str = "per_inject.step";
@@ -179,25 +175,12 @@ impl Record {
         self.arguments.first().is_some_and(|first| first == DIFFERENTIATE)
     }
 
-    /// The metadata key of injection number `n`, counted from 1.
-    pub fn key(n: usize) -> String {
-        if n == 1 { KEY.to_owned() } else { format!("{KEY}.{n}") }
-    }
-
-    /// The number of the injection that a metadata key belongs to; `None` for keys of others.
-    pub fn number(key: &str) -> Option<usize> {
-        match key.strip_prefix(KEY)? {
-            "" => Some(1),
-            rest => rest.strip_prefix('.')?.parse().ok(),
-        }
-    }
-
     /// All records of a model with the positions of their metadata entries, first injection first. An entry under our key that is no
     /// record of a version that we know is an error, with what is wrong.
     pub fn all(model: &Model) -> Result<Vec<(usize, Record)>, String> {
         let mut found = Vec::new();
         for (i, entry) in model.metadata.iter().enumerate() {
-            let Some(number) = Record::number(entry.key()) else { continue };
+            let Some(number) = naming::recorded(entry.key()) else { continue };
             let record: Record = serde_json::from_str(entry.value())
                 .map_err(|e| format!("the metadata entry {:?} is no record of an injection: {e}", entry.key()))?;
             if record.record != VERSION {

@@ -400,7 +400,7 @@ impl Draft<'_> {
         patch.changes.push(Change {
             reason: "record of the differentiation, for strip, and its names, for whoever drives it".into(),
             metadata: vec![
-                StringStringEntryProto { key: Some(Record::key(self.number)), value: Some(value) },
+                StringStringEntryProto { key: Some(naming::key(self.number)), value: Some(value) },
                 StringStringEntryProto { key: Some(record::STEP_KEY.into()), value: Some(names) },
             ],
             ..Change::default()

@@ -120,7 +120,7 @@ fn assign(diff: &mut Diff, injections: &[Injection], side: FoldSide) {
             "metadata" => {
                 let is_record = here.as_ref().is_some_and(|v| v.contains(&format!("{:?}", i.record.root)));
                 let is_of_step = i.record.is_step() && property.key == STEP_KEY;
-                there.is_none() && (is_of_step || Record::number(&property.key).is_some() && is_record)
+                there.is_none() && (is_of_step || crate::naming::recorded(&property.key).is_some() && is_record)
             }
             "opset_import" => {
                 i.record.replaced.iter().any(|r| matches!(&r.by, Standin::OpsetImport(d) if *d == property.key))

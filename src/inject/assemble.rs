@@ -1,10 +1,10 @@
 //! From what was written to one patch: where the nodes go, the constants, the sum with the loss.
 
-use super::template::Draws;
 use super::term::{self, Term};
 use super::{Constants, Destination, InjectError, Injection, Written, gradient};
 use crate::lower::Lowering;
 use crate::patch::{Anchor, Change, Patch, Rename};
+use crate::regularizer::template::Draws;
 use crate::wire::fields::{graph as graph_field, node as node_field};
 
 impl Injection<'_> {

@@ -5,7 +5,6 @@
 use super::Injection;
 use super::layers::{Chosen, describe};
 use super::report::Skipped;
-use super::template::Emitted;
 use super::term::coefficient_tensor;
 use crate::analysis::Analysis;
 use crate::graph::backward::GradientOf;
@@ -13,6 +12,7 @@ use crate::graph::types::TensorType;
 use crate::graph::{NodeId, Use};
 use crate::patch::{Anchor, Rename};
 use crate::regularizer::emit::{Emitter, Tensor};
+use crate::regularizer::template::Emitted;
 use crate::regularizer::{Layer, Regularizer};
 use crate::select::Tap;
 

@@ -10,7 +10,6 @@ pub(crate) mod loss;
 mod options;
 pub mod report;
 mod seed;
-mod template;
 mod term;
 mod training_info;
 mod warnings;
@@ -33,6 +32,7 @@ use crate::onnx::{NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto
 use crate::patch::{Change, Encoded, Patch};
 use crate::record::{Record, RecordedActivation, RecordedStep, Renamed, Replaced};
 use crate::regularizer::emit::{Elem, Emitter, Tensor};
+use crate::regularizer::template::{self, Draws, Emitted, Filled, Filling, Template};
 use crate::regularizer::{Exact, Layer, Regularizer, Sampled};
 use crate::select::{SelectError, Selector};
 use crate::wire::fields::graph as graph_field;
@@ -40,7 +40,6 @@ use crate::wire::{Model, structure_digest};
 use account::added;
 use destination::Destination;
 use layers::Chosen;
-use template::{Draws, Emitted, Filled, Filling, Template};
 use term::write_term;
 use warnings::warnings;
 
@@ -91,7 +90,10 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan, InjectError> {
     let place = Place { root: &root, number, first: 0 };
     let Draft { patch, mut report, joined, .. } = draft(&analysis, options, &place)?;
     report.added = added(&patch.changes);
-    finish(model, options, &place, patch, report, joined, digest)
+    // Freeing the analysis of a large graph takes a while.
+    let (finished, ()) =
+        rayon::join(|| finish(model, options, &place, patch, report, joined, digest), || drop(analysis));
+    finished
 }
 
 /// Where an injection stands among others.
@@ -141,7 +143,7 @@ fn finish(
     let value = serde_json::to_string(&record).unwrap_or_default();
     patch.changes.push(Change {
         reason: "record of this injection, for strip".into(),
-        metadata: vec![StringStringEntryProto { key: Some(Record::key(place.number)), value: Some(value) }],
+        metadata: vec![StringStringEntryProto { key: Some(naming::key(place.number)), value: Some(value) }],
         ..Change::default()
     });
     Ok(Plan { patch, report })

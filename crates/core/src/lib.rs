@@ -9,6 +9,7 @@
 #![warn(missing_docs)]
 
 pub mod graph;
+pub mod naming;
 pub mod onnx;
 pub mod patch;
 pub mod regularizer;

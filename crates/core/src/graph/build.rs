@@ -376,7 +376,7 @@ mod tests {
 
     #[test]
     fn every_reference_model_has_a_graph() {
-        for entry in std::fs::read_dir("models").unwrap() {
+        for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models")).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|e| e == "onnx") {
                 let model = Model::open(&path).unwrap();

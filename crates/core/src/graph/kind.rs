@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn every_reference_model_has_one_loss() {
-        for entry in std::fs::read_dir("models").unwrap() {
+        for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models")).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|e| e == "onnx") {
                 let name = path.file_stem().unwrap().to_str().unwrap();

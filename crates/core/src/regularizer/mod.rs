@@ -19,6 +19,7 @@ pub mod rho;
 pub mod sampled;
 mod signs;
 mod sums;
+pub mod template;
 
 pub use exact::Exact;
 pub use gradient::Gradient;

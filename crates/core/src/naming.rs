@@ -4,8 +4,13 @@ use std::collections::{HashMap, HashSet};
 
 use crate::graph::{Graph, NodeId, bodies};
 use crate::onnx::{GraphProto, NodeProto};
-use crate::record::{ROOT, Record};
 use crate::wire::Model;
+
+/// Every name that is added starts so.
+pub const ROOT: &str = "per_inject/";
+
+/// Metadata key of the record of the first injection; the second has `per_inject.2`, and so on.
+pub const KEY: &str = "per_inject";
 
 /// Longest part of a node's name that a layer's name takes over.
 const LONGEST: usize = 120;
@@ -14,27 +19,52 @@ const LONGEST: usize = 120;
 ///
 /// Every injection has its own, so that taking the last one out leaves the earlier ones.
 pub fn free_root(model: &Model, graph: &Graph) -> (String, usize) {
-    let mut taken = HashSet::new();
-    let mut note = |name: &str| {
-        if let Some(rest) = name.strip_prefix(ROOT) {
-            // Whatever is no number, and 0 too, stands under the first root.
-            let number = rest.split('/').next().and_then(|n| n.parse::<usize>().ok());
-            taken.insert(number.unwrap_or(1).max(1));
-        }
-    };
-    graph.values().for_each(|v| note(graph.name(v)));
-    visit_names(graph.nodes, &mut note);
-    model.graph.value_info.iter().for_each(|v| note(v.name()));
-    taken.extend(model.metadata.iter().filter_map(|m| Record::number(m.key())));
+    let (mut taken, others) = rayon::join(
+        || numbers(|note| graph.values().for_each(|v| note(graph.name(v)))),
+        || {
+            numbers(|note| {
+                visit_names(graph.nodes, note);
+                model.graph.value_info.iter().for_each(|v| note(v.name()));
+            })
+        },
+    );
+    taken.extend(others);
+    taken.extend(model.metadata.iter().filter_map(|m| recorded(m.key())));
     let last = taken.iter().max().copied().unwrap_or(0);
     // Only a forged name holds the greatest number there is.
     let next = last.checked_add(1).or_else(|| (2..last).find(|n| !taken.contains(n))).unwrap_or(last);
     (root(next), next)
 }
 
+/// The numbers of the roots that names stand under.
+fn numbers(visit: impl Fn(&mut dyn FnMut(&str))) -> HashSet<usize> {
+    let mut found = HashSet::new();
+    visit(&mut |name| {
+        if let Some(rest) = name.strip_prefix(ROOT) {
+            // Whatever is no number, and 0 too, stands under the first root.
+            let number = rest.split('/').next().and_then(|n| n.parse::<usize>().ok());
+            found.insert(number.unwrap_or(1).max(1));
+        }
+    });
+    found
+}
+
 /// The root of injection number `number`.
 pub fn root(number: usize) -> String {
     if number == 1 { ROOT.to_owned() } else { format!("{ROOT}{number}/") }
+}
+
+/// The metadata key of the record of injection number `number`.
+pub fn key(number: usize) -> String {
+    if number == 1 { KEY.to_owned() } else { format!("{KEY}.{number}") }
+}
+
+/// The number of the injection that a metadata key belongs to; `None` for keys of others.
+pub fn recorded(key: &str) -> Option<usize> {
+    match key.strip_prefix(KEY)? {
+        "" => Some(1),
+        rest => rest.strip_prefix('.')?.parse().ok(),
+    }
 }
 
 /// Node names everywhere, and value names inside bodies.

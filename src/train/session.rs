@@ -1,11 +1,12 @@
-//! A training run's graphs, loaded: one step at a time, and one batch to evaluate at a time.
+//! Training by an engine: one step at a time, and one batch to evaluate at a time.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use super::edit::changed;
 use super::error::{TrainError, TrainResult};
 use super::feeds::Input;
-use super::graphs::{Graphs, Outputs};
+use super::graphs::{Graphs, Interface, Outputs};
 use super::noise::{self, Draw};
 use super::weights;
 use crate::engine::{Data, Engine, LoadOptions, Placed, Program, Source, StepPlan, Stepper, Tensor, element_size};
@@ -40,66 +41,78 @@ impl Numbers {
     }
 }
 
-/// The graphs of a run, loaded.
+/// The training of a model by an engine.
 pub struct Session<'m> {
     engine: &'m dyn Engine,
-    graphs: &'m Graphs,
+    interface: &'m Interface,
     options: LoadOptions,
     inputs: Vec<Input>,
     seed: u64,
     stepper: Box<dyn Stepper + 'm>,
+    counts_steps: bool,
     shapes: Shapes,
     /// λ of each coefficient that is an input.
     coefficients: Vec<(String, f64)>,
 }
 
+/// Loads the graphs of a run, with the values that the model has.
+///
+/// # Errors
+/// When a value cannot be read, or the engine does not take the graph.
+pub fn stepper<'m>(
+    engine: &dyn Engine,
+    model: &Model,
+    graphs: &'m Graphs,
+    options: &LoadOptions,
+) -> TrainResult<Box<dyn Stepper + 'm>> {
+    let declared: HashMap<&str, TensorType> =
+        graphs.step.graph.inputs.iter().filter_map(|i| Some((i.name(), TensorType::of_value(i)?))).collect();
+    let mut carried = Vec::new();
+    for each in &graphs.carried {
+        let stored = model.graph.initializers.iter().find(|t| t.name == each.input);
+        let initial = match stored {
+            Some(initializer) => weights::read(model, initializer)?,
+            None => {
+                let missing = || TrainError::Weights {
+                    name: each.input.clone(),
+                    problem: "has no type or shape that is known".into(),
+                };
+                zeros(declared.get(each.input.as_str()).ok_or_else(missing)?).ok_or_else(missing)?
+            }
+        };
+        carried.push((each.clone(), initial));
+    }
+    let plan = StepPlan {
+        step: source(&graphs.step)?,
+        evaluation: source(&graphs.evaluation)?,
+        carried,
+        step_outputs: graphs.interface.step.outputs.names(),
+        evaluation_outputs: graphs.interface.evaluation.outputs.names(),
+    };
+    Ok(engine.stepper(plan, options)?)
+}
+
 impl<'m> Session<'m> {
-    /// Loads the step, with the values that the model has.
-    ///
-    /// # Errors
-    /// When a value cannot be read, or the engine does not take the graph.
+    /// Training by `stepper`. `engine` runs what is not a step: the forward pass, for the shapes of random numbers.
     pub fn new(
         engine: &'m dyn Engine,
-        model: &Model,
-        graphs: &'m Graphs,
+        interface: &'m Interface,
+        stepper: Box<dyn Stepper + 'm>,
         inputs: Vec<Input>,
         options: LoadOptions,
         seed: u64,
-    ) -> TrainResult<Self> {
-        let declared: HashMap<&str, TensorType> =
-            graphs.step.model.graph.inputs.iter().filter_map(|i| Some((i.name(), TensorType::of_value(i)?))).collect();
-        let mut carried = Vec::new();
-        for each in &graphs.carried {
-            let stored = model.graph.initializers.iter().find(|t| t.name == each.input);
-            let initial = match stored {
-                Some(initializer) => weights::read(model, initializer)?,
-                None => {
-                    let missing = || TrainError::Weights {
-                        name: each.input.clone(),
-                        problem: "has no type or shape that is known".into(),
-                    };
-                    zeros(declared.get(each.input.as_str()).ok_or_else(missing)?).ok_or_else(missing)?
-                }
-            };
-            carried.push((each.clone(), initial));
-        }
-        let plan = StepPlan {
-            step: source(&graphs.step.model)?,
-            evaluation: source(&graphs.evaluation.model)?,
-            carried,
-            step_outputs: graphs.step.outputs.names(),
-            evaluation_outputs: graphs.evaluation.outputs.names(),
-        };
-        Ok(Session {
+    ) -> Self {
+        Session {
             engine,
-            graphs,
+            interface,
             options,
             inputs,
             seed,
-            stepper: engine.stepper(plan, &options)?,
+            counts_steps: stepper.inputs().iter().any(|p| p.name == "step"),
+            stepper,
             shapes: Shapes::default(),
-            coefficients: graphs.coefficients.iter().map(|c| (c.input.clone(), c.value)).collect(),
-        })
+            coefficients: interface.coefficients.iter().map(|c| (c.input.clone(), c.value)).collect(),
+        }
     }
 
     /// Which provider took which nodes of the step, where that was asked for.
@@ -128,7 +141,7 @@ impl<'m> Session<'m> {
     /// When the runtime does not take the batch, or fails.
     pub fn step(&mut self, counter: u64, made: u64, rate: f64, batch: Vec<(String, Tensor)>) -> TrainResult<Numbers> {
         let mut feeds = vec![("learning_rate".to_owned(), Tensor::scalar(rate as f32))];
-        if self.graphs.counts_steps {
+        if self.counts_steps {
             feeds.push(("step".to_owned(), Tensor::scalar(i64::try_from(made).unwrap_or(i64::MAX))));
         }
         self.run(true, counter, batch, feeds)
@@ -166,9 +179,9 @@ impl<'m> Session<'m> {
         batch: Vec<(String, Tensor)>,
         mut feeds: Vec<(String, Tensor)>,
     ) -> TrainResult<Numbers> {
-        let graph = if is_step { &self.graphs.step } else { &self.graphs.evaluation };
-        let shapes = self.shapes.of(self.engine, self.graphs, &graph.draws, &self.inputs, &batch)?;
-        feeds.extend(noise::numbers(&graph.draws, self.seed, counter, &shapes));
+        let traffic = if is_step { &self.interface.step } else { &self.interface.evaluation };
+        let shapes = self.shapes.of(self.engine, self.interface, &traffic.draws, &self.inputs, &batch)?;
+        feeds.extend(noise::numbers(&traffic.draws, self.seed, counter, &shapes));
         let is_double = |name: &str| {
             let port = self.stepper.inputs().iter().find(|p| p.name == name);
             port.and_then(|p| p.tensor.as_ref()).is_some_and(|t| t.elem == DataType::Double as i32)
@@ -179,7 +192,7 @@ impl<'m> Session<'m> {
         }
         feeds.extend(batch);
         let made = if is_step { self.stepper.step(feeds)? } else { self.stepper.evaluate(feeds)? };
-        Ok(graph.outputs.numbers(&made))
+        Ok(traffic.outputs.numbers(&made))
     }
 
     /// The state: name and value, in an order that stays.
@@ -208,7 +221,15 @@ impl<'m> Session<'m> {
         Ok(feeds)
     }
 
-    /// What made the session: for looking into a step.
+    /// Writes the trained model where only the engine has it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn export(&self, path: &Path) -> TrainResult<()> {
+        Ok(self.stepper.export(path)?)
+    }
+
+    /// What runs graphs, and how: for looking into a step.
     pub fn engine(&self) -> (&dyn Engine, &LoadOptions) {
         (self.engine, &self.options)
     }
@@ -230,19 +251,6 @@ fn zeros(ty: &TensorType) -> Option<Tensor> {
 }
 
 impl Outputs {
-    fn names(&self) -> Vec<String> {
-        let mut names = vec![self.loss.clone()];
-        if self.task != self.loss {
-            names.push(self.task.clone());
-        }
-        names.extend(self.layers.iter().map(|(_, output)| output.clone()));
-        if let Some((correct, labels)) = &self.counts {
-            names.extend([correct.clone(), labels.clone()]);
-        }
-        names.extend(self.gradient_norm.clone());
-        names
-    }
-
     /// From values in the order of [`Outputs::names`].
     fn numbers(&self, values: &[Tensor]) -> Numbers {
         let mut values = values.iter().map(number);
@@ -280,7 +288,7 @@ impl Shapes {
     fn of(
         &mut self,
         engine: &dyn Engine,
-        graphs: &Graphs,
+        interface: &Interface,
         draws: &[Draw],
         inputs: &[Input],
         batch: &[(String, Tensor)],
@@ -304,7 +312,7 @@ impl Shapes {
             let asked = draw.asks_for().unwrap_or_default();
             let key: Vec<Vec<usize>> = batch.iter().map(|(_, t)| t.shape().to_vec()).collect();
             if !self.known.contains_key(&key) {
-                let told = self.ask(engine, graphs, batch)?;
+                let told = self.ask(engine, interface, batch)?;
                 self.known.insert(key.clone(), told);
             }
             let unknown =
@@ -318,15 +326,15 @@ impl Shapes {
     fn ask(
         &mut self,
         engine: &dyn Engine,
-        graphs: &Graphs,
+        interface: &Interface,
         batch: &[(String, Tensor)],
     ) -> TrainResult<HashMap<String, Vec<usize>>> {
-        let all = graphs.step.draws.iter().chain(&graphs.evaluation.draws);
+        let all = interface.step.draws.iter().chain(&interface.evaluation.draws);
         let mut values: Vec<&str> = all.filter_map(Draw::asks_for).collect();
         values.sort_unstable();
         values.dedup();
         let output = |i: usize| format!("per_inject/shape_of/{i}");
-        if let (None, Some(forward)) = (&self.program, &graphs.forward) {
+        if let (None, Some(forward)) = (&self.program, &interface.forward) {
             let ty = TensorType { elem: DataType::Int64 as i32, dims: Some(vec![Dim::Unknown]) };
             let node = |(i, value): (usize, &&str)| NodeProto {
                 op_type: Some("Shape".into()),

@@ -1,11 +1,13 @@
 //! A model that tract has prepared for one set of shapes, and tensors on their way to it and back.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use half::f16;
 use prost::Message;
 use tract_onnx::pb::ModelProto;
-use tract_onnx::prelude::{DatumType, InferenceModelExt, IntoRunnable, TractResult, TypedSimpleState};
+use tract_onnx::prelude::{DatumType, InferenceModelExt, IntoRunnable, TractResult, TypedRunnableModel};
+use tract_onnx::tract_core::optim::Optimizer;
 
 use crate::engine::onnx_runtime::{guarded, one_line};
 use crate::engine::tensor::{Data, Element, Tensor};
@@ -17,7 +19,7 @@ pub use tract_onnx::prelude::TValue as Value;
 pub struct Plan {
     /// What it takes, in this order.
     inputs: Vec<String>,
-    state: TypedSimpleState,
+    runnable: Arc<TypedRunnableModel>,
 }
 
 /// Whether tract has an operator of this name.
@@ -37,19 +39,27 @@ impl Plan {
             let proto = ModelProto::decode(bytes)?;
             let parsed = tract_onnx::onnx().with_ignore_value_info(true).parse(&proto, folder)?;
             let inputs = proto.graph.iter().flat_map(|g| &g.input).map(|i| i.name.clone()).collect();
-            let model = parsed.model.into_optimized()?;
-            Ok(Plan { inputs, state: model.into_runnable()?.spawn()? })
+            let mut model = parsed.model.into_typed()?;
+            optimizer(Optimizer::declutter()).optimize(&mut model)?;
+            optimizer(Optimizer::codegen()).optimize(&mut model)?;
+            Ok(Plan { inputs, runnable: model.into_runnable()? })
         };
         guarded(|| made().map_err(|e| said(&e)))
     }
 
     /// Runs it; `value` gives what an input has. Returns the outputs in the model's order.
-    pub fn run(&mut self, value: impl Fn(&str) -> Option<Value>) -> Result<Vec<Value>, String> {
+    pub fn run(&self, value: impl Fn(&str) -> Option<Value>) -> Result<Vec<Value>, String> {
         let fed = |name: &String| value(name).ok_or_else(|| format!("there is no value for {name:?}"));
         let fed = self.inputs.iter().map(fed).collect::<Result<_, _>>()?;
-        let state = &mut self.state;
-        guarded(|| state.run(fed).map(|made| made.into_vec()).map_err(|e| said(&e)))
+        // A state that is kept would hand on what a Scan ended with to the next run.
+        guarded(|| self.runnable.run(fed).map(|made| made.into_vec()).map_err(|e| said(&e)))
     }
+}
+
+/// Without the pass that merges equal nodes: of three that are equal, two of them outputs, it keeps one that it takes out.
+fn optimizer(mut optimizer: Optimizer) -> Optimizer {
+    optimizer.passes.retain(|pass| format!("{pass:?}") != "PushSplitDown");
+    optimizer
 }
 
 /// An error of tract with what led to it, on one line.

@@ -37,7 +37,7 @@ pub struct Tract;
 
 impl Engine for Tract {
     fn description(&self) -> String {
-        format!("tract {VERSION}, which is part of this program")
+        format!("tract {VERSION}, which is part of this program, on one thread")
     }
 
     fn version(&self) -> &str {

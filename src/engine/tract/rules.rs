@@ -33,11 +33,17 @@ const RULES: &[Rule] = &[
         applies: |_| true,
         rewrite: relu,
     },
+    Rule {
+        ops: &["ReduceSum", "ReduceMean"],
+        because: "tract adds up long rows one number after another, which loses digits",
+        applies: |site| summed_as_one(site).is_some(),
+        rewrite: sum,
+    },
     Rule { ops: &["MaxUnpool"], because: "tract has no such operator", applies: |_| true, rewrite: max_unpool },
 ];
 
-/// Operators that lowering spells out for another pipeline in a way that suits tract too.
-const LOWERED: &[&str] = &["LpPool", "NegativeLogLikelihoodLoss", "Upsample"];
+/// Operators that lowering spells out for another pipeline in a way that suits tract too. (tract divides Celu by α once too often.)
+const LOWERED: &[&str] = &["Celu", "LpPool", "NegativeLogLikelihoodLoss", "Upsample"];
 
 /// The rule that a node needs.
 pub fn rule(site: &Site) -> Option<&'static Rule> {
@@ -46,7 +52,8 @@ pub fn rule(site: &Site) -> Option<&'static Rule> {
         return None;
     }
     let lowered = || registry::all().filter(|_| LOWERED.contains(&op));
-    RULES.iter().chain(lowered()).find(|rule| rule.ops.contains(&op))
+    let applies = |rule: &&Rule| rule.ops.contains(&op) && (LOWERED.contains(&op) || (rule.applies)(site));
+    RULES.iter().chain(lowered()).find(applies)
 }
 
 /// y = (x − mean)/√(var + ε)·scale + bias for each channel. In training mode mean and var are those of the batch, and the running ones become
@@ -140,6 +147,61 @@ fn relu(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
     let is_negative = b.compare("Less", &x, &zero);
     let made = b.choose(&is_negative, &zero, &x);
     Ok(vec![Tensor { ty: x.ty, ..made }.into()])
+}
+
+/// Longest row that tract's kernel adds up by itself, and how long the rows are that a longer one is cut into.
+const ROW: i64 = 128;
+const PART: i64 = 32;
+
+/// Where a sum runs over the last axes, and over many numbers or more axes than one: the sizes of the axes before them, and how many numbers.
+fn summed_as_one(site: &Site) -> Option<(Vec<i64>, i64)> {
+    let dims = site.input(0)?.ty.dims?;
+    let sizes: Vec<i64> = dims.iter().map(|d| i64::try_from(d.known()?).ok()).collect::<Option<_>>()?;
+    let asked = site.attribute_or_input("axes", 1).ok()?.filter(|axes| !axes.is_empty());
+    let axes = match asked {
+        Some(axes) => axes,
+        None if site.int("noop_with_empty_axes", 0) == 0 => (0..sizes.len() as i64).collect(),
+        None => return None,
+    };
+    let axes: Vec<usize> = axes.iter().map(|a| axis(*a, sizes.len()).ok()).collect::<Option<_>>()?;
+    let first = axes.iter().copied().min()?;
+    let is_tail = (first..sizes.len()).all(|i| axes.contains(&i));
+    let length = sizes.get(first..)?.iter().try_fold(1i64, |n, d| n.checked_mul(*d))?;
+    let is_plain = sizes.len() == first + 1 && length <= ROW;
+    (is_tail && !is_plain && length > 0).then(|| (sizes[..first].to_vec(), length))
+}
+
+/// The same sum, made of sums of short rows.
+fn sum(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
+    let x = site.required(0)?;
+    let Some((before, length)) = summed_as_one(site) else { return Err("its axes are not the last ones".into()) };
+    let axis = before.len();
+    let shaped = |b: &mut Builder, x: &Tensor, behind: &[i64]| {
+        let extents: Vec<Extent> = before.iter().chain(behind).map(|n| Extent::Fixed(*n)).collect();
+        b.reshape(x, &extents)
+    };
+    let mut row = shaped(b, &x, &[length]);
+    let mut left = length;
+    while left > ROW {
+        let (parts, rest) = (left / PART, left % PART);
+        let whole = b.slice(&row, axis, 0, parts * PART, 1);
+        let whole = shaped(b, &whole, &[parts, PART]);
+        let mut sums = b.reduce("ReduceSum", &whole, Some(&[axis as i64 + 1]), false);
+        if rest > 0 {
+            let rest = b.slice(&row, axis, parts * PART, left, 1);
+            sums = b.concat(&[sums, rest], axis);
+        }
+        (row, left) = (sums, parts + rest);
+    }
+    let mut made = b.reduce("ReduceSum", &row, Some(&[axis as i64]), false);
+    if site.node.op_type() == "ReduceMean" {
+        made = b.divided(&made, length as f64);
+    }
+    if site.int("keepdims", 1) != 0 {
+        let ones = vec![1; rank(&x)? - axis];
+        made = shaped(b, &made, &ones);
+    }
+    Ok(vec![Tensor { ty: site.output_type(0), ..made }.into()])
 }
 
 /// Every value at the place that its index counts over the whole result; zeros elsewhere.

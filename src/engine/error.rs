@@ -66,6 +66,16 @@ pub enum EngineError {
         /// What it said.
         message: String,
     },
+    /// A model that tract cannot run.
+    #[error("tract {version} cannot run {model}: {problem}; --engine ort runs it on ONNX Runtime")]
+    Tract {
+        /// Version of tract.
+        version: &'static str,
+        /// The model.
+        model: String,
+        /// The nodes and operators, or what tract said.
+        problem: String,
+    },
     /// External data of a model in memory, whose folder is not known.
     #[error(
         "{model} keeps tensors in other files, and a model from a pipe or from memory has no folder to look for them in"

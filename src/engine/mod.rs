@@ -40,6 +40,8 @@ mod ranges;
 mod resident;
 mod stepper;
 mod tensor;
+#[cfg(feature = "tract")]
+pub mod tract;
 
 pub use adopted::{Host, adopt, set_host};
 pub use arrays::Arrays;

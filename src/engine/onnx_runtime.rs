@@ -381,7 +381,7 @@ pub(super) fn guarded<T>(call: impl FnOnce() -> Result<T, String>) -> Result<T, 
 
 /// What to say of a panic of the binding.
 pub fn gave_up(words: &str) -> String {
-    format!("the binding to ONNX Runtime gave up: {words}")
+    format!("the engine gave up: {words}")
 }
 
 fn log(level: LogLevel, _category: &str, _id: &str, _location: &str, message: &str) {

@@ -26,8 +26,13 @@
 use per_inject_core::naming;
 pub use per_inject_core::{graph, onnx, patch, regularizer, select, step, wire};
 
+// The command line is a user of the library, and names it as any other.
+extern crate self as per_inject;
+
 pub mod analysis;
 pub mod autodiff;
+#[doc(hidden)]
+pub mod cli;
 pub mod compare;
 pub mod diff;
 pub mod engine;

@@ -103,7 +103,7 @@ fn sum_by_reshape(b: &mut Builder, g: &Tensor, x: &Tensor) -> Known<Tensor> {
     let (Some(from), Some(to)) = (g.ty.rank(), x.ty.rank()) else {
         let name = &x.name;
         return Err(Refusal(format!(
-            "whether {name:?} is broadcast is known only to the running graph, as its rank is, and ReduceSum has axes known there from operator set 13 on"
+            "whether {name:?} is broadcast is known only to the running graph, as its rank is, and ReduceSum has axes known there from operator set 13 on, which --opset 13 raises the graph to"
         )));
     };
     let Some(lead) = from.checked_sub(to) else {

@@ -26,6 +26,12 @@ def gather(axis, indices, opset, x="3,4,5", name=""):
     return Case(f"gather-{opset}-{axis}-{indices.ndim}{name}", body, {"p0": f(3, 4, 5)}, {"x": f(3, 4, 5), "i": indices}, opset)
 
 
+def of_matrix(name, opset, made, parameters=None, **feeds):
+    """The mean square of what `made` says is y, of h[3,5] = x·p0 whose elements differ."""
+    body = f"g (float[n,5] x) => (float loss) {{ h = Mul(x, p0) {made} q = Mul(y, y) loss = ReduceMean<keepdims = 0>(q) }}"
+    return Case(f"{name}-{opset}", body, {"p0": f(5)} | (parameters or {}), {"x": f(3, 5)} | feeds, opset)
+
+
 OVERLAPPING = {"kernel_shape": (3, 3), "strides": (2, 2)}
 
 CASES = [
@@ -57,6 +63,29 @@ CASES = [
         )
         for opset in (9, 12, 17)
         for shape in ((4, 5), (1, 5), (4, 1), (1, 1))
+    ),
+    # Equal takes no floats and there is no ScatterElements and no Range before operator set 11, and no Mod before 10.
+    *(of_matrix(op, opset, f"y = {op}<axes = [1]>(h)") for op in ("ReduceMax", "ReduceMin") for opset in (9, 10, 11)),
+    *(of_matrix(op, opset, f"y = {op}(h, p1, p1)", {"p1": f(3, 5)[:1]}) for op in ("Max", "Min") for opset in (9, 11)),
+    of_matrix("TopK", 9, "y, i = TopK<axis = 1, k = 2>(h)"),
+    *(of_matrix("TopK", opset, "y, i = TopK<axis = 1>(h, k)", {"k": i64(3)}) for opset in (10, 11)),
+    of_matrix("Slice", 9, "y = Slice<axes = [0], starts = [1], ends = [3]>(h)"),
+    *(
+        of_matrix("Slice", opset, "y = Slice(h, from, to, axis, step)", {"from": i64(4), "to": i64(-9), "axis": i64(1), "step": i64(-3)})
+        for opset in (10, 11)
+    ),
+    # (ONNX Runtime has no float64 kernel of Clip 11.)
+    of_matrix("Clip", 12, "y = Clip(h, p1, p2)", {"p1": np.float32(-0.3), "p2": np.float32(0.4)}),
+    *(
+        Case(
+            f"columns-{opset}",
+            """g (float[n,2,4,6] x) => (float loss) { h = Mul(x, p0) m, i = MaxPool<kernel_shape = [2, 2], strides = [2, 2], storage_order = 1>(h)
+            q = Mul(m, m) loss = ReduceMean<keepdims = 0>(q) }""",
+            {"p0": f(2, 1, 1)},
+            {"x": f(3, 2, 4, 6)},
+            opset,
+        )
+        for opset in (9, 10, 12)
     ),
 ]
 

@@ -44,9 +44,6 @@ pub(super) fn range(b: &mut Builder, n: &Extent) -> Tensor {
         }
     }
     let length = b.shape(std::slice::from_ref(n));
-    let length = b.squeeze(&length, &[0]);
-    let like = Tensor { name: String::new(), ty: whole(None) };
-    let (zero, one) = (b.number(0.0, &like), b.number(1.0, &like));
     let dim = if let Extent::Fixed(n) = n { Dim::Known(n.unsigned_abs()) } else { Dim::Unknown };
-    b.one("Range", &[&zero, &length, &one], Vec::new(), whole(Some(vec![dim])))
+    b.counted(&length, dim)
 }

@@ -40,7 +40,7 @@ fn extremum(a: &mut Adjoint<'_, '_>) -> Known<()> {
     let mut hits = Vec::new();
     for slot in 0..n {
         let x = a.x(slot)?;
-        let is_it = a.b.compare("Equal", &x, &y);
+        let is_it = a.b.equal(&x, &y);
         hits.push(a.b.indicator(&is_it, &y));
     }
     let mut count = hits[0].clone();
@@ -71,7 +71,8 @@ fn clip(a: &mut Adjoint<'_, '_>) -> Known<()> {
             // The upper bound has the last word: where it lies below the lower one, all is the upper one's.
             let is_its = match (slot, &other) {
                 (1, Some(high)) => {
-                    let is_last = a.b.compare("LessOrEqual", &bound, high);
+                    let is_behind = a.b.compare("Greater", &bound, high);
+                    let is_last = a.b.one("Not", &[&is_behind], Vec::new(), is_behind.ty.clone());
                     a.b.one("And", &[&is_beyond, &is_last], Vec::new(), is_beyond.ty.clone())
                 }
                 (2, Some(low)) => {

@@ -24,8 +24,7 @@ pub const RULES: &[Rule] = &[
             let (g, x) = (a.g(0)?, a.x(0)?);
             let at = axis(a.site.int("axis", -1), rank(&x)?)?;
             let (indices, zeros) = (a.y(1), zeros_like(a.b, &x));
-            let attributes = vec![int("axis", at as i64)];
-            let dx = a.b.one("ScatterElements", &[&zeros, &indices, &g], attributes, x.ty);
+            let dx = a.b.scatter(&zeros, &indices, &g, at);
             a.give(0, dx);
             Ok(())
         },
@@ -141,11 +140,7 @@ fn product(b: &mut Builder, x: &Tensor, from: usize, to: usize) -> Extents {
 fn positions(b: &mut Builder, x: &Tensor, at: usize) -> Tensor {
     let length = b.shape(&[(x, at).into()]);
     let count = x.ty.dims.as_ref().and_then(|d| d.get(at)).cloned().unwrap_or_default();
-    let zeros = b.zeros_of(&length, TensorType { elem: Elem::F32.onnx(), dims: Some(vec![count.clone()]) });
-    let ones = b.plus(&zeros, 1.0);
-    let whole = |dims: Vec<Dim>| TensorType { elem: Elem::I64.onnx(), dims: Some(dims) };
-    let found = b.one("NonZero", &[&ones], Vec::new(), whole(vec![Dim::Known(1), count]));
-    b.reshape(&found, &[Extent::Fixed(-1)])
+    b.counted(&length, count)
 }
 
 /// Positions along an axis, those from its end counted from the front.
@@ -172,7 +167,7 @@ fn added_by_comparison(
     let same = |(i, (a, b)): (usize, (&Dim, &Dim))| i == at || (a == b && *a != Dim::Unknown);
     if whole.len() != part.len() || !whole.iter().zip(&part).enumerate().all(same) {
         return Err(Refusal(
-            "its indices may be fewer than the data along other axes, and adding up what was read more than once then needs operator set 16 (ScatterElements with a reduction)".into(),
+            "its indices may be fewer than the data along other axes, and adding up what was read more than once then needs operator set 16 (ScatterElements with a reduction), which --opset 16 raises the graph to".into(),
         ));
     }
     let all = positions(b, zeros, at);
@@ -202,7 +197,7 @@ fn gather_elements(a: &mut Adjoint<'_, '_>) -> Known<()> {
 fn gather_nd(a: &mut Adjoint<'_, '_>) -> Known<()> {
     if a.b.opset() < 16 {
         return Err(Refusal(
-            "adding up what was read more than once needs operator set 16 (ScatterND with a reduction)".into(),
+            "adding up what was read more than once needs operator set 16 (ScatterND with a reduction), which --opset 16 raises the graph to".into(),
         ));
     }
     let (mut g, x, mut indices) = (a.g(0)?, a.x(0)?, a.x(1)?);

@@ -28,17 +28,14 @@ fn one_hot(a: &mut Adjoint<'_, '_>, x: &Tensor, labels: &Tensor) -> Known<Tensor
     let rank = rank(x)?;
     let column = |n: Dim| TensorType { elem: labels.ty.elem, dims: Some(vec![n]) };
     // The classes as a column that broadcasts against the labels: [C, 1, …].
-    let count = match classes {
-        Some(n) => a.b.number(n as f64, &integer()),
+    let (count, dim) = match classes {
+        Some(n) => (a.b.integers(&[i64::try_from(n).unwrap_or(i64::MAX)]), Dim::Known(n)),
         None => {
             let shape = shape_of(a.b, x);
-            let one = a.b.pick(&shape, 0, &[1]);
-            a.b.squeeze(&one, &[0])
+            (a.b.pick(&shape, 0, &[1]), Dim::Unknown)
         }
     };
-    let (zero, one) = (a.b.number(0.0, &integer()), a.b.number(1.0, &integer()));
-    let ty = TensorType { elem: Elem::I64.onnx(), dims: Some(vec![classes.map_or(Dim::Unknown, Dim::Known)]) };
-    let range = a.b.one("Range", &[&zero, &count, &one], Vec::new(), ty);
+    let range = a.b.counted(&count, dim);
     let range = a.b.cast(&range, labels.ty.elem);
     let range = Tensor { ty: column(classes.map_or(Dim::Unknown, Dim::Known)), ..range };
     let axes: Vec<usize> = (1..rank - 1).collect();

@@ -43,7 +43,7 @@ fn concat(a: &mut Adjoint<'_, '_>) -> Known<()> {
         Some(known) if a.b.opset() < 13 => attributes.push(ints("split", &known)),
         Some(known) => inputs.push(Some(a.b.integers(&known))),
         None if a.b.opset() < 13 => {
-            return Err(Refusal("how long its operands are is known only to the running graph, and Split has lengths known there from operator set 13 on".into()));
+            return Err(Refusal("how long its operands are is known only to the running graph, and Split has lengths known there from operator set 13 on, which --opset 13 raises the graph to".into()));
         }
         None => {
             let each: Vec<Extent> = operands.iter().map(|x| (x, at).into()).collect();
@@ -91,10 +91,9 @@ fn slice(a: &mut Adjoint<'_, '_>) -> Known<()> {
     // Where each element came from: the same slice of the positions of x's elements.
     let scalar = TensorType { elem: Elem::I64.onnx(), dims: Some(Vec::new()) };
     let whole = |dims| TensorType { elem: Elem::I64.onnx(), dims };
-    let like = Tensor { name: String::new(), ty: scalar.clone() };
     let size = a.b.one("Size", &[&x], Vec::new(), scalar);
-    let (zero, one) = (a.b.number(0.0, &like), a.b.number(1.0, &like));
-    let all = a.b.one("Range", &[&zero, &size, &one], Vec::new(), whole(Some(vec![Dim::Unknown])));
+    let size = a.b.reshape(&size, &[Extent::Fixed(1)]);
+    let all = a.b.counted(&size, Dim::Unknown);
     let shape = shape_of(a.b, &x);
     let positions = a.b.one("Reshape", &[&all, &shape], Vec::new(), whole(x.ty.dims.clone()));
     let mut inputs: Vec<Option<Tensor>> = (0..a.site.node.input.len()).map(|slot| a.site.input(slot)).collect();
@@ -104,8 +103,7 @@ fn slice(a: &mut Adjoint<'_, '_>) -> Known<()> {
     let (indices, updates) = (a.b.reshape(&read[0], &flat), a.b.reshape(&g, &flat));
     let zeros = zeros_like(a.b, &x);
     let zeros = a.b.reshape(&zeros, &flat);
-    let ty = zeros.ty.clone();
-    let dx = a.b.one("ScatterElements", &[&zeros, &indices, &updates], vec![int("axis", 0)], ty);
+    let dx = a.b.scatter(&zeros, &indices, &updates, 0);
     let dx = reshape_like(a.b, &dx, &x);
     a.give(0, dx);
     Ok(())

@@ -67,13 +67,13 @@ fn by_rows(b: &mut Builder, indices: &Tensor, x: &Tensor) -> Known<Tensor> {
     let all = lengths.iter().product::<i64>();
     let number = |b: &mut Builder, n: i64| b.number(n as f64, indices);
     let whole = number(b, all);
-    let mut rest = b.binary("Mod", indices, &whole);
+    let mut rest = b.remainder(indices, &whole);
     let mut rows = b.binary("Sub", indices, &rest);
     let mut stride = all;
     for length in lengths {
         stride /= length.max(1);
         let (n, s) = (number(b, length), number(b, stride));
-        let along = b.binary("Mod", &rest, &n);
+        let along = b.remainder(&rest, &n);
         let step = b.binary("Mul", &along, &s);
         rows = b.binary("Add", &rows, &step);
         rest = b.binary("Div", &rest, &n);
@@ -124,7 +124,7 @@ fn by_cells(a: &mut Adjoint<'_, '_>, g: &Tensor, x: &Tensor, indices: &Tensor, w
     let n = window.kernel.len();
     let lengths = (0..n).map(|i| size(x, i + 2).map(extent)).collect::<Known<Vec<i64>>>();
     let lengths = lengths.map_err(|Refusal(reason)| {
-        Refusal(format!("its windows overlap and {reason}, and adding up their gradients then needs operator set 16 (ScatterElements with a reduction)"))
+        Refusal(format!("its windows overlap and {reason}, and adding up their gradients then needs operator set 16 (ScatterElements with a reduction), which --opset 16 raises the graph to"))
     })?;
     let spatial: Vec<Dim> = lengths.iter().map(|l| Dim::Known(l.unsigned_abs())).collect();
     let slid = window.slid(&spatial);

@@ -84,7 +84,7 @@ pub const RULES: &[Rule] = &[
         adjoint: |a| {
             let axes = axes(a)?;
             with(a, |a, x, y, g| {
-                let is_it = a.b.compare("Equal", x, y);
+                let is_it = a.b.equal(x, y);
                 let hit = a.b.indicator(&is_it, x);
                 let axes: Vec<i64> = axes.iter().map(|i| *i as i64).collect();
                 let count = a.b.reduce("ReduceSum", &hit, Some(&axes), true);

@@ -5,9 +5,8 @@
 //! **Equation.** A product with a triangle of ones along the axis: y = x·T with Tⱼᵢ = 1 for j ≤ i (j < i when exclusive; j ≥ i in reverse).
 //! Where the length is open, T is made from it by comparing Range with itself.
 
-use crate::graph::types::{Dim, TensorType};
+use crate::graph::types::Dim;
 use crate::lower::registry::{Rule, on_path};
-use crate::onnx::tensor_proto::DataType;
 use crate::regularizer::emit::Tensor;
 use crate::rewrite::builder::{Builder, Made};
 use crate::rewrite::site::{self, Known, Refusal, Site, rank};
@@ -39,12 +38,9 @@ fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
 }
 
 fn triangle(site: &Site, b: &mut Builder, x: &Tensor, axis: usize) -> Tensor {
-    let i64_of = |dims: Vec<Dim>| TensorType { elem: DataType::Int64 as i32, dims: Some(dims) };
     let shape = b.shape(&[crate::rewrite::builder::Extent::from((x, axis))]);
-    let n = b.squeeze(&shape, &[0]);
     let length = x.ty.dims.as_ref().and_then(|d| d.get(axis)).cloned().unwrap_or_default();
-    let (zero, one) = (b.number(0.0, &n), b.number(1.0, &n));
-    let range = b.one("Range", &[&zero, &n, &one], Vec::new(), i64_of(vec![length]));
+    let range = b.counted(&shape, length);
     let (rows, columns) = (b.unsqueeze(&range, &[1]), b.unsqueeze(&range, &[0]));
     let (first, second) = if site.int("reverse", 0) != 0 { (columns, rows) } else { (rows, columns) };
     // Before operator set 12 there is only the strict comparison.

@@ -180,10 +180,10 @@ fn reversed(b: &mut Builder, x: &Tensor) -> Tensor {
     let length = b.shape(&[(x, 0).into()]);
     let n = b.squeeze(&length, &[0]);
     // Range counted down would do, but ONNX Runtime makes that and Gather a Slice with another meaning.
-    let (zero, one, last) = (b.number(0.0, &n), b.number(1.0, &n), b.plus(&n, -1.0));
-    let length = x.ty.dims.as_ref().and_then(|d| d.first()).cloned().unwrap_or_default();
-    let ty = TensorType { elem: n.ty.elem, dims: Some(vec![length]) };
-    let range = b.one("Range", &[&zero, &n, &one], Vec::new(), ty.clone());
+    let last = b.plus(&n, -1.0);
+    let count = x.ty.dims.as_ref().and_then(|d| d.first()).cloned().unwrap_or_default();
+    let ty = TensorType { elem: n.ty.elem, dims: Some(vec![count.clone()]) };
+    let range = b.counted(&length, count);
     let positions = b.one("Sub", &[&last, &range], Vec::new(), ty);
     b.one("Gather", &[x, &positions], vec![int("axis", 0)], x.ty.clone())
 }

@@ -69,7 +69,7 @@ fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
 /// Σ x·m/Σ m.
 pub fn extremum(b: &mut Builder, x: &Tensor, op: &str, axes: Option<&[i64]>, keep: bool) -> Tensor {
     let most = b.reduce(op, x, axes, true);
-    let mask = b.compare("Equal", x, &most);
+    let mask = b.equal(x, &most);
     let zero = b.number(0.0, x);
     let only = b.choose(&mask, x, &zero);
     let sum = b.reduce("ReduceSum", &only, axes, keep);

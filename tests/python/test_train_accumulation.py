@@ -123,3 +123,19 @@ def test_a_scale_that_is_too_large_is_no_number(data, tmp_path):
     train(path, tmp_path / "skip", *options, "--on-nan", "skip", "--quiet")
     found, start = weights(tmp_path / "skip" / "model.onnx"), weights(path)
     assert all((found[name] == value).all() for name, value in start.items())
+
+
+@pytest.mark.parametrize("name, layers", [("mlp_relu.ts17", "relu"), ("seq_lstm_lm.ts17", "lstm")])
+def test_what_is_made_ahead_on_another_thread_is_what_is_made_when_it_is_wanted(name, layers, tmp_path):
+    """Random numbers, and the axis that counts samples; the epoch's last batch is smaller, and the second epoch begins again."""
+    np.savez(tmp_path / "data.npz", **(training.points(100, 2) if name.startswith("mlp") else training.sentences(40)))
+    options = ("--data", tmp_path / "data.npz", "--eval", tmp_path / "data.npz", "--epochs", 2, "--batch-size", 16, "--lr", 0.1)
+    options += ("--layers", layers, "--coef", 0.1, "--slices", 8, "--quiet")
+    for ahead in (0, 1, 3):
+        train(models.MODELS / f"{name}.onnx", tmp_path / str(ahead), *options, "--ahead", ahead)
+    for ahead in (1, 3):
+        assert (tmp_path / str(ahead) / "model.onnx").read_bytes() == (tmp_path / "0" / "model.onnx").read_bytes()
+        assert (losses(tmp_path / str(ahead)) == losses(tmp_path / "0")).all()
+        assert training.evaluations(tmp_path / str(ahead)) and [
+            {k: v for k, v in e.items() if k != "samples_per_second"} for e in training.evaluations(tmp_path / str(ahead))
+        ] == [{k: v for k, v in e.items() if k != "samples_per_second"} for e in training.evaluations(tmp_path / "0")]

@@ -91,7 +91,7 @@ fn has_running_statistics(model: &Model) -> TrainResult<bool> {
         node.op_type() == "BatchNormalization"
             && (node.int("training_mode") == Some(1) || node.output.get(1).is_some_and(|o| !o.is_empty()))
     };
-    Ok(graph.nodes.iter().any(|node| changes(node)))
+    Ok(graph.nodes.iter().any(changes))
 }
 
 /// AdamW's constants as the script takes them; null for plain gradient descent.

@@ -1,4 +1,4 @@
-"""Forward time of operators and of what `--for ort-training` writes in their place: python benches/lowering.py > benches/results/lowering.md
+"""Forward time of operators, and of the models, and of what `--for ort-training` writes in their place: python benches/lowering.py > benches/results/lowering.md
 
 What ONNX Runtime can differentiate is not rewritten, so the native operator is no alternative in training: it is what an exported model
 runs. Runs in .venv on stock ONNX Runtime, one thread, of which processor time counts: it changes little on a crowded machine. Native and
@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 import ort
 from injection import inject
 from lowering import node
+from models import NAMES, reference
 
 RNG = np.random.default_rng(0)
 MAPS, SMALL = (16, 96, 32, 32), (8, 64, 16, 16)
@@ -80,11 +81,18 @@ def main():
     print("| operator | native, ms | rewritten, ms | ratio | its quartiles |\n|---|---|---|---|---|")
     for label, nodes, shape, initializers, opset in CASES:
         native = model(nodes, shape, initializers, opset)
-        rewritten = inject(native, "--for", "ort-training", "--coef", 0, "--wrt", "re:^p", check=False).model
-        times = turns([native, rewritten], {"x": f(*shape)})
-        (before, after), ratios = np.median(times, axis=0), times[:, 1] / times[:, 0]
-        low, ratio, high = np.quantile(ratios, [0.25, 0.5, 0.75])
-        print(f"| {label} | {before:.2f} | {after:.2f} | {ratio:.2f} | {low:.2f} – {high:.2f} |", flush=True)
+        row(label, native, {"x": f(*shape)}, "--coef", 0, "--wrt", "re:^p")
+    print("\n| model | native, ms | rewritten, ms | ratio | its quartiles |\n|---|---|---|---|---|")
+    for each in map(reference, NAMES):
+        row(each.name, each.model, each.feeds, "--layers", "none")
+
+
+def row(label, native, feeds, *options):
+    rewritten = inject(native, "--for", "ort-training", *options, check=False).model
+    times = turns([native, rewritten], feeds)
+    (before, after), ratios = np.median(times, axis=0), times[:, 1] / times[:, 0]
+    low, ratio, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+    print(f"| {label} | {before:.2f} | {after:.2f} | {ratio:.2f} | {low:.2f} – {high:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

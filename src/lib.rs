@@ -19,15 +19,20 @@
 //! `inject`, `strip`, `inspect` and `diff` use `lower`, `regularizer` and `select`; `lower` and `autodiff` write with `rewrite`; all of them
 //! read a `graph`, and that uses `wire`.
 //! `compare` runs models on an `engine`.
-//! `train` drives an `engine` too, step by step.
+//! `train` drives an `engine` too, step by step; `weights` takes weights out of a model and puts others in.
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
+
+// The command line is a user of the library, and names it as any other.
+extern crate self as per_inject;
 
 use per_inject_core::naming;
 pub use per_inject_core::{graph, onnx, patch, regularizer, select, step, wire};
 
 pub mod analysis;
 pub mod autodiff;
+#[doc(hidden)]
+pub mod cli;
 pub mod compare;
 pub mod diff;
 pub mod engine;
@@ -39,3 +44,4 @@ pub mod record;
 mod rewrite;
 pub mod strip;
 pub mod train;
+pub mod weights;

@@ -1,7 +1,5 @@
 //! `per-inject`: puts PER into ONNX training graphs. See `per-inject --help`.
 
-mod cli;
-
 use std::process::ExitCode;
 
 /// Injecting into a large graph allocates millions of small strings; this allocator takes half the time over them.
@@ -9,5 +7,5 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    cli::run()
+    ExitCode::from(per_inject::cli::run(std::env::args_os()))
 }

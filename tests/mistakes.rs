@@ -351,6 +351,51 @@ fn differences() {
 }
 
 #[test]
+fn weights() {
+    let mut session = Session::new();
+    // What is right, first.
+    session.run("weights get mlp.onnx -o w.npz");
+    session.run("weights get mlp.onnx --wrt 'net.0.*' -o first.safetensors");
+    session.run("weights put mlp.onnx --from first.safetensors -o same.onnx");
+    session.run("weights put mlp.onnx --from gpt.onnx --map 'transformer.*=*' --dry-run");
+    for line in [
+        "get mlp.onnx",
+        "get mlp.onnx -o w.pt",
+        "get mlp.onnx -o mlp.onnx",
+        "get mlp.onnx --wrt 'net.9*' -o x.npz",
+        "get mlp.onnx --all --wrt 'net.0*' -o x.npz",
+        "get mlp.onnx -o missing/x.npz",
+        "get none.onnx -o x.npz",
+        "put mlp.onnx -o out.onnx",
+        "put mlp.onnx --from w.npz",
+        "put mlp.onnx --from w.npz -o w.npz",
+        "put mlp.onnx --from none.npz -o out.onnx",
+        "put mlp.onnx --from . -o out.onnx",
+        "put mlp.onnx --from text.txt -o out.onnx",
+        "put mlp.onnx --from empty -o out.onnx",
+        "put mlp.onnx --from cut.safetensors -o out.onnx",
+        "put mlp.onnx --from cnn.onnx -o out.onnx",
+        "put mlp.onnx --from first.safetensors --strict -o out.onnx",
+        "put mlp.onnx --from w.npz --map net.0.weight -o out.onnx",
+        "put mlp.onnx --from w.npz --map 'net.0.wieght=net.0.weight' -o out.onnx",
+        "put mlp.onnx --from w.npz --map 'net.0.weight=net.0.wieght' -o out.onnx",
+        "put mlp.onnx --from w.npz --map 'net.0.weight=net.2.weight' -o out.onnx",
+        "put mlp.onnx --from w.npz --map 'net.0.weight=net.0.weight:T' -o out.onnx",
+        "put mlp.onnx --from w.npz --map 'net.0.bias=net.2.bias' -o out.onnx",
+    ] {
+        std::fs::write(session.path("text.txt"), "words").unwrap();
+        std::fs::write(session.path("empty"), "").unwrap();
+        std::fs::write(session.path("cut.safetensors"), "\x08\0\0\0\0\0\0\0{\"w\":").unwrap();
+        session.run(&format!("weights {line}"));
+    }
+    for name in ["out.onnx", "x.npz", "w.pt"] {
+        assert!(!session.has(name), "{name}");
+    }
+    assert_eq!(std::fs::read(session.path("same.onnx")).unwrap(), std::fs::read(session.path("mlp.onnx")).unwrap());
+    session.compare("weights");
+}
+
+#[test]
 fn help() {
     let mut session = Session::new();
     session.run("").run("inspect -h").run("strip -h").run("diff -h").run("--version");

@@ -7,10 +7,11 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use per_inject::engine::Device;
-use per_inject::inject::{At, Estimator, Form, Options, Outputs};
+use per_inject::inject::{Form, Options, Outputs};
 use per_inject::lower::Target;
-use per_inject::regularizer::{Reduction, View};
 use per_inject::wire::ExternalPolicy;
+
+use super::measure_args::MeasureArgs;
 
 /// Put PER, the projected error function regulariser, into an ONNX training graph.
 ///
@@ -61,6 +62,11 @@ pub enum Command {
     Differentiate(super::differentiate::DifferentiateArgs),
     /// Train a model on ONNX Runtime, with the regulariser or without, and put the trained weights back into it
     Train(Box<super::train_args::TrainArgs>),
+    /// Put trained weights into a model, or take them out of one
+    Weights {
+        #[command(subcommand)]
+        command: super::weights::WeightsCommand,
+    },
     /// Show which operators differentiate knows, and what holds where they have no derivative
     Operators(super::operators::OperatorsArgs),
     /// Print a completion script for a shell
@@ -90,33 +96,12 @@ pub struct InjectArgs {
     #[arg(short, long, value_name = "OUT", env = "PER_INJECT_OUTPUT")]
     pub output: Option<PathBuf>,
 
-    /// Expectation over slices: the paper's Monte Carlo, Monte Carlo with slices that differ in signs (fast where rows are long), or the closed form
-    #[arg(long, value_enum, default_value = "sampled", env = "PER_INJECT_ESTIMATOR")]
-    pub estimator: EstimatorArg,
-
-    /// Slices of the sampled and structured estimators
-    #[arg(long, value_name = "S", default_value_t = 256, env = "PER_INJECT_SLICES", value_parser = whole_number, allow_negative_numbers = true)]
-    pub slices: u64,
-
-    /// One draw for all layers whose rows are as long: faster, and each layer's expectation stays what it is
-    #[arg(long, env = "PER_INJECT_SHARE_SLICES", value_parser = yes_or_no())]
-    pub share_slices: bool,
-
-    /// What one sample is: all activations, the channels at a location, or the last axis at a position
-    #[arg(long, value_enum, default_value = "auto", env = "PER_INJECT_VIEW")]
-    pub view: ViewArg,
-
-    /// Mean over rows (equation 6 of the paper), or their sum (its algorithm 1 read literally)
-    #[arg(long, value_enum, default_value = "mean", env = "PER_INJECT_REDUCTION")]
-    pub reduction: ReductionArg,
+    #[command(flatten)]
+    pub measure: MeasureArgs,
 
     /// Make the random slices reproducible; every layer gets a seed of its own from it
     #[arg(long, value_name = "N", env = "PER_INJECT_SEED", value_parser = whole_number, allow_negative_numbers = true)]
     pub seed: Option<u64>,
-
-    /// Tap an activation's output or its input
-    #[arg(long, value_enum, default_value = "post", env = "PER_INJECT_AT")]
-    pub at: AtArg,
 
     /// The loss, where several outputs could be it
     #[arg(long, value_name = "NAME", env = "PER_INJECT_LOSS")]
@@ -338,45 +323,6 @@ pub enum InspectFormat {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum EstimatorArg {
-    Sampled,
-    Structured,
-    Exact,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum ViewArg {
-    Auto,
-    Flatten,
-    Channel,
-    Last,
-}
-
-impl ViewArg {
-    /// The library's; `None` decides by the kind of activation.
-    pub fn view(self) -> Option<View> {
-        match self {
-            ViewArg::Auto => None,
-            ViewArg::Flatten => Some(View::Flatten),
-            ViewArg::Channel => Some(View::Channel),
-            ViewArg::Last => Some(View::Last),
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum ReductionArg {
-    Mean,
-    Sum,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum AtArg {
-    Post,
-    Pre,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum FormArg {
     Auto,
     Loss,
@@ -404,34 +350,6 @@ pub enum ExternalArg {
     Link,
     /// Leave it where it is: the output works once somebody puts the data beside it
     Keep,
-}
-
-impl From<AtArg> for At {
-    fn from(arg: AtArg) -> Self {
-        match arg {
-            AtArg::Post => At::Post,
-            AtArg::Pre => At::Pre,
-        }
-    }
-}
-
-impl From<EstimatorArg> for Estimator {
-    fn from(arg: EstimatorArg) -> Self {
-        match arg {
-            EstimatorArg::Sampled => Estimator::Sampled,
-            EstimatorArg::Structured => Estimator::Structured,
-            EstimatorArg::Exact => Estimator::Exact,
-        }
-    }
-}
-
-impl From<ReductionArg> for Reduction {
-    fn from(arg: ReductionArg) -> Self {
-        match arg {
-            ReductionArg::Mean => Reduction::Mean,
-            ReductionArg::Sum => Reduction::Sum,
-        }
-    }
 }
 
 impl From<ExternalArg> for ExternalPolicy {
@@ -482,15 +400,9 @@ impl InjectArgs {
         let exposed = |arg| self.outputs.contains(&arg);
         Options {
             layers: self.layers.clone().unwrap_or_default(),
-            at: self.at.into(),
             coef: self.coef.iter().rfind(|c| c.item.is_none()).map(|c| c.value),
             coef_overrides: self.coef.iter().filter_map(|c| Some((c.item.clone()?, c.value))).collect(),
             coef_input: self.coef_input,
-            estimator: self.estimator.into(),
-            slices: self.slices,
-            share_slices: self.share_slices,
-            view: self.view.view(),
-            reduction: self.reduction.into(),
             seed: self.seed,
             loss: self.loss.clone(),
             as_output: self.as_output,
@@ -509,6 +421,7 @@ impl InjectArgs {
             freeze: self.freeze.clone(),
             target: self.target.map(|TargetArg::OrtTraining| Target::OrtTraining),
             strict: self.strict,
+            ..self.measure.options()
         }
     }
 }

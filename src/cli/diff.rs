@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use per_inject::diff::{Diff, DotOptions, Ignore, Options, diff, dot};
@@ -12,7 +11,6 @@ use per_inject::wire::Model;
 
 use super::args::{ColorArg, DiffArgs, FormatArg, IgnoreArg};
 use super::deliver::{refuse_a_terminal, report};
-use super::difference;
 use super::failure::Failure;
 use super::running;
 use super::text::escaped;
@@ -20,13 +18,13 @@ use super::text::escaped;
 /// A model without anything: field 7, the graph, of no bytes. What git calls `/dev/null`.
 const NOTHING: &[u8] = &[7 << 3 | 2, 0];
 
-pub fn run(args: &DiffArgs) -> ExitCode {
+pub fn run(args: &DiffArgs) -> u8 {
     match compare(args) {
-        Ok(is_equal) if args.exit_code => ExitCode::from(u8::from(!is_equal)),
-        Ok(_) => ExitCode::SUCCESS,
+        Ok(is_equal) if args.exit_code => u8::from(!is_equal),
+        Ok(_) => 0,
         Err(failure) if args.exit_code && !matches!(failure, Failure::BrokenPipe) => {
             failure.report();
-            ExitCode::from(2)
+            2
         }
         Err(failure) => failure.report(),
     }
@@ -45,20 +43,25 @@ fn compare(args: &DiffArgs) -> Result<bool, Failure> {
         let message = "--run shows in --format text, json and html, and not in a picture";
         return Err(Failure::usage(ErrorKind::ArgumentConflict, message));
     }
-    let options = Options { ignore: ignored(&args.ignore) };
     let (a, b) = (open(a)?, open(b)?);
-    // First, since whoever lacks an ONNX Runtime need not wait to be told.
-    let runtime = args.run.run.then(|| running::open(&args.run)).transpose()?;
-    let mut found = diff(&a, &b, &options)?;
-    if let Some(runtime) = runtime {
-        found.run = Some(running::run(&runtime, &args.run, &a, &b, &found.matching)?);
-    }
+    let found = difference(args, &a, &b)?;
     let shown = show(args, &a, &b, &found)?;
     report(shown, args.output.as_deref(), &[&a, &b])?;
     let is_equal = found.equal && found.run.as_ref().is_none_or(|run| run.agree);
     // The process ends here: freeing two large graphs piece by piece would only take time.
     std::mem::forget((a, b, found));
     Ok(is_equal)
+}
+
+/// What differs; with `--run`, also in what comes out.
+pub fn difference(args: &DiffArgs, a: &Model, b: &Model) -> Result<Diff, Failure> {
+    // First, since whoever lacks an ONNX Runtime need not wait to be told.
+    let runtime = args.run.run.then(|| running::open(&args.run)).transpose()?;
+    let mut found = diff(a, b, &Options { ignore: ignored(&args.ignore) })?;
+    if let Some(runtime) = runtime {
+        found.run = Some(running::run(&runtime, &args.run, a, b, &found.matching)?);
+    }
+    Ok(found)
 }
 
 fn show(args: &DiffArgs, a: &Model, b: &Model, found: &Diff) -> Result<String, Failure> {
@@ -73,7 +76,7 @@ fn show(args: &DiffArgs, a: &Model, b: &Model, found: &Diff) -> Result<String, F
     };
     match args.format {
         FormatArg::Json => Ok(escaped(&serde_json::to_string_pretty(found)?) + "\n"),
-        FormatArg::Text => Ok(difference::text(found, args.expand, is_coloured)),
+        FormatArg::Text => Ok(super::difference::text(found, args.expand, is_coloured)),
         FormatArg::Dot => Ok(dot(found, a, b, DotOptions { full: args.full, expand: args.expand })),
         FormatArg::Html => Ok(page::of_diff(a, b, found, args.expand)?),
     }

@@ -149,26 +149,32 @@ impl OptimizerConstants {
     }
 }
 
+impl DifferentiateArgs {
+    /// The library's options.
+    pub fn options(&self) -> Options {
+        Options {
+            loss: self.loss.clone(),
+            wrt: self.wrt.clone(),
+            freeze: self.freeze.clone(),
+            optimizer: self.constants.of(self.optimizer),
+            groups: self.gradients.group.clone(),
+            clip: self.gradients.clip(),
+            gradient_norm: self.gradient_norm,
+            accumulate: self.accumulate,
+            loss_scale: match self.loss_scale {
+                Some(scale) => LossScale::Fixed(scale),
+                None if self.loss_scale_input => LossScale::Input,
+                None => LossScale::None,
+            },
+            opset: self.opset,
+        }
+    }
+}
+
 /// Runs the command.
 pub fn run(args: &DifferentiateArgs) -> Result<(), Failure> {
     let model = Model::open(&args.model)?;
-    let options = Options {
-        loss: args.loss.clone(),
-        wrt: args.wrt.clone(),
-        freeze: args.freeze.clone(),
-        optimizer: args.constants.of(args.optimizer),
-        groups: args.gradients.group.clone(),
-        clip: args.gradients.clip(),
-        gradient_norm: args.gradient_norm,
-        accumulate: args.accumulate,
-        loss_scale: match args.loss_scale {
-            Some(scale) => LossScale::Fixed(scale),
-            None if args.loss_scale_input => LossScale::Input,
-            None => LossScale::None,
-        },
-        opset: args.opset,
-    };
-    let step = differentiate(&model, &options)?;
+    let step = differentiate(&model, &args.options())?;
     let remarks = deliver(&model, &step.patch, &args.output, args.external.into(), args.sync)?;
     // The process ends here: freeing a large graph piece by piece would only take time.
     std::mem::forget((model, step.patch));

@@ -3,11 +3,11 @@
 use std::error::Error;
 use std::io::{self, IsTerminal};
 use std::path::Path;
-use std::process::ExitCode;
 
 use clap::CommandFactory;
 use miette::MietteHandlerOpts;
 use per_inject::analysis::AnalysisError;
+use per_inject::engine::EngineError;
 use per_inject::inject::InjectError;
 use per_inject::select::SelectError;
 use per_inject::strip::StripError;
@@ -19,28 +19,39 @@ use super::text::legible;
 /// Why a command did not do what it was asked for.
 pub enum Failure {
     /// Refused or failed, with a sentence for a person; exit code 1.
-    Refused {
-        message: String,
-        /// Whether the sentence is about the model and does not name its file.
-        in_model: bool,
-    },
+    Refused { message: String, about: About },
     /// The arguments make no sense together; exit code 2.
     Usage(clap::Error),
     /// Whoever read our output went away; quiet.
     BrokenPipe,
 }
 
+/// What a refusal is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About {
+    /// The model, and the sentence does not name its file.
+    Model,
+    /// A file, a device or a library that cannot be had, with the system's error number where there is one.
+    System(Option<i32>),
+    /// Anything else: options, data, a model that the sentence names.
+    Other,
+}
+
 impl<E: Error + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
         let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
+        let mut about = about(&error);
         while let Some(e) = cause {
-            if e.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
-                return Failure::BrokenPipe;
+            if let Some(e) = e.downcast_ref::<io::Error>() {
+                if e.kind() == io::ErrorKind::BrokenPipe {
+                    return Failure::BrokenPipe;
+                }
+                about = About::System(e.raw_os_error());
             }
             cause = e.source();
         }
         // The chain of causes is in the sentence already.
-        Failure::Refused { message: error.to_string(), in_model: is_about_the_model(&error) }
+        Failure::Refused { message: error.to_string(), about }
     }
 }
 
@@ -53,9 +64,7 @@ impl Failure {
     /// Adds what else there is to do.
     pub fn with_advice(self, advice: &str) -> Self {
         match self {
-            Failure::Refused { message, in_model } => {
-                Failure::Refused { message: format!("{message}; {advice}"), in_model }
-            }
+            Failure::Refused { message, about } => Failure::Refused { message: format!("{message}; {advice}"), about },
             other => other,
         }
     }
@@ -63,18 +72,18 @@ impl Failure {
     /// Puts the file's name in front where the sentence is about the model and lacks it.
     pub fn of_file(self, path: &Path) -> Self {
         match self {
-            Failure::Refused { message, in_model: true } => {
+            Failure::Refused { message, about: About::Model } => {
                 let name = if path.as_os_str() == "-" { "standard input".into() } else { path.display().to_string() };
-                Failure::Refused { message: format!("{name}: {message}"), in_model: false }
+                Failure::Refused { message: format!("{name}: {message}"), about: About::Other }
             }
             other => other,
         }
     }
 
     /// Prints it.
-    pub fn report(self) -> ExitCode {
+    pub fn report(self) -> u8 {
         match self {
-            Failure::BrokenPipe => ExitCode::SUCCESS,
+            Failure::BrokenPipe => 0,
             Failure::Refused { message, .. } => {
                 // A terminal is wrapped to its width; a log gets the sentence on one line.
                 let options = MietteHandlerOpts::new();
@@ -82,13 +91,36 @@ impl Failure {
                 let _ = miette::set_hook(Box::new(move |_| Box::new(options.clone().build())));
                 let text = format!("{:?}", miette::miette!("{}", legible(&message)));
                 eprintln!("{}", text.trim_end());
-                ExitCode::from(1)
+                1
             }
-            Failure::Usage(error) => {
-                let _ = error.print();
-                ExitCode::from(2)
-            }
+            Failure::Usage(error) => told(&error),
         }
+    }
+}
+
+/// Prints what clap has to say, be it help; the exit code.
+pub fn told(error: &clap::Error) -> u8 {
+    let _ = error.print();
+    u8::try_from(error.exit_code()).unwrap_or(2)
+}
+
+fn about(error: &(dyn Error + 'static)) -> About {
+    let is_elsewhere = match (error.downcast_ref::<WireError>(), error.downcast_ref::<EngineError>()) {
+        (Some(error), _) => matches!(error, WireError::Target { .. }),
+        (_, Some(error)) => matches!(
+            error,
+            EngineError::NoRuntime { .. }
+                | EngineError::BadLibrary { .. }
+                | EngineError::AlreadyLoaded { .. }
+                | EngineError::Start { .. }
+                | EngineError::Device { .. }
+        ),
+        _ => false,
+    };
+    match is_elsewhere {
+        true => About::System(None),
+        false if is_about_the_model(error) => About::Model,
+        false => About::Other,
     }
 }
 

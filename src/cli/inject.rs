@@ -15,6 +15,16 @@ use super::render;
 const SUSPICIOUS: f64 = 1000.0;
 
 pub fn run(args: &InjectArgs) -> Result<(), Failure> {
+    let path = refuse_slips(args)?;
+    let to_stdout = args.output.as_deref().is_some_and(|o| o.as_os_str() == "-");
+    if args.json && to_stdout && !args.dry_run {
+        return Err(Failure::usage(ErrorKind::ArgumentConflict, "--json and -o - both want standard output"));
+    }
+    inject_and_show(args, path, to_stdout).map_err(|f| f.of_file(path))
+}
+
+/// Refuses what is missing and what cannot be meant; gives the model's path.
+pub fn refuse_slips(args: &InjectArgs) -> Result<&Path, Failure> {
     let Some(path) = &args.model else {
         return Err(Failure::usage(
             ErrorKind::MissingRequiredArgument,
@@ -50,19 +60,21 @@ pub fn run(args: &InjectArgs) -> Result<(), Failure> {
             ));
         }
     }
-    let to_stdout = args.output.as_deref().is_some_and(|o| o.as_os_str() == "-");
-    if args.json && to_stdout && !args.dry_run {
-        return Err(Failure::usage(ErrorKind::ArgumentConflict, "--json and -o - both want standard output"));
-    }
-    inject(args, path, to_stdout).map_err(|f| f.of_file(path))
+    Ok(path)
 }
 
-fn inject(args: &InjectArgs, path: &Path, to_stdout: bool) -> Result<(), Failure> {
-    let model = Model::open(path)?;
-    let Plan { patch, mut report } = plan(&model, &args.options())?;
+/// Injects, and writes the result where it is to go somewhere.
+pub fn inject(args: &InjectArgs, model: &Model) -> Result<Plan, Failure> {
+    let mut plan = plan(model, &args.options())?;
     if let Some(output) = args.output.as_ref().filter(|_| !args.dry_run) {
-        report.warnings.extend(deliver(&model, &patch, output, args.external.into(), args.sync)?);
+        plan.report.warnings.extend(deliver(model, &plan.patch, output, args.external.into(), args.sync)?);
     }
+    Ok(plan)
+}
+
+fn inject_and_show(args: &InjectArgs, path: &Path, to_stdout: bool) -> Result<(), Failure> {
+    let model = Model::open(path)?;
+    let Plan { patch, report } = inject(args, &model)?;
     let shown = show(args, &report, to_stdout);
     // The process ends here: freeing a large graph piece by piece would only take time.
     std::mem::forget((model, patch, report));

@@ -1,14 +1,19 @@
 //! The command line: arguments in, report out. Each command is one file; nothing here knows ONNX.
+//!
+//! It is no part of the library's interface: [`run`] is for the program, which the Python package brings too, and [`call`] for that package.
 
 mod args;
+pub mod call;
 mod deliver;
 mod diff;
 mod difference;
 mod differentiate;
 mod failure;
+mod host;
 mod hunks;
 mod inject;
 mod inspect;
+mod measure_args;
 mod operators;
 mod render;
 mod running;
@@ -17,10 +22,12 @@ mod text;
 mod train;
 mod train_args;
 mod training;
+mod weights;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::Path;
-use std::process::ExitCode;
+use std::sync::Once;
 
 use clap::error::ErrorKind;
 use clap::{Arg, CommandFactory, FromArgMatches};
@@ -28,19 +35,18 @@ use per_inject::engine;
 use per_inject::select::nearest;
 
 use args::{Cli, Command};
-use failure::Failure;
+use failure::{About, Failure};
 
 /// A second word without an option is a mistyped command, or a model too many; clap takes it for a command that comes too late.
-fn explain(error: clap::Error) -> clap::Error {
+fn explain(error: clap::Error, arguments: &[OsString]) -> clap::Error {
     let late =
         error.kind() == ErrorKind::ArgumentConflict && error.to_string().contains("cannot be used with '<MODEL>'");
-    let first =
-        std::env::args_os().nth(1).and_then(|a| a.into_string().ok()).filter(|first| late && !first.starts_with('-'));
+    let first = arguments.get(1).and_then(|a| a.to_str()).filter(|first| late && !first.starts_with('-'));
     let Some(first) = first else { return error };
     let cli = Cli::command();
     let commands: Vec<&str> = cli.get_subcommands().map(clap::Command::get_name).collect();
-    let is_file = Path::new(&first).exists();
-    let message = match nearest(&first, commands.iter().copied()).filter(|_| !is_file) {
+    let is_file = Path::new(first).exists();
+    let message = match nearest(first, commands.iter().copied()).filter(|_| !is_file) {
         Some(command) => format!("there is no command '{first}'; did you mean '{command}'?"),
         None => format!(
             "one model at a time: what follows '{first}' is no option (a command comes first: {})",
@@ -58,8 +64,8 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 }
 
 /// `--format` and `--json` say the same: the command line wins over variables, and of two variables the one that says more.
-fn one_format(command: clap::Command) -> clap::Command {
-    let says = |option: &str| std::env::args_os().any(|a| a.to_string_lossy().split('=').next() == Some(option));
+fn one_format(command: clap::Command, arguments: &[OsString]) -> clap::Command {
+    let says = |option: &str| arguments.iter().any(|a| a.to_string_lossy().split('=').next() == Some(option));
     let is_set = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
     let (format, json) = (says("--format"), says("--json"));
     let silent = match () {
@@ -72,6 +78,11 @@ fn one_format(command: clap::Command) -> clap::Command {
 
 /// The released program does not unwind (it is a sixth smaller so): what the binding to ONNX Runtime panics with is said here, and ends it.
 fn say_what_the_binding_panics_with() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(set_panic_hook);
+}
+
+fn set_panic_hook() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         if !engine::is_in_binding() {
@@ -82,20 +93,21 @@ fn say_what_the_binding_panics_with() {
             let words =
                 payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
             let message = engine::gave_up(words.unwrap_or_default());
-            let _ = Failure::Refused { message, in_model: false }.report();
+            let _ = Failure::Refused { message, about: About::Other }.report();
             std::process::exit(1);
         }
     }));
 }
 
-/// Parses the process's arguments, runs one command, and prints its error.
-pub fn run() -> ExitCode {
+/// Parses a program's arguments, its name first, runs one command, and prints its error. Returns the exit code.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     say_what_the_binding_panics_with();
-    let parsed = one_format(without_empty_variables(Cli::command())).try_get_matches();
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let parsed = one_format(without_empty_variables(Cli::command()), &arguments).try_get_matches_from(&arguments);
     let parsed = parsed.and_then(|m| running::refuse_without_run(&m).and_then(|()| Cli::from_arg_matches(&m)));
     let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => explain(error).exit(),
+        Err(error) => return failure::told(&explain(error, &arguments)),
     };
     let result = match cli.command {
         None => inject::run(&cli.inject),
@@ -105,6 +117,7 @@ pub fn run() -> ExitCode {
         Some(Command::Train(args)) => {
             return train::run(&args).unwrap_or_else(|f| f.of_file(&args.model).report());
         }
+        Some(Command::Weights { command }) => weights::run(&command),
         Some(Command::Operators(args)) => operators::run(&args),
         Some(Command::Strip(args)) => strip::run(&args).map_err(|f| f.of_file(&args.model)),
         Some(Command::Completions { shell }) => {
@@ -115,5 +128,5 @@ pub fn run() -> ExitCode {
         }
         Some(Command::Man) => clap_mangen::Man::new(Cli::command()).render(&mut io::stdout()).map_err(Failure::from),
     };
-    result.map_or_else(Failure::report, |()| ExitCode::SUCCESS)
+    result.map_or_else(Failure::report, |()| 0)
 }

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::error::ErrorKind;
-use per_inject::autodiff::Optimizer;
+use per_inject::autodiff::{LossScale, Optimizer};
 use per_inject::engine::choice::{Chosen, choose};
 use per_inject::engine::{Artifacts, Device, Search, Stepper};
 use per_inject::train::checkpoint::Shelf;
@@ -18,13 +17,14 @@ use per_inject::train::feeds::{Input, inputs, inputs_among};
 use per_inject::train::graphs::{Interface, Recipe, build};
 use per_inject::train::log::{JsonLines, Sink, TensorBoard};
 use per_inject::train::metrics::Metric;
-use per_inject::train::run::{OnNan, Rows, Settings, Work, refuse_over, train};
+use per_inject::train::run::{OnNan, Rows, Settings, Summary, Work, refuse_over, train};
 use per_inject::train::session::{Session, stepper};
 use per_inject::train::{TrainError, TrainResult, artifacts};
 use per_inject::wire::{Model, structure_digest};
 
 use super::differentiate::OptimizerArg;
 use super::failure::Failure;
+use super::host::Asking;
 use super::render;
 use super::train_args::{Coefficient, EngineArg, MetricArg, OnNanArg, TrainArgs};
 use super::training::{Progress, summary};
@@ -39,6 +39,8 @@ impl TrainArgs {
             optimizer: self.constants.of(self.optimizer),
             groups: self.gradients.group.clone(),
             clip: self.gradients.clip(),
+            accumulate: self.accumulate.get() > 1,
+            loss_scale: self.loss_scale.map_or(LossScale::None, LossScale::Fixed),
             loss: self.term.loss.clone(),
             wrt: self.term.wrt.clone(),
             freeze: self.term.freeze.clone(),
@@ -64,6 +66,8 @@ impl TrainArgs {
             text("--optimizer", format!("{:?}", recipe.optimizer)),
             text("--group", format!("{:?}", recipe.groups)),
             text("the clipping", format!("{:?}", recipe.clip)),
+            text("--accumulate", self.accumulate.to_string()),
+            text("--loss-scale", format!("{:?}", recipe.loss_scale)),
             text("--loss", format!("{:?}", recipe.loss)),
             text("--wrt", format!("{:?}", recipe.wrt)),
             text("--freeze", format!("{:?}", recipe.freeze)),
@@ -81,7 +85,7 @@ impl TrainArgs {
     /// Reads data for the inputs, with as many samples a batch as the graph takes, and looks through all of it once.
     fn rows(&self, paths: &[PathBuf], inputs: &[Input], part: Part) -> TrainResult<Rows> {
         let wanted: Vec<_> = inputs.iter().map(Input::for_data).collect();
-        let data = Dataset::open_part(paths, &self.map, part)?.fit(&wanted, &self.normalize)?;
+        let data = self.dataset(paths, part)?.fit(&wanted, &self.normalize)?;
         data.check()?;
         let fixed = inputs.iter().find_map(|i| Some((i, usize::try_from(i.fixed_batch()?).ok()?)));
         let batch = match (fixed, self.batch_size.map(NonZeroUsize::get)) {
@@ -98,12 +102,13 @@ impl TrainArgs {
         };
         let keep_rest = fixed.is_none() && !self.machine.cuda_graph;
         let (rows, left) = (data.rows(), data.rows() % batch);
-        if !self.course.quiet {
-            data.notes().iter().for_each(|note| eprintln!("{}", super::text::legible(note)));
-            if !keep_rest && left > 0 {
-                let who = if fixed.is_some() { "the graph takes" } else { "a CUDA graph takes" };
-                eprintln!("{who} {batch} samples at once; the last {left} of {rows} are left out of every epoch");
-            }
+        data.notes().iter().for_each(|note| self.tell("", note));
+        if !keep_rest && left > 0 {
+            let who = if fixed.is_some() { "the graph takes" } else { "a CUDA graph takes" };
+            self.tell(
+                "",
+                &format!("{who} {batch} samples at once; the last {left} of {rows} are left out of every epoch"),
+            );
         }
         let is_training = part == Part::Training;
         let plan = Plan {
@@ -141,11 +146,33 @@ impl TrainArgs {
             ("--optimizer", !is_default),
             ("--group", !self.gradients.group.is_empty()),
             ("--clip-norm and --clip-value", self.gradients.clip().is_some()),
+            ("--accumulate", self.accumulate.get() > 1),
+            ("--loss-scale", self.loss_scale.is_some()),
             ("--wrt", self.term.wrt.is_some()),
             ("--freeze", self.term.freeze.is_some()),
             ("--metric", !matches!(self.course.metric, MetricArg::Auto | MetricArg::None)),
         ];
         given.into_iter().find(|(_, is_given)| *is_given).map(|(option, _)| option)
+    }
+
+    fn open_model(&self) -> TrainResult<Model> {
+        Ok(self.host.as_ref().and_then(|host| host.model()).unwrap_or_else(|| Model::open(&self.model))?)
+    }
+
+    fn dataset(&self, paths: &[PathBuf], part: Part) -> TrainResult<Dataset> {
+        match &self.host {
+            Some(host) => host.dataset(&self.map, part),
+            None => Ok(Dataset::open_part(paths, &self.map, part)?),
+        }
+    }
+
+    /// Tells what a person should know.
+    fn tell(&self, what: &str, sentence: &str) {
+        match &self.host {
+            Some(host) => host.remark(sentence),
+            None if self.course.quiet => {}
+            None => eprintln!("{what}{}", super::text::legible(sentence)),
+        }
     }
 
     /// The logs of a run, and what is seen of it. `behind` are the steps of a run that goes on.
@@ -162,12 +189,39 @@ impl TrainArgs {
         if !self.course.quiet {
             observers.push(Box::new(Progress::default()));
         }
+        if let Some(host) = &self.host {
+            observers.push(Box::new(Asking(Arc::clone(host))));
+        }
         Ok(observers)
     }
 }
 
-/// Runs the command.
-pub fn run(args: &TrainArgs) -> Result<ExitCode, Failure> {
+/// Runs the command; gives its exit code.
+pub fn run(args: &TrainArgs) -> Result<u8, Failure> {
+    let done = carry_out(args)?;
+    if done.interrupted {
+        eprintln!(
+            "stopped after step {}; the state is in {}; go on with the same command and --resume",
+            done.steps,
+            args.out.join("checkpoints").display()
+        );
+        // What a shell reports of a process that Ctrl-C ended.
+        return Ok(130);
+    }
+    let shown = if args.course.json {
+        render::json(&done)
+    } else if args.course.quiet {
+        Ok(())
+    } else {
+        render::print(&summary(&done))
+    };
+    // Whoever does not read the summary has the run all the same.
+    let _ = shown;
+    Ok(0)
+}
+
+/// Trains.
+pub fn carry_out(args: &TrainArgs) -> Result<Summary, Failure> {
     if args.optimizer == OptimizerArg::None {
         let message =
             "--optimizer none changes no parameter; per-inject differentiate makes graphs that give gradients";
@@ -185,7 +239,7 @@ pub fn run(args: &TrainArgs) -> Result<ExitCode, Failure> {
     go(args).map_err(failure)
 }
 
-fn go(args: &TrainArgs) -> TrainResult<ExitCode> {
+fn go(args: &TrainArgs) -> TrainResult<Summary> {
     if args.lr.needs_metric() && args.eval.is_empty() {
         let problem = "a learning rate that goes by evaluations needs data for them: --eval PATH";
         return Err(TrainError::Options(problem.into()));
@@ -205,8 +259,8 @@ fn go(args: &TrainArgs) -> TrainResult<ExitCode> {
 }
 
 /// Trains a forward model, differentiated here or by the engine.
-fn of_model(args: &TrainArgs) -> TrainResult<ExitCode> {
-    let model = Model::open(&args.model)?;
+fn of_model(args: &TrainArgs) -> TrainResult<Summary> {
+    let model = args.open_model()?;
     refuse_over(&model, &args.out)?;
     let recipe = args.recipe();
     let inputs = inputs(&model, &args.batch_axis)?;
@@ -232,17 +286,17 @@ fn of_model(args: &TrainArgs) -> TrainResult<ExitCode> {
         // Its state is its own.
         identity.insert("--engine".into(), "ort-training".into());
     }
-    let session = Session::new(chosen.engine(), interface, stepper, inputs, load, args.seed);
     let name = model.file.display_name().display().to_string();
+    let session = Session::new(chosen.engine(), interface, stepper, &name, inputs, load, args.seed);
     let work = Work { name: &name, model: Some(&model), step, interface, data: &data, evaluation: evaluation.as_ref() };
-    carry_out(args, session, &work, identity, &why)
+    drive(args, session, &work, identity, &why)
 }
 
 /// Trains artifacts of generate_artifacts as they are.
-fn of_artifacts(args: &TrainArgs, artifacts: Artifacts) -> TrainResult<ExitCode> {
+fn of_artifacts(args: &TrainArgs, artifacts: Artifacts) -> TrainResult<Summary> {
     if let Some(option) = args.decided_by_artifacts() {
         return Err(TrainError::Options(format!(
-            "{option}: artifacts hold the loss, what is regularised and the optimiser already;              'per-inject training_model.onnx --layers …' puts PER into their gradients"
+            "{option}: artifacts hold the loss, what is regularised and the optimiser already; 'per-inject training_model.onnx --layers …' puts PER into their gradients"
         )));
     }
     let (chosen, why) = args.choose()?;
@@ -261,24 +315,23 @@ fn of_artifacts(args: &TrainArgs, artifacts: Artifacts) -> TrainResult<ExitCode>
     let (data, evaluation) = args.all_rows(&inputs)?;
     let mut identity = args.identity(&model, &args.recipe(), &data);
     identity.insert("--engine".into(), "ort-training".into());
-    let session = Session::new(chosen.engine(), &interface, Box::new(stepper), inputs, load, args.seed);
+    let session = Session::new(chosen.engine(), &interface, Box::new(stepper), &name, inputs, load, args.seed);
     let evaluation = evaluation.as_ref();
     let work = Work { name: &name, model: None, step: None, interface: &interface, data: &data, evaluation };
-    carry_out(args, session, &work, identity, &why)
+    drive(args, session, &work, identity, &why)
 }
 
-fn carry_out(
+fn drive(
     args: &TrainArgs,
     session: Session<'_>,
     work: &Work<'_>,
     identity: BTreeMap<String, String>,
     engine: &str,
-) -> TrainResult<ExitCode> {
-    if !args.course.quiet {
-        eprintln!("engine: {}", super::text::legible(engine));
-        let warnings = work.interface.warnings.iter();
-        warnings.for_each(|warning| eprintln!("warning: {}", super::text::legible(warning)));
+) -> TrainResult<Summary> {
+    if args.host.is_none() {
+        args.tell("engine: ", engine);
     }
+    work.interface.warnings.iter().for_each(|warning| args.tell("warning: ", warning));
     std::fs::create_dir_all(&args.out).map_err(|source| TrainError::Io { path: args.out.clone(), source })?;
     let epochs = args.epochs as f64;
     let changing = args.term.coef.iter().filter(|c| !c.schedule.is_constant());
@@ -291,6 +344,7 @@ fn carry_out(
             OnNanArg::Stop => OnNan::Stop,
             OnNanArg::Skip => OnNan::Skip,
         },
+        accumulate: args.accumulate.get(),
         checkpoint_every: args.course.checkpoint_every,
         keep: args.course.keep,
         identity,
@@ -310,27 +364,8 @@ fn carry_out(
         (last, true) => args.observers(Some(last.unwrap_or_default()))?,
         (None, false) => args.observers(None)?,
     };
-    let stop = stop_on_signals();
-    let done = train(session, work, &settings, &mut observers, &stop)?;
-    if done.interrupted {
-        eprintln!(
-            "stopped after step {}; the state is in {}; go on with the same command and --resume",
-            done.steps,
-            args.out.join("checkpoints").display()
-        );
-        // What a shell reports of a process that Ctrl-C ended.
-        return Ok(ExitCode::from(130));
-    }
-    let shown = if args.course.json {
-        render::json(&done)
-    } else if args.course.quiet {
-        Ok(())
-    } else {
-        render::print(&summary(&done))
-    };
-    // Whoever does not read the summary has the run all the same.
-    let _ = shown;
-    Ok(ExitCode::SUCCESS)
+    let stop = args.host.as_ref().map_or_else(stop_on_signals, |host| Arc::clone(&host.stop));
+    train(session, work, &settings, &mut observers, &stop)
 }
 
 /// Set by Ctrl-C and by SIGTERM; the second time ends the process at once.
@@ -354,6 +389,7 @@ fn failure(error: TrainError) -> Failure {
         TrainError::Inject(error) => error.into(),
         TrainError::Analysis(error) => error.into(),
         TrainError::Differentiate(error) => error.into(),
+        TrainError::Engine(error) => error.into(),
         error => error.into(),
     }
 }

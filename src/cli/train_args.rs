@@ -1,7 +1,8 @@
 //! What `per-inject train` takes.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use per_inject::engine::choice::Wish;
@@ -10,8 +11,10 @@ use per_inject::inject;
 use per_inject::train::data::{Augment, Normalize, parse_map};
 use per_inject::train::schedule::Schedule;
 
-use super::args::{AtArg, EstimatorArg, ReductionArg, ViewArg, whole_number, yes_or_no};
+use super::args::{whole_number, yes_or_no};
 use super::differentiate::{GradientArgs, OptimizerArg, OptimizerConstants};
+use super::host::Host;
+use super::measure_args::MeasureArgs;
 
 /// What the command takes.
 #[derive(Debug, Args)]
@@ -40,6 +43,13 @@ pub struct TrainArgs {
     pub constants: OptimizerConstants,
     #[command(flatten)]
     pub gradients: GradientArgs,
+    /// Sum gradients over N batches and change the parameters by their mean, and at the end of an epoch
+    #[arg(long, value_name = "N", default_value = "1", env = "PER_INJECT_ACCUMULATE_BATCHES")]
+    pub accumulate: NonZeroU64,
+    /// Multiply the loss by X on the way back and divide gradients by it in float32, for half precision; one that is not finite is no
+    /// number (--on-nan)
+    #[arg(long, value_name = "X", env = "PER_INJECT_LOSS_SCALE", allow_negative_numbers = true)]
+    pub loss_scale: Option<f64>,
     /// Samples of a batch; 128 where the graph does not say it
     #[arg(long, value_name = "N", env = "PER_INJECT_BATCH_SIZE")]
     pub batch_size: Option<NonZeroUsize>,
@@ -70,6 +80,9 @@ pub struct TrainArgs {
     pub course: CourseArgs,
     #[command(flatten)]
     pub machine: MachineArgs,
+    /// The program that this run is a part of, where it is none of its own.
+    #[arg(skip)]
+    pub host: Option<Arc<Host>>,
 }
 
 /// The regulariser.
@@ -82,24 +95,8 @@ pub struct TermArgs {
     /// The coefficient λ, a number or a schedule, or SELECTOR=λ for some of the layers; 0 measures PER and leaves the loss alone
     #[arg(long, value_name = "λ", env = "PER_INJECT_COEF", value_parser = parse_coefficient, allow_hyphen_values = true)]
     pub coef: Vec<Coefficient>,
-    /// Expectation over slices: the paper's Monte Carlo, Monte Carlo with slices that differ in signs (fast where rows are long), or the closed form
-    #[arg(long, value_enum, default_value = "sampled", env = "PER_INJECT_ESTIMATOR")]
-    pub estimator: EstimatorArg,
-    /// Slices of the sampled and structured estimators
-    #[arg(long, value_name = "S", default_value_t = 256, env = "PER_INJECT_SLICES", value_parser = whole_number, allow_negative_numbers = true)]
-    pub slices: u64,
-    /// One draw for all layers whose rows are as long
-    #[arg(long, env = "PER_INJECT_SHARE_SLICES", value_parser = yes_or_no())]
-    pub share_slices: bool,
-    /// What one sample is: all activations, the channels at a location, or the last axis at a position
-    #[arg(long, value_enum, default_value = "auto", env = "PER_INJECT_VIEW")]
-    pub view: ViewArg,
-    /// Mean over rows (equation 6 of the paper), or their sum (its algorithm 1 read literally)
-    #[arg(long, value_enum, default_value = "mean", env = "PER_INJECT_REDUCTION")]
-    pub reduction: ReductionArg,
-    /// Tap an activation's output or its input
-    #[arg(long, value_enum, default_value = "post", env = "PER_INJECT_AT")]
-    pub at: AtArg,
+    #[command(flatten)]
+    pub measure: MeasureArgs,
     /// Refuse when a selected activation cannot be regularised, instead of leaving it out with a warning
     #[arg(long, env = "PER_INJECT_STRICT", value_parser = yes_or_no())]
     pub strict: bool,
@@ -308,19 +305,13 @@ impl TermArgs {
     pub fn options(&self) -> Option<inject::Options> {
         Some(inject::Options {
             layers: self.layers.clone()?,
-            at: self.at.into(),
             coef: self.coef.iter().rfind(|c| c.item.is_none()).map(Coefficient::nominal),
             coef_overrides: self.coef.iter().filter_map(|c| Some((c.item.clone()?, c.nominal()))).collect(),
             coef_input: self.coef.iter().any(|c| !c.schedule.is_constant()),
-            estimator: self.estimator.into(),
-            slices: self.slices,
-            share_slices: self.share_slices,
-            view: self.view.view(),
-            reduction: self.reduction.into(),
             wrt: self.wrt.clone(),
             freeze: self.freeze.clone(),
             strict: self.strict,
-            ..inject::Options::default()
+            ..self.measure.options()
         })
     }
 }

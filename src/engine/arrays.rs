@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use zip::ZipArchive;
+use bytes::Bytes;
+use zip::{CompressionMethod, ZipArchive};
 
 use super::error::{EngineError, EngineResult};
 use super::npy;
@@ -99,8 +100,43 @@ fn archive(path: &Path, file: File) -> EngineResult<Vec<(String, Tensor)>> {
     Ok(arrays)
 }
 
+/// The `.npy` files in the bytes of an `.npz` archive, by the names of their arrays: stored ones where they lie, compressed ones unpacked.
+pub(crate) fn entries(bytes: &Bytes) -> Result<Vec<(String, Bytes)>, String> {
+    let zip = |e: zip::result::ZipError| format!("it is no archive that can be read: {e}");
+    let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(zip)?;
+    let mut found = Vec::new();
+    let mut seen = HashSet::new();
+    for i in 0..archive.len() {
+        let mut entry = archive.by_index(i).map_err(zip)?;
+        if entry.is_dir() {
+            continue;
+        }
+        let name = entry.name().map_err(zip)?.into_owned();
+        let Some(name) = name.strip_suffix(".npy") else {
+            return Err(format!(
+                "it holds {name:?}, which is no .npy array; is it a PyTorch file? numpy.savez writes archives of arrays"
+            ));
+        };
+        let stored = entry.compression() == CompressionMethod::Stored && !entry.encrypted();
+        let place = entry.data_start().filter(|_| stored).and_then(|start| {
+            let start = usize::try_from(start).ok()?;
+            let end = start.checked_add(usize::try_from(entry.size()).ok()?)?;
+            (end <= bytes.len()).then(|| bytes.slice(start..end))
+        });
+        let data = match place {
+            Some(data) => data,
+            None => entry_bytes(&mut entry).map_err(|e| format!("{name}: {e}"))?.into(),
+        };
+        if !seen.insert(name.to_owned()) {
+            return Err(format!("{name}: it is there twice"));
+        }
+        found.push((name.to_owned(), data));
+    }
+    Ok(found)
+}
+
 /// The bytes of an entry, no more of them than its header asks for: a few forged kilobytes could unpack to terabytes.
-pub(crate) fn entry_bytes(entry: &mut impl Read) -> Result<Vec<u8>, String> {
+fn entry_bytes(entry: &mut impl Read) -> Result<Vec<u8>, String> {
     const HEAD: u64 = 1 << 16;
     let mut bytes = Vec::new();
     entry.take(HEAD).read_to_end(&mut bytes).map_err(|e| e.to_string())?;

@@ -1,5 +1,6 @@
 //! Which engine trains, where that is left open, and why it is the one.
 
+use super::adopted::ask_host;
 use super::error::{EngineError, EngineResult};
 use super::find::Search;
 use super::onnx_runtime::Runtime;
@@ -49,7 +50,15 @@ pub fn choose(wish: Wish, search: &Search) -> EngineResult<(Chosen, String)> {
     match wish {
         Wish::Ort => Ok(ort(Runtime::open(search)?, "")),
         Wish::OrtTraining => {
-            let runtime = Runtime::open(search)?;
+            if search.option.is_none() && search.variable.is_none() {
+                ask_host().map_err(|problem| EngineError::NotHandedOver { problem })?;
+            }
+            let runtime = Runtime::open(search).map_err(|error| match error {
+                EngineError::NoRuntime { .. } | EngineError::BadLibrary { .. } => {
+                    EngineError::TrainingRuntime { problem: error.to_string() }
+                }
+                other => other,
+            })?;
             runtime.require_training()?;
             let text = format!("ort-training, the training API of {}", runtime.description());
             Ok((Chosen::OrtTraining(runtime), text))

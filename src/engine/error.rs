@@ -148,6 +148,24 @@ pub enum EngineError {
         /// Which runtime it is.
         runtime: String,
     },
+    /// No runtime with the training API, or one that lets nobody in from outside.
+    #[error(
+        "{problem}. --engine ort-training wants a library that was built with the training API, or the wheel onnxruntime-training from inside \
+         its Python: 'pip install per-inject' there, and 'python -m per_inject train …'"
+    )]
+    TrainingRuntime {
+        /// What is wrong with what was found.
+        problem: String,
+    },
+    /// A process that keeps its runtime to itself.
+    #[error(
+        "the ONNX Runtime of this process cannot be had: {problem}; --engine ort-training wants onnxruntime-training or \
+         onnxruntime-training-cpu in the Python that runs per-inject, or a library with the training API (--ort PATH)"
+    )]
+    NotHandedOver {
+        /// What the process said.
+        problem: String,
+    },
     /// Artifacts of generate_artifacts that cannot be trained with.
     #[error("{path}: {problem}")]
     Artifacts {

@@ -43,7 +43,7 @@ mod tensor;
 #[cfg(feature = "tract")]
 pub mod tract;
 
-pub use adopted::adopt;
+pub use adopted::{Host, adopt, set_host};
 pub use arrays::Arrays;
 pub use cuda::{Arena, ConvolutionSearch, CudaOptions};
 pub use device::Device;

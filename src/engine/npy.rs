@@ -1,5 +1,6 @@
 //! NumPy's array format, `.npy`: versions 1.0 to 3.0 as `numpy.lib.format` documents them, without pickled objects.
 
+use bytes::Bytes;
 use half::{bf16, f16};
 
 use super::tensor::{Element, Tensor, element_size};
@@ -149,6 +150,58 @@ fn elements<T: Element>(data: &[u8], header: &Header) -> Option<Tensor> {
     Tensor::new(header.shape.clone(), values)
 }
 
+/// Elements as they are wanted in memory, little-endian in C order; not copied where they are already.
+pub(crate) fn in_memory_order(header: &Header, data: Bytes) -> Bytes {
+    fn of<const N: usize>(header: &Header, data: &Bytes) -> Vec<u8> {
+        let mut elements = data.as_chunks::<N>().0.to_vec();
+        if header.big_endian {
+            elements.iter_mut().for_each(|e| e.reverse());
+        }
+        let is_fortran = header.fortran_order && header.shape.len() > 1;
+        if is_fortran { to_c_order(&elements, &header.shape).into_flattened() } else { elements.into_flattened() }
+    }
+    let width = element_size(header.elem as i32).unwrap_or(1);
+    if (!header.big_endian || width == 1) && (!header.fortran_order || header.shape.len() < 2) {
+        return data;
+    }
+    match width {
+        1 => of::<1>(header, &data),
+        2 => of::<2>(header, &data),
+        4 => of::<4>(header, &data),
+        _ => of::<8>(header, &data),
+    }
+    .into()
+}
+
+/// The header of version 1.0 before little-endian elements in C order. bfloat16, which NumPy does not know, is written as it writes that
+/// of ml_dtypes.
+pub(crate) fn header(elem: DataType, shape: &[usize]) -> Vec<u8> {
+    let descr = match elem {
+        DataType::Float16 => "<f2",
+        DataType::Float => "<f4",
+        DataType::Double => "<f8",
+        DataType::Int8 => "|i1",
+        DataType::Int16 => "<i2",
+        DataType::Int32 => "<i4",
+        DataType::Int64 => "<i8",
+        DataType::Uint8 => "|u1",
+        DataType::Uint16 => "<u2",
+        DataType::Uint32 => "<u4",
+        DataType::Uint64 => "<u8",
+        DataType::Bool => "|b1",
+        _ => "<V2",
+    };
+    let sizes: Vec<String> = shape.iter().map(ToString::to_string).collect();
+    let comma = if sizes.len() == 1 { "," } else { "" };
+    let mut dict = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}{comma}), }}", sizes.join(", "));
+    // The elements start at a multiple of 64 bytes, and a line break stands before them.
+    let before = MAGIC.len() + 4;
+    let padding = (before + dict.len() + 1).next_multiple_of(64) - before - 1;
+    dict = format!("{dict:<padding$}\n");
+    let length = u16::try_from(dict.len()).unwrap_or(u16::MAX).to_le_bytes();
+    [MAGIC, &[1, 0], &length, dict.as_bytes()].concat()
+}
+
 /// Elements in Fortran order, in C order.
 pub(crate) fn to_c_order<T: Copy>(values: &[T], shape: &[usize]) -> Vec<T> {
     let mut strides = Vec::with_capacity(shape.len());
@@ -215,6 +268,18 @@ mod tests {
         ] {
             let message = read(&file).unwrap_err();
             assert!(message.contains(words), "{message:?} lacks {words:?}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_is_written_reads_back() {
+        for (elem, shape) in [(DataType::Float, vec![]), (DataType::Bfloat16, vec![3]), (DataType::Bool, vec![2, 0, 7])]
+        {
+            let bytes = header(elem, &shape);
+            assert_eq!(bytes.len() % 64, 0);
+            let read = Header::parse(&bytes).unwrap();
+            let expected = Header { elem, big_endian: false, fortran_order: false, shape, data: bytes.len() };
+            assert_eq!(read, expected);
         }
     }
 

@@ -28,8 +28,9 @@ pub struct StepPlan<'a> {
 ///
 /// A step is tried first and kept afterwards, so that one whose loss is no number can be left out: [`step`](Stepper::step) leaves the state
 /// as it is, and [`advance`](Stepper::advance) makes what came of it the state of the next one. What is fed is a batch, the random numbers
-/// of the step, and scalars that [`inputs`](Stepper::inputs) has by name: `learning_rate`, a float32, and, where the optimiser counts,
-/// `step`, an int64, the number of steps that were kept before.
+/// of the step, and scalars that [`inputs`](Stepper::inputs) has by name: `learning_rate`, a float32; where the optimiser counts, `step`, an
+/// int64, how often the parameters changed before; where gradients are accumulated, `apply`, a bool, whether they change now, and
+/// `accumulated`, an int64, how many batches are summed up since the last time.
 pub trait Stepper {
     /// What a step takes; its state may be among it.
     fn inputs(&self) -> &[Port];

@@ -10,12 +10,14 @@ use serde_json::json;
 
 use super::edit::as_inputs;
 use super::error::{TrainError, TrainResult};
-use super::graphs::{Forward, Interface, Outputs, Recipe, Traffic, forward, warnings_of};
+use super::graphs::{Forward, Interface, Outputs, Recipe, Traffic, forward, inference, warnings_of};
 use super::noise;
 use crate::analysis::Analysis;
-use crate::autodiff::Optimizer;
+use crate::autodiff::{LossScale, Optimizer};
 use crate::engine::Artifacts;
+use crate::graph::{Attributes, Graph};
 use crate::lower::Target;
+use crate::onnx::NodeProto;
 use crate::wire::{Model, external_files};
 
 /// What makes the artifacts, for a Python to run.
@@ -55,19 +57,41 @@ pub fn make(model: &Model, recipe: &Recipe, pythons: &[PathBuf], folder: &Path) 
     let text = json!({ "model": file, "folder": folder, "trained": trained, "optimizer": optimizer }).to_string();
     std::fs::write(&request, text).map_err(failed(&request))?;
     run(pythons, &request)?;
-    let asks = fed.draws.iter().any(|d| d.asks_for().is_some());
-    let traffic = Traffic { draws: fed.draws, outputs };
+    // What generate_artifacts makes to evaluate with is in training mode where the model is, and no runtime loads it where that is
+    // BatchNormalization.
+    let evaluation = noise::feed(&inference(&forward)?)?;
+    let given: HashSet<&str> = trained.iter().map(String::as_str).chain(coefficients).collect();
+    let file = folder.join("eval_model.onnx");
+    std::fs::write(&file, &as_inputs(&evaluation.model, &given)?.file.bytes).map_err(failed(&file))?;
+    let asks = fed.draws.iter().chain(&evaluation.draws).any(|d| d.asks_for().is_some());
     let mut interface = Interface {
-        step: traffic.clone(),
-        evaluation: traffic,
+        step: Traffic { draws: fed.draws, outputs: outputs.clone() },
+        evaluation: Traffic { draws: evaluation.draws, outputs },
         forward: Some(forward).filter(|_| asks),
         stored: trained,
         ..interface
     };
     interface.warnings.extend(warnings_of(&fed.left));
+    if has_running_statistics(model)? {
+        interface.warnings.push(
+            "ONNX Runtime's training API leaves the running statistics of BatchNormalization as they came, with which evaluations and the \
+             trained model work; --engine ort goes on with them"
+                .into(),
+        );
+    }
     let artifacts = Artifacts::at(folder)?;
     let missing = || TrainError::Options(format!("no artifacts were made in {}", folder.display()));
     Ok((artifacts.ok_or_else(missing)?, interface))
+}
+
+/// Whether a step of the model changes running statistics.
+fn has_running_statistics(model: &Model) -> TrainResult<bool> {
+    let graph = Graph::of(model)?;
+    let changes = |node: &NodeProto| {
+        node.op_type() == "BatchNormalization"
+            && (node.int("training_mode") == Some(1) || node.output.get(1).is_some_and(|o| !o.is_empty()))
+    };
+    Ok(graph.nodes.iter().any(changes))
 }
 
 /// AdamW's constants as the script takes them; null for plain gradient descent.
@@ -82,6 +106,12 @@ fn optimizer(recipe: &Recipe) -> TrainResult<serde_json::Value> {
     }
     if recipe.clip.is_some() {
         return refuse("no clipping of gradients here".into());
+    }
+    if recipe.accumulate {
+        return refuse("no sum of gradients over batches here (--accumulate)".into());
+    }
+    if recipe.loss_scale != LossScale::None {
+        return refuse("no scale of the loss (--loss-scale)".into());
     }
     match recipe.optimizer {
         Optimizer::Sgd { decay: 0.0 } => Ok(serde_json::Value::Null),

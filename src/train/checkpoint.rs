@@ -8,14 +8,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 use super::error::{TrainError, TrainResult};
 use super::weights::{from_bytes, to_bytes};
 use crate::engine::Tensor;
-use crate::onnx::tensor_proto::DataType;
+use crate::weights::{dtype, elem};
 use crate::wire::{ModelFile, Piece, Rope, Sync, write};
 
 /// Which layout of the metadata this is.
@@ -31,6 +31,10 @@ pub struct Position {
     pub step: u64,
     /// Steps that were left out because their result was no number.
     pub skipped: u64,
+    /// How often the parameters changed: what optimisers count.
+    pub updates: u64,
+    /// Batches whose gradients are summed up since.
+    pub held: u64,
     /// The epoch, from 0.
     pub epoch: u64,
     /// Batches of the epoch behind it.
@@ -187,30 +191,6 @@ impl Checkpoint {
         }
     }
 }
-
-fn dtype(elem: DataType) -> Option<Dtype> {
-    TYPES.iter().find(|(e, _)| *e == elem).map(|(_, d)| *d)
-}
-
-fn elem(dtype: Dtype) -> Option<DataType> {
-    TYPES.iter().find(|(_, d)| *d == dtype).map(|(e, _)| *e)
-}
-
-const TYPES: [(DataType, Dtype); 13] = [
-    (DataType::Float16, Dtype::F16),
-    (DataType::Bfloat16, Dtype::BF16),
-    (DataType::Float, Dtype::F32),
-    (DataType::Double, Dtype::F64),
-    (DataType::Int8, Dtype::I8),
-    (DataType::Int16, Dtype::I16),
-    (DataType::Int32, Dtype::I32),
-    (DataType::Int64, Dtype::I64),
-    (DataType::Uint8, Dtype::U8),
-    (DataType::Uint16, Dtype::U16),
-    (DataType::Uint32, Dtype::U32),
-    (DataType::Uint64, Dtype::U64),
-    (DataType::Bool, Dtype::BOOL),
-];
 
 /// The checkpoints of a run.
 #[derive(Debug, Clone)]

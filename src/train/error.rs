@@ -43,6 +43,9 @@ pub enum TrainError {
         /// What is wrong with it, and what to do.
         problem: String,
     },
+    /// Elements of the model's initializers.
+    #[error(transparent)]
+    Initializers(Box<crate::weights::WeightsError>),
     /// A checkpoint that cannot be read, or belongs to another run.
     #[error("{path}: {problem}")]
     Checkpoint {
@@ -71,6 +74,12 @@ pub enum TrainError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+impl From<crate::weights::WeightsError> for TrainError {
+    fn from(error: crate::weights::WeightsError) -> Self {
+        TrainError::Initializers(Box::new(error))
+    }
 }
 
 impl From<super::data::DataError> for TrainError {

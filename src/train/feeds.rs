@@ -1,7 +1,10 @@
 //! From batches to what a graph is fed: the axis that counts samples goes where the graph has it.
 
+use std::collections::HashMap;
+
 use super::data::{self, Batch};
 use super::error::{TrainError, TrainResult};
+use super::noise::{self, Draw};
 use crate::engine::{Element, Port, Tensor, check_feeds, graph_of, input_bound, with_elements};
 use crate::graph::infer::Types;
 use crate::graph::types::{Dim, TensorType};
@@ -109,6 +112,62 @@ fn ignored_label(graph: &Graph<'_>, value: ValueId) -> Option<i64> {
         }
     }
     None
+}
+
+/// A batch made ready for a graph.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// What decides its random numbers: the step, or another count.
+    pub counter: u64,
+    /// What data feeds, as the graph takes it.
+    pub feeds: Vec<(String, Tensor)>,
+    /// Random numbers, in the order of the graph's draws; `None` where only a run of the graph tells their shape.
+    pub drawn: Vec<Option<Tensor>>,
+    /// How many samples it is of.
+    pub samples: usize,
+}
+
+/// Makes batches ready. Nothing in it is of the step before, so that the thread that reads data ahead can do it.
+#[derive(Debug, Clone)]
+pub struct Preparation {
+    /// What data is for.
+    pub inputs: Vec<Input>,
+    /// What is drawn.
+    pub draws: Vec<Draw>,
+    /// Seed of the random numbers.
+    pub seed: u64,
+    /// The model, as messages call it.
+    pub model: String,
+}
+
+impl Preparation {
+    /// Makes a batch ready. The same batch and counter give the same, bit for bit, whenever it is made.
+    ///
+    /// # Errors
+    /// As [`fit`].
+    pub fn prepare(&self, batch: Batch, counter: u64) -> TrainResult<Prepared> {
+        let samples = batch.samples;
+        let feeds = fit(batch, &self.inputs, &self.model)?;
+        let symbols = symbols(&self.inputs, &feeds);
+        let shapes: Vec<Option<Vec<usize>>> = self.draws.iter().map(|draw| draw.shape(&symbols)).collect();
+        let drawn = noise::numbers(&self.draws, self.seed, counter, &shapes);
+        Ok(Prepared { counter, feeds, drawn, samples })
+    }
+}
+
+/// The sizes of the symbols in declared shapes, by what is fed.
+fn symbols(inputs: &[Input], feeds: &[(String, Tensor)]) -> HashMap<String, usize> {
+    let mut symbols = HashMap::new();
+    for (name, tensor) in feeds {
+        let port = inputs.iter().find(|i| i.port.name == *name).and_then(|i| i.port.tensor.as_ref());
+        let dims = port.and_then(|t| t.dims.as_ref());
+        for (dim, size) in dims.into_iter().flatten().zip(tensor.shape()) {
+            if let Dim::Symbol(symbol) = dim {
+                symbols.insert(symbol.to_string(), *size);
+            }
+        }
+    }
+    symbols
 }
 
 /// What a batch feeds: its arrays with samples along the axis where the graph has them.

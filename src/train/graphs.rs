@@ -8,7 +8,7 @@ use super::error::TrainResult;
 use super::metrics::{self, Metric};
 use super::noise::{self, Draw};
 use crate::analysis::Analysis;
-use crate::autodiff::{self, Clip, GRADIENT_NORM, Group, Optimizer};
+use crate::autodiff::{self, Clip, GRADIENT_NORM, Group, LossScale, Optimizer};
 use crate::engine::Carried;
 use crate::graph::{Attributes, Graph};
 use crate::inject;
@@ -28,6 +28,10 @@ pub struct Recipe {
     pub groups: Vec<Group>,
     /// What keeps gradients small.
     pub clip: Option<Clip>,
+    /// Whether gradients are summed over several batches before parameters change.
+    pub accumulate: bool,
+    /// What the loss is multiplied by on the way back.
+    pub loss_scale: LossScale,
     /// The loss; `None` for the only output that can be it.
     pub loss: Option<String>,
     /// Selector of initializers that are trained whatever their role.
@@ -191,6 +195,8 @@ pub fn build(model: &Model, recipe: &Recipe) -> TrainResult<Graphs> {
         optimizer: recipe.optimizer,
         groups: recipe.groups.clone(),
         clip: recipe.clip,
+        accumulate: recipe.accumulate,
+        loss_scale: recipe.loss_scale,
         gradient_norm: true,
         ..autodiff::Options::default()
     };
@@ -280,7 +286,7 @@ fn regularised(
 }
 
 /// The forward pass as inference has it.
-fn inference(model: &Model) -> TrainResult<Model> {
+pub(super) fn inference(model: &Model) -> TrainResult<Model> {
     let graph = Graph::of(model)?;
     let mut change = Change { reason: "inference".into(), ..Change::default() };
     for (i, node) in graph.nodes.iter().enumerate() {

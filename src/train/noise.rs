@@ -280,12 +280,10 @@ fn stream(seed: u64, step: u64, position: usize) -> ChaCha8Rng {
     generator
 }
 
-/// The numbers of all draws in a step, side by side. `shapes` are those that [`Draw::shape`] or a run says.
-pub fn numbers(draws: &[Draw], seed: u64, step: u64, shapes: &[Vec<usize>]) -> Vec<(String, Array)> {
-    let draw = |(i, (draw, shape)): (usize, (&Draw, &Vec<usize>))| {
-        Some((draw.input.clone(), draw.numbers(seed, step, i, shape.clone())?))
-    };
-    draws.par_iter().zip(shapes).enumerate().filter_map(draw).collect()
+/// The numbers of all draws in a step, side by side: of those whose shape is given.
+pub fn numbers(draws: &[Draw], seed: u64, step: u64, shapes: &[Option<Vec<usize>>]) -> Vec<Option<Array>> {
+    let draw = |(i, (draw, shape)): (usize, (&Draw, &Option<Vec<usize>>))| draw.numbers(seed, step, i, shape.clone()?);
+    draws.par_iter().zip(shapes).enumerate().map(draw).collect()
 }
 
 #[cfg(test)]

@@ -8,15 +8,15 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::checkpoint::{Bits, FORMAT, Meta, Position, Shelf, Sums, encode, write_whole};
-use super::data::{Batch, Batches, Dataset, Plan};
+use super::data::{Ahead, Dataset, Plan};
 use super::diagnose::first_not_finite;
 use super::error::{TrainError, TrainResult};
 use super::event::{Event, Means, Observer, Step};
-use super::feeds::fit;
+use super::feeds::{Preparation, Prepared};
 use super::graphs::Interface;
 use super::metrics::Metric;
 use super::schedule::Schedule;
-use super::session::{Numbers, Session};
+use super::session::{EVALUATIONS, Moment, Numbers, Session};
 use super::weights::write_back;
 use crate::engine::{Placed, Tensor};
 use crate::wire::Model;
@@ -45,6 +45,9 @@ pub struct Settings {
     pub seed: u64,
     /// What happens to a step that gives no number.
     pub on_nan: OnNan,
+    /// Over how many batches gradients are summed up before the parameters change, by their mean; those of an epoch's end are never kept for
+    /// the next one.
+    pub accumulate: u64,
     /// Steps between two checkpoints; `None` writes one after every epoch.
     pub checkpoint_every: Option<u64>,
     /// How many of the last checkpoints are kept.
@@ -119,9 +122,37 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// The batches of an epoch from number `first` on.
-    fn batches(&self, epoch: u64, first: u64) -> TrainResult<Box<dyn Batches + Send>> {
-        Ok(self.data.batches(&Plan { first, ..self.plan.clone() }, epoch)?)
+    /// The batches of an epoch from number `first` on, made ready where they are read: on another thread, unless nothing is read ahead.
+    /// `counter` is that of the first.
+    fn prepared(&self, epoch: u64, first: u64, preparation: Preparation, counter: u64) -> TrainResult<Ready> {
+        let mut batches = self.data.batches(&Plan { first, ahead: 0, ..self.plan.clone() }, epoch)?;
+        let mut counters = counter..;
+        let items = std::iter::from_fn(move || {
+            let batch = batches.next_batch().transpose()?;
+            let counter = counters.next()?;
+            Some(batch.map_err(TrainError::from).and_then(|batch| preparation.prepare(batch, counter)))
+        });
+        if self.plan.ahead == 0 {
+            return Ok(Ready::Now(Box::new(items)));
+        }
+        Ok(Ready::Ahead(Ahead::start(items, self.plan.ahead)?))
+    }
+}
+
+/// Batches that are made ready.
+enum Ready {
+    /// When each is wanted.
+    Now(Box<dyn Iterator<Item = TrainResult<Prepared>>>),
+    /// On another thread.
+    Ahead(Ahead<Prepared, TrainError>),
+}
+
+impl Ready {
+    fn next_batch(&mut self) -> TrainResult<Option<Prepared>> {
+        match self {
+            Ready::Now(items) => items.next().transpose(),
+            Ready::Ahead(items) => items.next_item(),
+        }
     }
 }
 
@@ -218,7 +249,8 @@ impl Run<'_> {
         while self.position.epoch < self.settings.epochs {
             let started = Instant::now();
             let before = self.position.sums.samples;
-            let mut batches = data.batches(self.position.epoch, self.position.batch)?;
+            let Position { epoch, batch, step, .. } = self.position;
+            let mut batches = data.prepared(epoch, batch, self.session.preparation(true), step)?;
             while let Some(batch) = batches.next_batch()? {
                 self.step(batch, per_epoch)?;
                 let is_due =
@@ -236,7 +268,9 @@ impl Run<'_> {
             drop(batches);
             let seconds = started.elapsed().as_secs_f64();
             let mut means = self.means(&self.position.sums, self.position.sums.samples - before, seconds);
-            means.gradient_norm = Some(f64::from(self.position.sums.norm) / self.position.sums.steps.max(1) as f64);
+            let measures_norm = self.work.interface.step.outputs.gradient_norm.is_some();
+            let norm = f64::from(self.position.sums.norm) / self.position.sums.steps.max(1) as f64;
+            means.gradient_norm = Some(norm).filter(|_| measures_norm);
             self.tell(&Event::Epoch(means.clone()))?;
             self.summary.training = Some(means);
             let is_best = match evaluation {
@@ -255,7 +289,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn step(&mut self, batch: Batch, per_epoch: u64) -> TrainResult<()> {
+    fn step(&mut self, batch: Prepared, per_epoch: u64) -> TrainResult<()> {
         let samples = batch.samples as u64;
         let history: Vec<f64> = self.position.history.iter().map(|b| f64::from(*b)).collect();
         let (step, settings) = (self.position.step, self.settings);
@@ -267,8 +301,9 @@ impl Run<'_> {
             coefficients.push((name.clone(), value));
         }
         self.session.set_coefficients(&values);
-        let feeds = fit(batch, self.session.inputs(), self.work.name)?;
-        let numbers = self.session.step(step, step - self.position.skipped, rate, feeds)?;
+        let Position { updates, held, .. } = self.position;
+        let is_update = held + 1 >= settings.accumulate || self.position.batch + 1 == per_epoch;
+        let numbers = self.session.step(&Moment { rate, updates, held, is_update }, batch)?;
         if let Some(what) = numbers.not_finite() {
             if settings.on_nan == OnNan::Stop {
                 return Err(self.not_finite(what)?);
@@ -277,6 +312,8 @@ impl Run<'_> {
             self.tell(&Event::Skipped { step: step + 1, what })?;
         } else {
             self.session.advance()?;
+            (self.position.updates, self.position.held) =
+                if is_update { (updates + 1, 0) } else { (updates, held + 1) };
             self.position.sums.add(&numbers, samples);
         }
         self.position.step += 1;
@@ -312,13 +349,10 @@ impl Run<'_> {
         self.session.prepare_evaluation()?;
         let started = Instant::now();
         let mut sums = Sums::default();
-        let mut batches = data.batches(0, 0)?;
-        let mut number = 0;
+        let mut batches = data.prepared(0, 0, self.session.preparation(false), EVALUATIONS)?;
         while let Some(batch) = batches.next_batch()? {
             let samples = batch.samples as u64;
-            let feeds = fit(batch, self.session.inputs(), self.work.name)?;
-            sums.add(&self.session.evaluate(number, feeds)?, samples);
-            number += 1;
+            sums.add(&self.session.evaluate(batch)?, samples);
         }
         let means = self.means(&sums, sums.samples, started.elapsed().as_secs_f64());
         let value = means.accuracy.filter(|_| self.work.interface.metric.grows()).unwrap_or(means.task_loss);

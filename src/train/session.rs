@@ -5,10 +5,11 @@ use std::path::Path;
 
 use super::edit::changed;
 use super::error::{TrainError, TrainResult};
-use super::feeds::Input;
+use super::feeds::{Input, Preparation, Prepared};
 use super::graphs::{Graphs, Interface, Outputs};
-use super::noise::{self, Draw};
+use super::noise::Draw;
 use super::weights;
+use crate::autodiff;
 use crate::engine::{Data, Engine, LoadOptions, Placed, Program, Source, StepPlan, Stepper, Tensor, element_size};
 use crate::graph::types::{Dim, TensorType};
 use crate::onnx::tensor_proto::DataType;
@@ -41,6 +42,22 @@ impl Numbers {
     }
 }
 
+/// The first counter of batches that are evaluated. Those of steps count up from 0, those of the data's order down from the end.
+pub const EVALUATIONS: u64 = 1 << 47;
+
+/// Where in a run a step is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Moment {
+    /// The learning rate.
+    pub rate: f64,
+    /// How often the parameters changed before.
+    pub updates: u64,
+    /// Batches whose gradients are summed up since.
+    pub held: u64,
+    /// Whether the parameters change now, by the mean of those gradients and this batch's; always, where nothing is accumulated.
+    pub is_update: bool,
+}
+
 /// The training of a model by an engine.
 pub struct Session<'m> {
     engine: &'m dyn Engine,
@@ -48,8 +65,11 @@ pub struct Session<'m> {
     options: LoadOptions,
     inputs: Vec<Input>,
     seed: u64,
+    /// The model, as messages call it.
+    name: String,
     stepper: Box<dyn Stepper + 'm>,
     counts_steps: bool,
+    accumulates: bool,
     shapes: Shapes,
     /// λ of each coefficient that is an input.
     coefficients: Vec<(String, f64)>,
@@ -93,11 +113,12 @@ pub fn stepper<'m>(
 }
 
 impl<'m> Session<'m> {
-    /// Training by `stepper`. `engine` runs what is not a step: the forward pass, for the shapes of random numbers.
+    /// Training by `stepper` of what messages call `name`. `engine` runs what is not a step: the forward pass, for the shapes of random numbers.
     pub fn new(
         engine: &'m dyn Engine,
         interface: &'m Interface,
         stepper: Box<dyn Stepper + 'm>,
+        name: &str,
         inputs: Vec<Input>,
         options: LoadOptions,
         seed: u64,
@@ -108,7 +129,9 @@ impl<'m> Session<'m> {
             options,
             inputs,
             seed,
-            counts_steps: stepper.inputs().iter().any(|p| p.name == "step"),
+            name: name.to_owned(),
+            counts_steps: stepper.inputs().iter().any(|p| p.name == autodiff::STEP),
+            accumulates: stepper.inputs().iter().any(|p| p.name == autodiff::APPLY),
             stepper,
             shapes: Shapes::default(),
             coefficients: interface.coefficients.iter().map(|c| (c.input.clone(), c.value)).collect(),
@@ -120,9 +143,15 @@ impl<'m> Session<'m> {
         self.stepper.placed()
     }
 
-    /// What data is for.
-    pub fn inputs(&self) -> &[Input] {
-        &self.inputs
+    /// What makes batches ready for steps, or for evaluations.
+    pub fn preparation(&self, is_step: bool) -> Preparation {
+        let traffic = if is_step { &self.interface.step } else { &self.interface.evaluation };
+        Preparation {
+            inputs: self.inputs.clone(),
+            draws: traffic.draws.clone(),
+            seed: self.seed,
+            model: self.name.clone(),
+        }
     }
 
     /// Sets coefficients that are inputs, from now on.
@@ -134,17 +163,21 @@ impl<'m> Session<'m> {
         }
     }
 
-    /// One step on a batch, at a learning rate. `counter` decides its random numbers; `made` counts the steps that were made before.
-    /// The state stays what it was until [`Session::advance`].
+    /// One step on a batch, which [`Session::preparation`] for steps made ready. The state stays what it was until [`Session::advance`].
     ///
     /// # Errors
     /// When the runtime does not take the batch, or fails.
-    pub fn step(&mut self, counter: u64, made: u64, rate: f64, batch: Vec<(String, Tensor)>) -> TrainResult<Numbers> {
-        let mut feeds = vec![("learning_rate".to_owned(), Tensor::scalar(rate as f32))];
+    pub fn step(&mut self, moment: &Moment, batch: Prepared) -> TrainResult<Numbers> {
+        let count = |n: u64| Tensor::scalar(i64::try_from(n).unwrap_or(i64::MAX));
+        let mut feeds = vec![(autodiff::LEARNING_RATE.to_owned(), Tensor::scalar(moment.rate as f32))];
         if self.counts_steps {
-            feeds.push(("step".to_owned(), Tensor::scalar(i64::try_from(made).unwrap_or(i64::MAX))));
+            feeds.push((autodiff::STEP.to_owned(), count(moment.updates)));
         }
-        self.run(true, counter, batch, feeds)
+        if self.accumulates {
+            feeds.push((autodiff::APPLY.to_owned(), Tensor::scalar(moment.is_update)));
+            feeds.push((autodiff::ACCUMULATED.to_owned(), count(moment.held)));
+        }
+        self.run(true, batch, feeds)
     }
 
     /// Makes what the last step gave the state of the next.
@@ -163,25 +196,27 @@ impl<'m> Session<'m> {
         Ok(self.stepper.prepare_evaluation()?)
     }
 
-    /// Evaluates a batch with the state of the last [`Session::prepare_evaluation`]. `number` counts the batches.
+    /// Evaluates a batch, which [`Session::preparation`] for evaluations made ready, with the state of the last
+    /// [`Session::prepare_evaluation`].
     ///
     /// # Errors
     /// When the runtime does not take the batch, or fails.
-    pub fn evaluate(&mut self, number: u64, batch: Vec<(String, Tensor)>) -> TrainResult<Numbers> {
-        // The streams of steps count up from 0, those of the data down from the end; these up from the middle.
-        self.run(false, (1 << 47) + number, batch, Vec::new())
+    pub fn evaluate(&mut self, batch: Prepared) -> TrainResult<Numbers> {
+        self.run(false, batch, Vec::new())
     }
 
-    fn run(
-        &mut self,
-        is_step: bool,
-        counter: u64,
-        batch: Vec<(String, Tensor)>,
-        mut feeds: Vec<(String, Tensor)>,
-    ) -> TrainResult<Numbers> {
+    fn run(&mut self, is_step: bool, batch: Prepared, mut feeds: Vec<(String, Tensor)>) -> TrainResult<Numbers> {
         let traffic = if is_step { &self.interface.step } else { &self.interface.evaluation };
-        let shapes = self.shapes.of(self.engine, self.interface, &traffic.draws, &self.inputs, &batch)?;
-        feeds.extend(noise::numbers(&traffic.draws, self.seed, counter, &shapes));
+        for (i, (draw, drawn)) in traffic.draws.iter().zip(batch.drawn).enumerate() {
+            let numbers = match drawn {
+                Some(numbers) => Some(numbers),
+                None => {
+                    let shape = self.shapes.of(self.engine, self.interface, draw, &batch.feeds)?;
+                    draw.numbers(self.seed, batch.counter, i, shape)
+                }
+            };
+            feeds.extend(numbers.map(|n| (draw.input.clone(), n)));
+        }
         let is_double = |name: &str| {
             let port = self.stepper.inputs().iter().find(|p| p.name == name);
             port.and_then(|p| p.tensor.as_ref()).is_some_and(|t| t.elem == DataType::Double as i32)
@@ -190,7 +225,7 @@ impl<'m> Session<'m> {
             let value = if is_double(name) { Tensor::scalar(*value) } else { Tensor::scalar(*value as f32) };
             feeds.push((name.clone(), value));
         }
-        feeds.extend(batch);
+        feeds.extend(batch.feeds);
         let made = if is_step { self.stepper.step(feeds)? } else { self.stepper.evaluate(feeds)? };
         Ok(traffic.outputs.numbers(&made))
     }
@@ -289,37 +324,18 @@ impl Shapes {
         &mut self,
         engine: &dyn Engine,
         interface: &Interface,
-        draws: &[Draw],
-        inputs: &[Input],
+        draw: &Draw,
         batch: &[(String, Tensor)],
-    ) -> TrainResult<Vec<Vec<usize>>> {
-        let mut symbols = HashMap::new();
-        for (name, tensor) in batch {
-            let port = inputs.iter().find(|i| i.port.name == *name).and_then(|i| i.port.tensor.as_ref());
-            let dims = port.and_then(|t| t.dims.as_ref());
-            for (dim, size) in dims.into_iter().flatten().zip(tensor.shape()) {
-                if let Dim::Symbol(symbol) = dim {
-                    symbols.insert(symbol.to_string(), *size);
-                }
-            }
+    ) -> TrainResult<Vec<usize>> {
+        let asked = draw.asks_for().unwrap_or_default();
+        let key: Vec<Vec<usize>> = batch.iter().map(|(_, t)| t.shape().to_vec()).collect();
+        if !self.known.contains_key(&key) {
+            let told = self.ask(engine, interface, batch)?;
+            self.known.insert(key.clone(), told);
         }
-        let mut out = Vec::with_capacity(draws.len());
-        for draw in draws {
-            if let Some(shape) = draw.shape(&symbols) {
-                out.push(shape);
-                continue;
-            }
-            let asked = draw.asks_for().unwrap_or_default();
-            let key: Vec<Vec<usize>> = batch.iter().map(|(_, t)| t.shape().to_vec()).collect();
-            if !self.known.contains_key(&key) {
-                let told = self.ask(engine, interface, batch)?;
-                self.known.insert(key.clone(), told);
-            }
-            let unknown =
-                || TrainError::Options(format!("the shape of {asked:?} cannot be told, and random numbers have it"));
-            out.push(self.known.get(&key).and_then(|told| told.get(asked)).ok_or_else(unknown)?.clone());
-        }
-        Ok(out)
+        let unknown =
+            || TrainError::Options(format!("the shape of {asked:?} cannot be told, and random numbers have it"));
+        self.known.get(&key).and_then(|told| told.get(asked)).cloned().ok_or_else(unknown)
     }
 
     /// Runs the forward pass once on the CPU and takes down the shapes that draws ask for.

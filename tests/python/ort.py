@@ -148,12 +148,18 @@ def descend(model: Model, feeds: Mapping[str, np.ndarray], parameters: Iterable[
             return Update(float(arrays["loss"]), moved)
 
 
-def curve(model: Model, feeds: Mapping[str, np.ndarray], parameters: Iterable[str], steps: int, **settings: object) -> np.ndarray:
-    """The losses of `steps` steps by generate_artifacts, Module and Optimizer; `feeds` holds batches, stacked. `settings`: see ort_curve.py."""
+def curves(
+    model: Model, feeds: Mapping[str, np.ndarray], parameters: Iterable[str], steps: int, moved: Iterable[str] = (), **settings: object
+) -> np.ndarray:
+    """The losses of `steps` steps by generate_artifacts, Module and Optimizer; `feeds` holds batches, stacked. `settings`: see ort_curve.py.
+
+    A row for the model as it is, then one for each parameter in `moved`, with its first entry moved to the next float32.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         np.savez(folder / "feeds.npz", **feeds)
-        (folder / "request.json").write_text(json.dumps({"parameters": list(parameters), "steps": steps, **settings}))
+        request = {"parameters": list(parameters), "steps": steps, "moved": list(moved), **settings}
+        (folder / "request.json").write_text(json.dumps(request))
         _run("ort_curve.py", _saved(model, folder), folder)
         return np.load(folder / "losses.npy")
 

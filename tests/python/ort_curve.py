@@ -1,7 +1,8 @@
-"""The losses of a run of ONNX Runtime's training API: ort_curve.py MODEL FOLDER, run by .venv-ort-training.
+"""The losses of runs of ONNX Runtime's training API: ort_curve.py MODEL FOLDER, run by .venv-ort-training.
 
-FOLDER holds request.json (`parameters`: names, `optimizer`: sgd or adamw, `rate`, and for adamw `betas`, `epsilon`, `decay`; `steps`)
-and feeds.npz (for each input its batches, stacked; they are gone through again and again), and receives losses.npy.
+FOLDER holds request.json (`parameters`: names, `optimizer`: sgd or adamw, `rate`, and for adamw `betas`, `epsilon`, `decay`; `steps`;
+`moved`: names) and feeds.npz (for each input its batches, stacked; they are gone through again and again), and receives losses.npy: a row
+for the run from the model's own weights, and one for each name in `moved` with the first entry of that parameter moved to the next float32.
 """
 
 import json
@@ -39,6 +40,12 @@ def main(model_path, folder):
             if attribute.name == "adam_mode":
                 attribute.i = 0
     onnx.save(optimizer_model, folder / "made_optimizer_model.onnx")
+    with np.load(folder / "feeds.npz") as arrays:
+        feeds = dict(arrays)
+    np.save(folder / "losses.npy", np.array([run(folder, request, feeds, moved) for moved in [None, *request["moved"]]], np.float64))
+
+
+def run(folder, request, feeds, moved):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -47,16 +54,21 @@ def main(model_path, folder):
     module = Module(str(folder / "made_training_model.onnx"), state, session_options=options)
     optimizer = Optimizer(str(folder / "made_optimizer_model.onnx"), module)
     optimizer.set_learning_rate(request["rate"])
+    # Only now: before there is a module, setting a parameter crashes.
+    if moved is not None:
+        value = state.parameters[moved].data.copy()
+        value.flat[0] = np.nextafter(value.flat[0], np.float32(np.inf))
+        state.parameters[moved] = value
+        assert (state.parameters[moved].data == value).all()
     module.train()
-    with np.load(folder / "feeds.npz") as arrays:
-        feeds = [arrays[name] for name in module.input_names()]
+    batches = [feeds[name] for name in module.input_names()]
     losses = []
     for step in range(request["steps"]):
-        results = module(*(feed[step % len(feed)] for feed in feeds))
+        results = module(*(batch[step % len(batch)] for batch in batches))
         losses.append(results[0] if isinstance(results, tuple) else results)
         optimizer.step()
         module.lazy_reset_grad()
-    np.save(folder / "losses.npy", np.array(losses, np.float64))
+    return losses
 
 
 main(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))

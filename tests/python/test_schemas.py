@@ -30,7 +30,7 @@ def closed(part):
     return (not named or part.get("additionalProperties") is False) and all(map(closed, part.values()))
 
 
-@pytest.mark.parametrize("name", ["report", "inspect", "diff", "step", "train"])
+@pytest.mark.parametrize("name", ["report", "inspect", "diff", "step", "train", "weights"])
 def test_the_schemas_name_every_field(name):
     assert closed(schema(name).schema)
 

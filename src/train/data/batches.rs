@@ -72,7 +72,7 @@ impl Dataset {
             })?,
             false => Order::AsStored(rows),
         };
-        let reader = Reader {
+        let mut reader = Reader {
             data: self.clone(),
             order,
             random: RowRandom::new(plan.seed, epoch),
@@ -80,7 +80,11 @@ impl Dataset {
             end: plan.batches(rows),
             plan: plan.clone(),
         };
-        if plan.ahead == 0 { Ok(Box::new(reader)) } else { Ok(Box::new(Ahead::start(reader, plan.ahead)?)) }
+        if plan.ahead == 0 {
+            return Ok(Box::new(reader));
+        }
+        let items = std::iter::from_fn(move || reader.next_batch().transpose());
+        Ok(Box::new(Ahead::start(items, plan.ahead)?))
     }
 
     fn suits(&self, plan: &Plan) -> DataResult<()> {
@@ -145,48 +149,62 @@ impl Batches for Reader {
     }
 }
 
-/// Batches from another thread, which ends when this is dropped.
-struct Ahead {
-    batches: Option<Receiver<DataResult<Batch>>>,
+/// What an iterator gives, made on another thread, which ends when this is dropped or after the first error.
+pub struct Ahead<T, E> {
+    items: Option<Receiver<Result<T, E>>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Ahead {
-    fn start(mut reader: impl Batches + Send + 'static, ahead: usize) -> DataResult<Self> {
+impl<T: Send + 'static, E: From<DataError> + Send + 'static> Ahead<T, E> {
+    /// Starts to make items, so many at most before they are wanted; of 0 as of 1.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start(items: impl Iterator<Item = Result<T, E>> + Send + 'static, ahead: usize) -> DataResult<Self> {
         // One is in the making while the others wait.
-        let (sender, receiver) = sync_channel(ahead - 1);
+        let (sender, receiver) = sync_channel(ahead.saturating_sub(1));
         let work = move || {
-            while let Some(batch) = reader.next_batch().transpose() {
-                let failed = batch.is_err();
-                if sender.send(batch).is_err() || failed {
+            for item in items {
+                let failed = item.is_err();
+                if sender.send(item).is_err() || failed {
                     return;
                 }
             }
         };
         let thread = std::thread::Builder::new().name("data".into()).spawn(work);
         let thread = thread.map_err(|e| DataError::Thread(format!("cannot be started: {e}")))?;
-        Ok(Ahead { batches: Some(receiver), thread: Some(thread) })
+        Ok(Ahead { items: Some(receiver), thread: Some(thread) })
     }
 
+    /// The next one; `None` at the end.
+    ///
+    /// # Errors
+    /// That of the iterator; when the thread broke down.
+    pub fn next_item(&mut self) -> Result<Option<T>, E> {
+        match self.items.as_ref().map(Receiver::recv) {
+            Some(Ok(item)) => item.map(Some),
+            // The thread is at its end, or broke down before.
+            Some(Err(_)) | None => Ok(self.join().map(|()| None)?),
+        }
+    }
+}
+
+impl<T, E> Ahead<T, E> {
     /// Waits for the thread, and says whether it came to its end.
     fn join(&mut self) -> DataResult<()> {
-        self.batches = None;
+        self.items = None;
         let panicked = self.thread.take().is_some_and(|thread| thread.join().is_err());
         if panicked { Err(DataError::Thread("broke down".into())) } else { Ok(()) }
     }
 }
 
-impl Batches for Ahead {
+impl Batches for Ahead<Batch, DataError> {
     fn next_batch(&mut self) -> DataResult<Option<Batch>> {
-        match self.batches.as_ref().map(Receiver::recv) {
-            Some(Ok(batch)) => batch.map(Some),
-            // The thread is at its end, or broke down before.
-            Some(Err(_)) | None => self.join().map(|()| None),
-        }
+        self.next_item()
     }
 }
 
-impl Drop for Ahead {
+impl<T, E> Drop for Ahead<T, E> {
     fn drop(&mut self) {
         let _ = self.join();
     }

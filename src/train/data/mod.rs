@@ -43,7 +43,8 @@ use std::sync::Arc;
 use array::Array;
 pub use array::Field;
 pub use augment::Augment;
-pub use batches::{Batch, Batches, Plan};
+pub use batches::{Ahead, Batch, Batches, Plan};
+use bytes::Bytes;
 use convert::Conversion;
 pub use error::{DataError, DataResult};
 pub use fit::{Input, Normalize, parse_map};
@@ -90,6 +91,21 @@ impl Dataset {
     pub fn open_part(paths: &[impl AsRef<Path>], map: &[(String, String)], part: Part) -> DataResult<Self> {
         let mut opened = open::Opened::of(part);
         paths.iter().try_for_each(|path| opened.add(path.as_ref()))?;
+        Self::of(opened, map)
+    }
+
+    /// Takes arrays that are in memory, by name, each as the bytes of an `.npy` file. Nothing of them is copied but what is in Fortran
+    /// order.
+    ///
+    /// # Errors
+    /// When bytes are no `.npy` file, two arrays have one name, or `map` names no array.
+    pub fn in_memory(arrays: impl IntoIterator<Item = (String, Bytes)>, map: &[(String, String)]) -> DataResult<Self> {
+        let mut opened = open::Opened::of(Part::Training);
+        arrays.into_iter().try_for_each(|(name, bytes)| opened.add_array(&name, &bytes))?;
+        Self::of(opened, map)
+    }
+
+    fn of(opened: open::Opened, map: &[(String, String)]) -> DataResult<Self> {
         let mut arrays = opened.arrays;
         rename(&mut arrays, map)?;
         let column = |array: Array| Column { conversion: Conversion::none(&array), array, below: None, ignored: None };

@@ -1,23 +1,22 @@
 //! Files and folders, recognised by what they hold.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{Cursor, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use flate2::bufread::MultiGzDecoder;
-use safetensors::{Dtype, SafeTensors};
-use zip::{CompressionMethod, ZipArchive};
+use safetensors::SafeTensors;
 
 use super::array::Array;
 use super::error::{DataError, DataResult};
 use super::map::Maps;
 use super::{cifar, idx};
-use crate::engine::arrays::entry_bytes;
-use crate::engine::{element_size, npy};
-use crate::onnx::tensor_proto::DataType;
+use crate::engine::arrays::entries;
+use crate::engine::npy;
+use crate::weights::elem;
 
 /// What is read of any file, for its messages.
 const FORMATS: &str = "it is none of the formats that are read: NumPy (.npz, .npy), safetensors, IDX (also .gz), CIFAR-10 \
@@ -59,6 +58,13 @@ impl Opened {
             }
         }
         Ok(())
+    }
+
+    /// Adds an array that is in memory as the bytes of an `.npy` file.
+    pub fn add_array(&mut self, name: &str, bytes: &Bytes) -> DataResult<()> {
+        let place = PathBuf::from(format!("the array {name:?}"));
+        let array = array(name, bytes).map_err(|problem| fail(&place, problem))?;
+        self.push(array, &place)
     }
 
     fn push(&mut self, array: Array, path: &Path) -> DataResult<()> {
@@ -146,51 +152,14 @@ fn array(name: &str, bytes: &Bytes) -> Result<Array, String> {
     }
     // Rows do not lie together, so they are put together once.
     let length = header.byte_len().filter(|n| *n <= data.len()).ok_or("it is cut off")?;
-    let data = &data[..length];
-    fn in_c_order<const N: usize>(data: &[u8], shape: &[usize]) -> Vec<u8> {
-        npy::to_c_order(data.as_chunks::<N>().0, shape).into_flattened()
-    }
-    let data = match element_size(header.elem as i32) {
-        Some(1) => in_c_order::<1>(data, &header.shape),
-        Some(2) => in_c_order::<2>(data, &header.shape),
-        Some(4) => in_c_order::<4>(data, &header.shape),
-        _ => in_c_order::<8>(data, &header.shape),
-    };
-    Array::dense(name, header.elem, header.big_endian, &header.shape, data.into())
+    let data = npy::in_memory_order(&header, data.slice(..length));
+    Array::dense(name, header.elem, false, &header.shape, data)
 }
 
 /// The arrays of an `.npz` archive: stored ones where they lie, compressed ones unpacked.
 fn archive(bytes: &Bytes) -> Result<Vec<Array>, String> {
-    let zip = |e: zip::result::ZipError| format!("it is no archive that can be read: {e}");
-    let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(zip)?;
-    let mut arrays = Vec::new();
-    let mut seen = HashSet::new();
-    for i in 0..archive.len() {
-        let mut entry = archive.by_index(i).map_err(zip)?;
-        if entry.is_dir() {
-            continue;
-        }
-        let name = entry.name().map_err(zip)?.into_owned();
-        let Some(name) = name.strip_suffix(".npy") else {
-            return Err(format!(
-                "it holds {name:?}, which is no .npy array; is it a PyTorch file? numpy.savez writes archives of arrays"
-            ));
-        };
-        let stored = entry.compression() == CompressionMethod::Stored && !entry.encrypted();
-        let place = entry.data_start().filter(|_| stored).and_then(|start| {
-            let start = usize::try_from(start).ok()?;
-            let end = start.checked_add(usize::try_from(entry.size()).ok()?)?;
-            (end <= bytes.len()).then(|| bytes.slice(start..end))
-        });
-        let data = match place {
-            Some(data) => data,
-            None => entry_bytes(&mut entry).map_err(|e| format!("{name}: {e}"))?.into(),
-        };
-        if !seen.insert(name.to_owned()) {
-            return Err(format!("{name}: it is there twice"));
-        }
-        arrays.push(array(name, &data).map_err(|e| format!("{name}: {e}"))?);
-    }
+    let read = |(name, data): (String, Bytes)| array(&name, &data).map_err(|e| format!("{name}: {e}"));
+    let arrays = entries(bytes)?.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
     if arrays.is_empty() { Err("it holds no array".into()) } else { Ok(arrays) }
 }
 
@@ -199,22 +168,8 @@ fn tensors(bytes: &Bytes) -> Result<Vec<Array>, String> {
         SafeTensors::deserialize(bytes).map_err(|e| format!("it is no safetensors file that can be read: {e}"))?;
     let mut arrays = Vec::new();
     for (name, view) in file.iter() {
-        let elem = match view.dtype() {
-            Dtype::BOOL => DataType::Bool,
-            Dtype::U8 => DataType::Uint8,
-            Dtype::I8 => DataType::Int8,
-            Dtype::U16 => DataType::Uint16,
-            Dtype::I16 => DataType::Int16,
-            Dtype::U32 => DataType::Uint32,
-            Dtype::I32 => DataType::Int32,
-            Dtype::U64 => DataType::Uint64,
-            Dtype::I64 => DataType::Int64,
-            Dtype::F16 => DataType::Float16,
-            Dtype::BF16 => DataType::Bfloat16,
-            Dtype::F32 => DataType::Float,
-            Dtype::F64 => DataType::Double,
-            other => return Err(format!("{name}: its element type {other:?} cannot be run")),
-        };
+        let elem =
+            elem(view.dtype()).ok_or_else(|| format!("{name}: its element type {:?} cannot be run", view.dtype()))?;
         let data = bytes.slice_ref(view.data());
         arrays.push(Array::dense(name, elem, false, view.shape(), data).map_err(|e| format!("{name}: {e}"))?);
     }

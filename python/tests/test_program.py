@@ -1,0 +1,66 @@
+"""The wheel's command `per-inject` is the program."""
+
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from conftest import MODELS, program
+
+COMMAND = pathlib.Path(sys.executable).with_name("per-inject")
+MLP = MODELS / "mlp_relu.ts17.onnx"
+
+
+def command(*arguments, **options):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PER_INJECT")}
+    return subprocess.run([str(COMMAND), *map(str, arguments)], stdin=subprocess.DEVNULL, capture_output=True, env=environment, **options)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--version"],
+        ["--help"],
+        [],
+        ["train", "--help"],
+        ["inspect", MLP],
+        ["inspect", MLP, "--json"],
+        [MLP, "--layers", "relu", "--coef", "3e-5", "--dry-run"],
+        ["operators"],
+        ["completions", "bash"],
+        ["diff", MLP, MODELS / "mlp_relu.dyn.onnx", "--exit-code"],
+        ["inspct", MLP],
+        ["inspect", "missing.onnx"],
+        [MLP, "--layers", "relu", "--coef", "x", "-o", "-"],
+        ["strip", MLP, "-o", "-"],
+    ],
+)
+def test_it_prints_what_the_program_prints_and_ends_as_it(arguments):
+    expected, found = program(*arguments, check=False), command(*arguments)
+    assert (found.returncode, found.stdout, found.stderr) == (expected.returncode, expected.stdout, expected.stderr)
+
+
+def test_it_injects_the_same_bytes(tmp_path):
+    arguments = [MLP, "--layers", "relu", "--coef", "3e-5", "-o"]
+    program(*arguments, tmp_path / "program.onnx")
+    assert command(*arguments, tmp_path / "wheel.onnx").returncode == 0
+    assert (tmp_path / "wheel.onnx").read_bytes() == (tmp_path / "program.onnx").read_bytes()
+    assert command(*arguments, "-").stdout == (tmp_path / "program.onnx").read_bytes()
+
+
+def test_python_m_per_inject_is_the_same():
+    run = subprocess.run([sys.executable, "-m", "per_inject", "--version"], capture_output=True, check=True)
+    assert re.fullmatch(rb"per-inject \d+\.\d+\.\d+\n", run.stdout)
+
+
+def test_ctrl_c_ends_it_at_once(tmp_path):
+    os.mkfifo(tmp_path / "never")
+    run = subprocess.Popen([str(COMMAND), "inspect", str(tmp_path / "never")], stderr=subprocess.PIPE)
+    with pytest.raises(subprocess.TimeoutExpired):
+        run.wait(timeout=2)
+    run.send_signal(signal.SIGINT)
+    assert run.wait(timeout=10) == -signal.SIGINT

@@ -1,0 +1,242 @@
+"""Trainer runs the loop of `per-inject train`: the same bits, from arrays in memory."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import signal
+import threading
+import time
+import warnings
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import numpy_helper
+
+import per_inject
+from conftest import MODELS, program
+
+MLP = MODELS / "mlp_relu.ts17.onnx"
+ORT = importlib.util.find_spec("onnxruntime").submodule_search_locations[0]
+
+pytestmark = pytest.mark.filterwarnings("ignore::per_inject.PerInjectWarning")
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    """160 samples, of which a fixed function makes the labels."""
+    given = np.load(MODELS / "mlp_relu.inputs.npz")
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((160, *given["x"].shape[1:])).astype(np.float32)
+    y = np.abs(x.reshape(160, -1) @ generator.standard_normal((x[0].size, 10))).argmax(1).astype(np.int64)
+    return {"x": x, "y": y}
+
+
+def settings():
+    """Of the trainer, and of the program."""
+    return (
+        {"layers": "relu", "coef": "cosine:1e-2..0", "optimizer": "adam", "lr": 1e-3, "batch_size": 32, "seed": 3, "threads": 1},
+        ["--layers", "relu", "--coef", "cosine:1e-2..0", "--optimizer", "adam", "--lr", "0.001", "--batch-size", "32", "--seed", "3"],
+    )
+
+
+@pytest.fixture(scope="module")
+def trained_by_program(arrays, tmp_path_factory):
+    """The folder of the program's run on the same data, and its summary."""
+    folder = tmp_path_factory.mktemp("program")
+    np.savez(folder / "data.npz", **arrays)
+    np.savez(folder / "eval.npz", **{name: array[:48] for name, array in arrays.items()})
+    options = [*settings()[1], "--threads", 1, "--ort", ORT, "--epochs", 3, "--eval", folder / "eval.npz", "--json", "--quiet"]
+    run = program("train", MLP, "--data", folder / "data.npz", "--out", folder / "run", *options)
+    return folder / "run", json.loads(run.stdout)
+
+
+def timeless(summary):
+    """What does not depend on the clock or the folder."""
+    if isinstance(summary, dict):
+        return {key: timeless(value) for key, value in summary.items() if key not in ("samples_per_second", "written", "time")}
+    return summary
+
+
+def test_it_ends_in_the_bits_of_the_programs_run(kind, arrays, trained_by_program, tmp_path):
+    folder, expected = trained_by_program
+    trainer = per_inject.Trainer(kind.give(MLP), **settings()[0])
+    with pytest.raises(AttributeError, match="fit"):
+        trainer.weights
+    out = tmp_path / "run" if kind.name in ("str", "path") else None
+    summary = trainer.fit(arrays, {name: array[:48] for name, array in arrays.items()}, epochs=3, out=out)
+    assert timeless(summary) == timeless(expected)
+    assert summary["evaluation"]["accuracy"] > 0.2
+
+    result = trainer.model
+    if out:
+        assert type(result) is type(kind.give(MLP)) and pathlib.Path(result) == out / "model.onnx"
+        result = pathlib.Path(result).read_bytes()
+    else:
+        result = kind.take(result)
+    assert result == kind.same((folder / "model.onnx").read_bytes())
+
+    model = onnx.load_from_string(bytes(result))
+    before = {t.name: numpy_helper.to_array(t) for t in onnx.load(MLP).graph.initializer}
+    assert trainer.weights.keys() == before.keys()
+    for tensor in model.graph.initializer:
+        weights = trainer.weights[tensor.name]
+        assert weights.dtype == np.float32 and weights.flags.writeable
+        np.testing.assert_array_equal(weights, numpy_helper.to_array(tensor))
+        assert not np.array_equal(weights, before[tensor.name])
+
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [timeless(e["values"]) for e in trainer.history if "epoch/loss" not in e["values"]] == [
+        {k: v for k, v in e["values"].items() if k != "samples_per_second"} for e in log if "epoch/loss" not in e["values"]
+    ]
+    assert [e["kind"] for e in trainer.history] == (["train"] * 6 + ["eval"]) * 3
+
+
+def test_arrays_of_any_layout_and_files_train_the_same(arrays, tmp_path):
+    def weights(data):
+        trainer = per_inject.Trainer(MLP.read_bytes(), batch_size=32, threads=1)
+        trainer.fit(data, epochs=1)
+        return trainer.weights
+
+    np.savez(tmp_path / "data.npz", **arrays)
+    np.save(tmp_path / "y.npy", arrays["y"])
+    np.save(tmp_path / "x.npy", arrays["x"])
+    expected = weights(arrays)
+    for data in (
+        {"x": np.asfortranarray(arrays["x"]), "y": arrays["y"].tolist()},
+        {"x": arrays["x"].astype(">f4"), "y": arrays["y"].astype(np.int32), "unused": np.zeros((160, 2))},
+        {"x": np.repeat(arrays["x"], 2, 0)[::2], "y": arrays["y"]},
+        tmp_path / "data.npz",
+        [str(tmp_path / "x.npy"), tmp_path / "y.npy"],
+    ):
+        for name, values in weights(data).items():
+            np.testing.assert_array_equal(values, expected[name])
+
+
+def test_it_goes_on_where_it_was_stopped_and_ends_in_the_same_bits(arrays, tmp_path):
+    whole = per_inject.Trainer(MLP, batch_size=32, threads=1)
+    whole.fit(arrays, epochs=60, out=tmp_path / "whole")
+
+    stopped = per_inject.Trainer(MLP, batch_size=32, threads=1)
+    timer = threading.Timer(0.6, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            stopped.fit(arrays, epochs=1_000_000, out=tmp_path / "run", checkpoint_every=1_000_000)
+    finally:
+        timer.cancel()
+    with pytest.raises(AttributeError):
+        stopped.weights
+    assert list((tmp_path / "run" / "checkpoints").glob("step-*")), "a stopped run leaves its state"
+    done = len((tmp_path / "run" / "log.jsonl").read_text().splitlines())
+    assert done > 1
+
+    # The same again over fewer epochs: a run is stopped within 60 of them, and goes on to their end.
+    part = per_inject.Trainer(MLP, batch_size=32, threads=1)
+
+    def interrupt(signal_number, frame):
+        raise RuntimeError("a handler of one's own")
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.12)
+        try:
+            part.fit(arrays, epochs=60, out=tmp_path / "part")
+            was_stopped = False
+        except RuntimeError as error:
+            assert str(error) == "a handler of one's own"
+            was_stopped = True
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    if was_stopped:
+        summary = part.fit(arrays, epochs=60, out=tmp_path / "part", resume=True)
+        assert summary["steps"] == 300
+    for name, values in whole.weights.items():
+        np.testing.assert_array_equal(part.weights[name], values)
+
+
+def test_other_threads_go_on_while_it_trains(arrays):
+    ticks, done = [], threading.Event()
+
+    def tick():
+        while not done.is_set():
+            time.sleep(0.001)
+            ticks.append(time.perf_counter())
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    started = time.perf_counter()
+    try:
+        per_inject.Trainer(MLP.read_bytes(), "relu", 1e-3, batch_size=32, threads=1).fit(arrays, epochs=20)
+    finally:
+        seconds = time.perf_counter() - started
+        done.set()
+        thread.join()
+    gaps = np.diff([started, *ticks])
+    assert gaps.max() < 0.5 * seconds, f"{gaps.max():.3f} s of {seconds:.3f} s"
+
+
+def test_it_runs_beside_the_onnxruntime_that_python_has_loaded(arrays):
+    data = per_inject.inject(MLP.read_bytes(), "relu", 1e-3, estimator="exact")
+    feeds = {name: array[:8] for name, array in arrays.items()}
+    (before,) = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"]).run(["loss"], feeds)
+    trainer = per_inject.Trainer(data, batch_size=32, threads=1)
+    trainer.fit(arrays, epochs=5)
+    (after,) = onnxruntime.InferenceSession(trainer.model, providers=["CPUExecutionProvider"]).run(["loss"], feeds)
+    assert after < before
+
+
+def test_remarks_of_the_run_are_warnings(arrays):
+    trainer = per_inject.Trainer(MLP.read_bytes(), batch_size=32, threads=1)
+    with pytest.warns(per_inject.PerInjectWarning, match="unused") as caught:
+        trainer.fit({**arrays, "unused": np.zeros((160, 2))}, epochs=1)
+    assert caught[0].filename == __file__
+
+
+def test_refusals(arrays, tmp_path):
+    data = MLP.read_bytes()
+    with pytest.raises(per_inject.UsageError, match="optimizer none"):
+        per_inject.Trainer(data, optimizer="none").fit(arrays)
+    with pytest.raises(per_inject.UsageError, match="out=FOLDER"):
+        per_inject.Trainer(MLP).fit(arrays)
+    with pytest.raises(per_inject.UsageError, match="invalid value 'fast'"):
+        per_inject.Trainer(data, lr="fast").fit(arrays)
+    with pytest.raises(per_inject.RefusedError, match="x"):
+        per_inject.Trainer(data).fit({"y": arrays["y"]})
+    with pytest.raises(per_inject.RefusedError, match="rows"):
+        per_inject.Trainer(data).fit({"x": arrays["x"], "y": arrays["y"][:-1]})
+    with pytest.raises(per_inject.RefusedError, match="y"):
+        per_inject.Trainer(data).fit({"x": arrays["x"], "y": arrays["y"] + 10})
+    with pytest.raises(per_inject.RefusedError, match="step 1 gave"):
+        per_inject.Trainer(data).fit({"x": np.full_like(arrays["x"], 1e38), "y": arrays["y"]}, epochs=1)
+    with pytest.raises(OSError, match="which --ort names"):
+        per_inject.Trainer(data, ort=tmp_path).fit(arrays)
+    with pytest.raises(ValueError, match="holds a run already"):
+        per_inject.Trainer(data, batch_size=32).fit(arrays, epochs=1, out=tmp_path / "run")
+        per_inject.Trainer(data, batch_size=32).fit(arrays, epochs=1, out=tmp_path / "run")
+    for wrong in (
+        lambda: per_inject.Trainer(3),
+        lambda: per_inject.Trainer(data, lr=None).fit(3),
+        lambda: per_inject.Trainer(data, momentum="much"),
+        lambda: per_inject.Trainer(data, shuffle="no"),
+        lambda: per_inject.Trainer(data).fit({"x": np.array([object()]), "y": arrays["y"]}),
+        lambda: per_inject.Trainer(data).fit({1: arrays["x"]}),
+        lambda: per_inject.Trainer(data).fit(arrays, epochs="many"),
+        lambda: per_inject.Trainer(data).fit(b"data.npz"),
+    ):
+        with pytest.raises(TypeError):
+            wrong()
+
+
+def test_nothing_is_left_of_a_run_in_memory(arrays, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    import tempfile
+
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        per_inject.Trainer(MLP.read_bytes(), batch_size=32, threads=1).fit(arrays, epochs=1)
+    assert list(tmp_path.iterdir()) == []

@@ -85,7 +85,6 @@ pub fn choose(wish: Wish, search: &Search) -> EngineResult<(Chosen, String)> {
 }
 
 /// The engine that is part of this program.
-#[allow(unexpected_cfgs)]
 fn built_in() -> Option<Box<dyn Engine>> {
     #[cfg(feature = "tract")]
     return Some(Box::new(super::tract::Tract));

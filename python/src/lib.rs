@@ -2,6 +2,8 @@
 //! it, signatures and their documentation among them, is Python and stands in `per_inject/`.
 #![deny(unsafe_code)]
 
+mod runtime;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -166,5 +168,6 @@ mod _native {
     #[pymodule_init]
     fn init() {
         ::per_inject::cli::call::prepare();
+        ::per_inject::engine::set_host(super::runtime::hand_over);
     }
 }

@@ -7,24 +7,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::error::ErrorKind;
-use per_inject::autodiff::LossScale;
-use per_inject::engine::{Device, Runtime, Search};
+use per_inject::autodiff::{LossScale, Optimizer};
+use per_inject::engine::choice::{Chosen, choose};
+use per_inject::engine::{Artifacts, Device, Search, Stepper};
 use per_inject::train::checkpoint::Shelf;
 use per_inject::train::data::{Dataset, Part, Plan};
 use per_inject::train::event::{Logged, Observer, now};
-use per_inject::train::feeds::{Input, inputs};
-use per_inject::train::graphs::{Recipe, build};
+use per_inject::train::feeds::{Input, inputs, inputs_among};
+use per_inject::train::graphs::{Interface, Recipe, build};
 use per_inject::train::log::{JsonLines, Sink, TensorBoard};
 use per_inject::train::metrics::Metric;
 use per_inject::train::run::{OnNan, Rows, Settings, Summary, Work, refuse_over, train};
-use per_inject::train::{TrainError, TrainResult};
+use per_inject::train::session::{Session, stepper};
+use per_inject::train::{TrainError, TrainResult, artifacts};
 use per_inject::wire::{Model, structure_digest};
 
 use super::differentiate::OptimizerArg;
 use super::failure::Failure;
 use super::host::Asking;
 use super::render;
-use super::train_args::{Coefficient, MetricArg, OnNanArg, TrainArgs};
+use super::train_args::{Coefficient, EngineArg, MetricArg, OnNanArg, TrainArgs};
 use super::training::{Progress, summary};
 
 /// Rows of a batch where neither the graph nor an option says it.
@@ -121,6 +123,38 @@ impl TrainArgs {
         Ok(Rows { data, plan })
     }
 
+    /// The data to train on, and that to evaluate on.
+    fn all_rows(&self, inputs: &[Input]) -> TrainResult<(Rows, Option<Rows>)> {
+        let data = self.rows(&self.data, inputs, Part::Training)?;
+        let evaluation = match self.eval.as_slice() {
+            [] => None,
+            paths => Some(self.rows(paths, inputs, Part::Evaluation)?),
+        };
+        Ok((data, evaluation))
+    }
+
+    /// The engine, and why it is the one.
+    fn choose(&self) -> TrainResult<(Chosen, String)> {
+        Ok(choose(self.machine.engine.wish(), &Search::of_process(self.machine.ort.clone()))?)
+    }
+
+    /// The first option that says what artifacts say themselves.
+    fn decided_by_artifacts(&self) -> Option<&'static str> {
+        let is_default = self.constants.of(self.optimizer) == Optimizer::Sgd { decay: 0.0 };
+        let given = [
+            ("--layers", self.term.layers.is_some()),
+            ("--optimizer", !is_default),
+            ("--group", !self.gradients.group.is_empty()),
+            ("--clip-norm and --clip-value", self.gradients.clip().is_some()),
+            ("--accumulate", self.accumulate.get() > 1),
+            ("--loss-scale", self.loss_scale.is_some()),
+            ("--wrt", self.term.wrt.is_some()),
+            ("--freeze", self.term.freeze.is_some()),
+            ("--metric", !matches!(self.course.metric, MetricArg::Auto | MetricArg::None)),
+        ];
+        given.into_iter().find(|(_, is_given)| *is_given).map(|(option, _)| option)
+    }
+
     fn open_model(&self) -> TrainResult<Model> {
         Ok(self.host.as_ref().and_then(|host| host.model()).unwrap_or_else(|| Model::open(&self.model))?)
     }
@@ -206,22 +240,98 @@ pub fn carry_out(args: &TrainArgs) -> Result<Summary, Failure> {
 }
 
 fn go(args: &TrainArgs) -> TrainResult<Summary> {
-    let model = args.open_model()?;
-    refuse_over(&model, &args.out)?;
-    let recipe = args.recipe();
     if args.lr.needs_metric() && args.eval.is_empty() {
         let problem = "a learning rate that goes by evaluations needs data for them: --eval PATH";
         return Err(TrainError::Options(problem.into()));
     }
+    let is_for_artifacts = args.machine.engine == EngineArg::OrtTraining;
+    match Artifacts::at(&args.model) {
+        found if is_for_artifacts => match found? {
+            Some(artifacts) => of_artifacts(args, artifacts),
+            None => of_model(args),
+        },
+        Ok(Some(_)) if args.model.is_dir() => Err(TrainError::Options(format!(
+            "{} holds artifacts of generate_artifacts, which --engine ort-training takes; other engines take the forward model",
+            args.model.display()
+        ))),
+        _ => of_model(args),
+    }
+}
+
+/// Trains a forward model, differentiated here or by the engine.
+fn of_model(args: &TrainArgs) -> TrainResult<Summary> {
+    let model = args.open_model()?;
+    refuse_over(&model, &args.out)?;
+    let recipe = args.recipe();
     let inputs = inputs(&model, &args.batch_axis)?;
-    let data = args.rows(&args.data, &inputs, Part::Training)?;
-    let evaluation = match args.eval.as_slice() {
-        [] => None,
-        paths => Some(args.rows(paths, &inputs, Part::Evaluation)?),
+    let (data, evaluation) = args.all_rows(&inputs)?;
+    let (chosen, why) = args.choose()?;
+    let load = args.machine.load(args.course.verbose);
+    let (graphs, made);
+    let (step, interface, stepper) = match &chosen {
+        Chosen::OfGraphs(engine) => {
+            graphs = build(&model, &recipe)?;
+            (Some(&graphs.step), &graphs.interface, stepper(&**engine, &model, &graphs, &load)?)
+        }
+        Chosen::OrtTraining(runtime) => {
+            made = artifacts::make(&model, &recipe, &args.machine.pythons(), &args.out.join("artifacts"))?;
+            let (artifacts, interface) = &made;
+            let mut stepper = runtime.ort_training(artifacts.clone(), &load)?;
+            stepper.want(interface.step.outputs.names(), interface.evaluation.outputs.names())?;
+            (None, interface, Box::new(stepper) as Box<dyn Stepper>)
+        }
     };
-    let runtime = Runtime::open(&Search::of_process(args.machine.ort.clone()))?;
-    let graphs = build(&model, &recipe)?;
-    graphs.warnings.iter().for_each(|warning| args.tell("warning: ", warning));
+    let mut identity = args.identity(&model, &recipe, &data);
+    if let Chosen::OrtTraining(_) = chosen {
+        // Its state is its own.
+        identity.insert("--engine".into(), "ort-training".into());
+    }
+    let name = model.file.display_name().display().to_string();
+    let session = Session::new(chosen.engine(), interface, stepper, &name, inputs, load, args.seed);
+    let work = Work { name: &name, model: Some(&model), step, interface, data: &data, evaluation: evaluation.as_ref() };
+    drive(args, session, &work, identity, &why)
+}
+
+/// Trains artifacts of generate_artifacts as they are.
+fn of_artifacts(args: &TrainArgs, artifacts: Artifacts) -> TrainResult<Summary> {
+    if let Some(option) = args.decided_by_artifacts() {
+        return Err(TrainError::Options(format!(
+            "{option}: artifacts hold the loss, what is regularised and the optimiser already; 'per-inject training_model.onnx --layers …' puts PER into their gradients"
+        )));
+    }
+    let (chosen, why) = args.choose()?;
+    let Chosen::OrtTraining(runtime) = &chosen else {
+        return Err(TrainError::Options("artifacts are for --engine ort-training".into()));
+    };
+    let model = Model::open(&artifacts.training_model)?;
+    let load = args.machine.load(args.course.verbose);
+    let name = artifacts.training_model.display().to_string();
+    let mut stepper = runtime.ort_training(artifacts, &load)?;
+    let found = artifacts::interface_of(stepper.outputs(), args.term.loss.as_deref())?;
+    let interface = Interface { stored: stepper.parameters().to_vec(), ..found };
+    stepper.want(interface.step.outputs.names(), interface.evaluation.outputs.names())?;
+    let for_data = |name: &str| stepper.inputs().iter().any(|p| p.name == name);
+    let inputs = inputs_among(&model, &args.batch_axis, for_data)?;
+    let (data, evaluation) = args.all_rows(&inputs)?;
+    let mut identity = args.identity(&model, &args.recipe(), &data);
+    identity.insert("--engine".into(), "ort-training".into());
+    let session = Session::new(chosen.engine(), &interface, Box::new(stepper), &name, inputs, load, args.seed);
+    let evaluation = evaluation.as_ref();
+    let work = Work { name: &name, model: None, step: None, interface: &interface, data: &data, evaluation };
+    drive(args, session, &work, identity, &why)
+}
+
+fn drive(
+    args: &TrainArgs,
+    session: Session<'_>,
+    work: &Work<'_>,
+    identity: BTreeMap<String, String>,
+    engine: &str,
+) -> TrainResult<Summary> {
+    if args.host.is_none() {
+        args.tell("engine: ", engine);
+    }
+    work.interface.warnings.iter().for_each(|warning| args.tell("warning: ", warning));
     std::fs::create_dir_all(&args.out).map_err(|source| TrainError::Io { path: args.out.clone(), source })?;
     let epochs = args.epochs as f64;
     let changing = args.term.coef.iter().filter(|c| !c.schedule.is_constant());
@@ -230,8 +340,6 @@ fn go(args: &TrainArgs) -> TrainResult<Summary> {
         rate: args.lr.clone().over(epochs),
         coefficients: changing.map(|c| (c.item.clone(), c.schedule.clone().over(epochs))).collect(),
         seed: args.seed,
-        load: args.machine.load(args.course.verbose),
-        batch_axes: args.batch_axis.clone(),
         on_nan: match args.course.on_nan {
             OnNanArg::Stop => OnNan::Stop,
             OnNanArg::Skip => OnNan::Skip,
@@ -239,7 +347,7 @@ fn go(args: &TrainArgs) -> TrainResult<Summary> {
         accumulate: args.accumulate.get(),
         checkpoint_every: args.course.checkpoint_every,
         keep: args.course.keep,
-        identity: args.identity(&model, &recipe, &data),
+        identity,
         resume: args.course.resume,
         out: args.out.clone(),
     };
@@ -257,8 +365,7 @@ fn go(args: &TrainArgs) -> TrainResult<Summary> {
         (None, false) => args.observers(None)?,
     };
     let stop = args.host.as_ref().map_or_else(stop_on_signals, |host| Arc::clone(&host.stop));
-    let work = Work { model: &model, graphs: &graphs, engine: &runtime, data: &data, evaluation: evaluation.as_ref() };
-    train(&work, &settings, &mut observers, &stop)
+    train(session, work, &settings, &mut observers, &stop)
 }
 
 /// Set by Ctrl-C and by SIGTERM; the second time ends the process at once.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
+use per_inject::engine::choice::Wish;
 use per_inject::engine::{Arena, ConvolutionSearch, CudaOptions, Device, LoadOptions};
 use per_inject::inject;
 use per_inject::train::data::{Augment, Normalize, parse_map};
@@ -150,10 +151,17 @@ pub struct MachineArgs {
     /// Threads on the CPU; all cores where it is not given
     #[arg(long, value_name = "N", env = "PER_INJECT_THREADS")]
     pub threads: Option<NonZeroUsize>,
+    /// What makes the steps: auto is ort where ONNX Runtime is found, else tract where this program has it inside
+    #[arg(long, value_enum, default_value = "auto", env = "PER_INJECT_ENGINE")]
+    pub engine: EngineArg,
     /// ONNX Runtime: its library, a folder that holds it, or a Python environment; else ORT_DYLIB_PATH, the active Python
     /// environment, python3's packages, the system
     #[arg(long, value_name = "PATH", env = "PER_INJECT_ORT")]
     pub ort: Option<PathBuf>,
+    /// --engine ort-training: the Python that makes artifacts of a model, with onnxruntime-training; else that of the active
+    /// environment, and python3
+    #[arg(long, value_name = "PATH", env = "PER_INJECT_PYTHON")]
+    pub python: Option<PathBuf>,
     /// CUDA: let float32 products round their operands to TF32, with 10 bits of fraction
     #[arg(long, env = "PER_INJECT_TF32", value_parser = yes_or_no())]
     pub tf32: bool,
@@ -169,6 +177,28 @@ pub struct MachineArgs {
     /// CUDA: bytes that memory may grow to
     #[arg(long, value_name = "BYTES", env = "PER_INJECT_CUDA_MEMORY")]
     pub cuda_memory: Option<NonZeroUsize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EngineArg {
+    Auto,
+    /// ONNX Runtime, with a graph that is differentiated into standard operators
+    Ort,
+    /// The training API of ONNX Runtime, where its build has it; MODEL may be the folder of generate_artifacts' artifacts
+    OrtTraining,
+    /// tract, which wants nothing installed, where this program was built with it
+    Tract,
+}
+
+impl EngineArg {
+    pub fn wish(self) -> Wish {
+        match self {
+            EngineArg::Auto => Wish::Auto,
+            EngineArg::Ort => Wish::Ort,
+            EngineArg::OrtTraining => Wish::OrtTraining,
+            EngineArg::Tract => Wish::Tract,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -235,6 +265,17 @@ impl MachineArgs {
             ("--cuda-memory", self.cuda_memory.is_some()),
         ];
         given.into_iter().find(|(_, is_given)| *is_given).map(|(option, _)| option)
+    }
+
+    /// The Pythons to ask for artifacts, the most likely one first.
+    pub fn pythons(&self) -> Vec<PathBuf> {
+        if let Some(python) = &self.python {
+            return vec![python.clone()];
+        }
+        let (folder, name) = if cfg!(windows) { ("Scripts", "python") } else { ("bin", "python3") };
+        let of = |variable| std::env::var_os(variable).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let environments = ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(of);
+        environments.map(|root| root.join(folder).join(name)).chain([PathBuf::from(name)]).collect()
     }
 
     pub fn load(&self, placements: bool) -> LoadOptions {

@@ -66,6 +66,16 @@ pub enum EngineError {
         /// What it said.
         message: String,
     },
+    /// A model that tract cannot run.
+    #[error("tract {version} cannot run {model}: {problem}; --engine ort runs it on ONNX Runtime")]
+    Tract {
+        /// Version of tract.
+        version: &'static str,
+        /// The model.
+        model: String,
+        /// The nodes and operators, or what tract said.
+        problem: String,
+    },
     /// External data of a model in memory, whose folder is not known.
     #[error(
         "{model} keeps tensors in other files, and a model from a pipe or from memory has no folder to look for them in"
@@ -127,6 +137,53 @@ pub enum EngineError {
         name: String,
         /// All outputs.
         all: String,
+    },
+    /// A runtime without the training API.
+    #[error(
+        "{runtime} was built without ONNX Runtime's training API, which --engine ort-training drives; --engine ort trains on it all the \
+         same, with a graph that per-inject differentiates. Builds with that API are the wheels onnxruntime-training and \
+         onnxruntime-training-cpu, from inside Python, and libraries that were built with --enable_training_apis (--ort PATH)"
+    )]
+    NoTraining {
+        /// Which runtime it is.
+        runtime: String,
+    },
+    /// No runtime with the training API, or one that lets nobody in from outside.
+    #[error(
+        "{problem}. --engine ort-training wants a library that was built with the training API, or the wheel onnxruntime-training from inside \
+         its Python: 'pip install per-inject' there, and 'python -m per_inject train …'"
+    )]
+    TrainingRuntime {
+        /// What is wrong with what was found.
+        problem: String,
+    },
+    /// A process that keeps its runtime to itself.
+    #[error(
+        "the ONNX Runtime of this process cannot be had: {problem}; --engine ort-training wants onnxruntime-training or \
+         onnxruntime-training-cpu in the Python that runs per-inject, or a library with the training API (--ort PATH)"
+    )]
+    NotHandedOver {
+        /// What the process said.
+        problem: String,
+    },
+    /// Artifacts of generate_artifacts that cannot be trained with.
+    #[error("{path}: {problem}")]
+    Artifacts {
+        /// One of the files, or their folder.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
+    /// A trained model that the engine does not write itself.
+    #[error("this engine writes no model; its weights go into a copy of the model that they came from")]
+    NoExport,
+    /// An engine that is not part of this program.
+    #[error(
+        "this per-inject was built without {engine}; build it with 'cargo install per-inject --features {engine}', or use --engine ort"
+    )]
+    NotBuiltIn {
+        /// The engine.
+        engine: &'static str,
     },
     /// State of a training run that lacks a value.
     #[error("there is no value for {name:?}, which is part of the state")]

@@ -69,6 +69,8 @@ pub enum FoundBy {
     Python(PathBuf),
     /// The system's loader.
     System,
+    /// This process had it already, and handed it over: see [`adopt`](super::adopt).
+    Process,
 }
 
 impl fmt::Display for Found {
@@ -80,6 +82,7 @@ impl fmt::Display for Found {
             FoundBy::Environment(variable) => f.write_str(variable),
             FoundBy::Python(name) => write!(f, "of {}", name.display()),
             FoundBy::System => f.write_str("of the system"),
+            FoundBy::Process => f.write_str("of this process"),
         }?;
         f.write_str(")")
     }

@@ -21,7 +21,9 @@
 //! # }
 //! ```
 
+mod adopted;
 pub mod arrays;
+pub mod choice;
 mod cuda;
 mod device;
 mod differentiated;
@@ -30,6 +32,7 @@ pub mod find;
 mod library;
 pub mod npy;
 mod onnx_runtime;
+pub mod ort_training;
 mod placement;
 mod program;
 pub mod random;
@@ -37,13 +40,17 @@ mod ranges;
 mod resident;
 mod stepper;
 mod tensor;
+#[cfg(feature = "tract")]
+pub mod tract;
 
+pub use adopted::{Host, adopt, set_host};
 pub use arrays::Arrays;
 pub use cuda::{Arena, ConvolutionSearch, CudaOptions};
 pub use device::Device;
 pub use error::{EngineError, EngineResult};
 pub use find::{Found, FoundBy, Search};
 pub use onnx_runtime::{Runtime, gave_up, is_in_binding};
+pub use ort_training::{Artifacts, OrtTraining};
 pub use placement::Placed;
 pub use program::check_feeds;
 pub(crate) use program::graph_of;

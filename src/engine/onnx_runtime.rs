@@ -16,11 +16,12 @@ use ort::value::{DynValue, Outlet, PrimitiveTensorElementType, TensorElementType
 
 use tempfile::NamedTempFile;
 
+use super::adopted::adopted;
 use super::cuda;
 use super::device::Device;
 use super::differentiated::Differentiated;
 use super::error::{EngineError, EngineResult};
-use super::find::{Found, Search, find};
+use super::find::{Found, FoundBy, Search, find};
 use super::placement;
 use super::program::{Engine, LoadOptions, Optimisation, Port, Program, Source, check_feeds};
 use super::resident::{Residence, Resident};
@@ -43,9 +44,17 @@ static LOADED: Mutex<Option<Runtime>> = Mutex::new(None);
 static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 impl Runtime {
-    /// Finds and loads a runtime; gives the one that is loaded already where that is the one.
+    /// Finds and loads a runtime; gives the one that is loaded already where that is the one. In a process that handed over its own
+    /// ([`adopt`](super::adopt)) that is the one, unless another one is asked for by an option.
     pub fn open(search: &Search) -> EngineResult<Self> {
-        let found = find(search)?;
+        let adopted = adopted();
+        let found = match (&adopted, &search.option) {
+            (Some(adopted), None) => adopted.clone(),
+            (Some(adopted), Some(asked)) => {
+                return Err(EngineError::AlreadyLoaded { loaded: adopted.path.clone(), asked: asked.clone() });
+            }
+            (None, _) => find(search)?,
+        };
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(runtime) = loaded.as_ref() {
             if runtime.found.path == found.path {
@@ -55,7 +64,10 @@ impl Runtime {
         }
         let start = |message: String| EngineError::Start { path: found.path.clone(), message: one_line(&message) };
         let environment = guarded(|| {
-            let builder = ort::init_from(&found.path).map_err(|e| e.to_string())?;
+            let builder = match found.by {
+                FoundBy::Process => ort::init(),
+                _ => ort::init_from(&found.path).map_err(|e| e.to_string())?,
+            };
             // Nobody is told of what runs here.
             let builder = builder.with_name("per-inject").with_telemetry(false).with_logger(Arc::new(log));
             builder.build().map_err(|e| e.to_string())
@@ -72,11 +84,15 @@ impl Runtime {
         &self.found
     }
 
+    pub(super) fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
     fn minor(&self) -> u32 {
         self.found.version.split('.').nth(1).and_then(|n| n.parse().ok()).unwrap_or_default()
     }
 
-    fn builder(&self, options: &LoadOptions) -> Result<SessionBuilder, String> {
+    pub(super) fn builder(&self, options: &LoadOptions) -> Result<SessionBuilder, String> {
         let level = match options.optimisation {
             Optimisation::Disabled => GraphOptimizationLevel::Disable,
             Optimisation::Basic => GraphOptimizationLevel::Level1,
@@ -100,7 +116,7 @@ impl Runtime {
     }
 
     /// Puts the device in front of the CPU, which ONNX Runtime keeps for nodes that the device has no kernel for.
-    fn on_device(&self, builder: SessionBuilder, options: &LoadOptions) -> EngineResult<SessionBuilder> {
+    pub(super) fn on_device(&self, builder: SessionBuilder, options: &LoadOptions) -> EngineResult<SessionBuilder> {
         let device = options.device;
         let Device::Cuda { index } = device else { return Ok(builder) };
         let refuse = |problem| EngineError::Device { device: device.to_string(), problem };
@@ -365,7 +381,7 @@ pub(super) fn guarded<T>(call: impl FnOnce() -> Result<T, String>) -> Result<T, 
 
 /// What to say of a panic of the binding.
 pub fn gave_up(words: &str) -> String {
-    format!("the binding to ONNX Runtime gave up: {words}")
+    format!("the engine gave up: {words}")
 }
 
 fn log(level: LogLevel, _category: &str, _id: &str, _location: &str, message: &str) {

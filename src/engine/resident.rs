@@ -312,7 +312,7 @@ fn empty(allocator: &Allocator, like: &Tensor) -> ort::Result<DynTensor> {
 const ALIGNMENT: usize = 64;
 
 /// A tensor of the runtime in the host's memory, without a copy where its elements begin as those of the runtime do.
-fn aligned(allocator: &Allocator, tensor: Tensor) -> Result<DynTensor, String> {
+pub(super) fn aligned(allocator: &Allocator, tensor: Tensor) -> Result<DynTensor, String> {
     let said = |e: ort::Error| e.to_string();
     if with_elements!(tensor.data(), values => values.as_ptr().addr().is_multiple_of(ALIGNMENT)) {
         return owned(tensor).map_err(said);
@@ -344,7 +344,7 @@ fn fill(target: &mut DynTensor, value: &Tensor, device: Device) -> Result<(), St
 }
 
 /// A copy in the host's memory.
-fn read(value: &DynTensor, device: Device) -> Result<Tensor, String> {
+pub(super) fn read(value: &DynTensor, device: Device) -> Result<Tensor, String> {
     if device == Device::Cpu {
         return tensor_of(&value.view().into_dyn());
     }

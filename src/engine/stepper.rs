@@ -1,8 +1,9 @@
 //! The interface of training: steps that are made one after another, whoever differentiates and whoever keeps the state.
 
 use std::collections::HashMap;
+use std::path::Path;
 
-use super::error::EngineResult;
+use super::error::{EngineError, EngineResult};
 use super::placement::Placed;
 use super::program::{Port, Source};
 use super::resident::Carried;
@@ -76,6 +77,15 @@ pub trait Stepper {
     /// # Errors
     /// When a copy from the device fails.
     fn fed(&self) -> EngineResult<Vec<(String, Tensor)>>;
+
+    /// Writes the trained model as it is used after training, where only the engine has it.
+    ///
+    /// # Errors
+    /// When it cannot be written, and where the engine was given no more than the graphs.
+    fn export(&self, path: &Path) -> EngineResult<()> {
+        let _ = path;
+        Err(EngineError::NoExport)
+    }
 
     /// Which provider took which nodes; empty where that was not asked for, or the engine has but one.
     fn placed(&self) -> &[Placed] {

@@ -13,11 +13,12 @@ const AT_ONCE: usize = 64;
 /// Looks for the first value in execution order that is not finite, in the step that was made last.
 ///
 /// A mask may hold infinities and do no harm, so it is the first NaN that is named, with the first infinity before it.
-pub fn first_not_finite(session: &Session<'_>, step: &Model) -> TrainResult<String> {
+pub fn first_not_finite(session: &Session<'_>, step: Option<&Model>) -> TrainResult<String> {
     let feeds = session.last_feeds()?;
     if let Some((name, _)) = feeds.iter().find(|(_, t)| worst(t).is_some()) {
         return Ok(format!("{name:?} was not finite before the step"));
     }
+    let Some(step) = step else { return Ok("the engine shows nothing of what is inside its step".into()) };
     let graph = graph_of(step)?;
     let types = Types::of(&graph, step);
     let mut order: Vec<&str> = Vec::new();

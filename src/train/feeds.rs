@@ -45,10 +45,23 @@ impl Input {
 /// # Errors
 /// For an axis that an input does not have, and a name that is none.
 pub fn inputs(model: &Model, axes: &[(String, usize)]) -> TrainResult<Vec<Input>> {
+    inputs_among(model, axes, |_| true)
+}
+
+/// As [`inputs`], of a model that has others as well, which data is not for.
+///
+/// # Errors
+/// As [`inputs`].
+pub fn inputs_among(
+    model: &Model,
+    axes: &[(String, usize)],
+    is_for_data: impl Fn(&str) -> bool,
+) -> TrainResult<Vec<Input>> {
     let graph = graph_of(model)?;
     let types = Types::of(&graph, model);
     let mut found = Vec::new();
-    for value in graph.inputs.iter().copied().filter(|v| graph.initializer(*v).is_none()) {
+    let without_default = |v: &ValueId| graph.initializer(*v).is_none() && is_for_data(graph.name(*v));
+    for value in graph.inputs.iter().copied().filter(without_default) {
         let name = graph.name(value).to_owned();
         let tensor: TensorType = types.get(value).clone();
         let open: Vec<usize> = match &tensor.dims {

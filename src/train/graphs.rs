@@ -12,6 +12,7 @@ use crate::autodiff::{self, Clip, GRADIENT_NORM, Group, LossScale, Optimizer};
 use crate::engine::Carried;
 use crate::graph::{Attributes, Graph};
 use crate::inject;
+use crate::lower::Target;
 use crate::onnx::NodeProto;
 use crate::patch::{Change, Part, Replacement, Substitute};
 use crate::wire::Model;
@@ -56,11 +57,25 @@ pub struct Outputs {
     pub gradient_norm: Option<String>,
 }
 
-/// A graph to load.
-#[derive(Debug)]
-pub struct Loadable {
-    /// The model. Its state are inputs, and its initializers are not among them.
-    pub model: Model,
+impl Outputs {
+    /// All of them, without those that are not there.
+    pub fn names(&self) -> Vec<String> {
+        let mut names = vec![self.loss.clone()];
+        if self.task != self.loss {
+            names.push(self.task.clone());
+        }
+        names.extend(self.layers.iter().map(|(_, output)| output.clone()));
+        if let Some((correct, labels)) = &self.counts {
+            names.extend([correct.clone(), labels.clone()]);
+        }
+        names.extend(self.gradient_norm.clone());
+        names
+    }
+}
+
+/// What goes into a graph beside data, and what comes out of it.
+#[derive(Debug, Clone, Default)]
+pub struct Traffic {
     /// Random numbers that it is fed.
     pub draws: Vec<Draw>,
     /// Numbers that come out.
@@ -78,31 +93,95 @@ pub struct Coefficient {
     pub value: f64,
 }
 
-/// The graphs of a training run.
-#[derive(Debug)]
-pub struct Graphs {
-    /// One step.
-    pub step: Loadable,
-    /// The forward pass as inference has it: batch statistics are the running ones, and Dropout does nothing.
-    pub evaluation: Loadable,
+/// What a run feeds and reads, whatever engine makes its steps.
+#[derive(Debug, Default)]
+pub struct Interface {
+    /// Of a step.
+    pub step: Traffic,
+    /// Of an evaluation.
+    pub evaluation: Traffic,
     /// The forward pass with the regulariser, as it draws by itself: what is asked for the shapes of draws. `None` where they are known.
     pub forward: Option<Model>,
-    /// What a step replaces: parameters, running statistics, state of the optimiser.
-    pub carried: Vec<Carried>,
-    /// Of these, the ones that are initializers of the model.
+    /// Of the state, what are initializers of the model.
     pub stored: Vec<String>,
-    /// Whether the step wants to know how many steps were made before.
-    pub counts_steps: bool,
     /// The coefficients λ that are inputs.
     pub coefficients: Vec<Coefficient>,
     /// What is measured beside the loss.
     pub metric: Metric,
-    /// What was differentiated.
-    pub step_report: autodiff::Report,
     /// What was injected.
     pub injection: Option<inject::Report>,
     /// What deserves a second look.
     pub warnings: Vec<String>,
+}
+
+/// The graphs of a training run whose steps are differentiated here. Their state are inputs, and their initializers are not among them.
+#[derive(Debug)]
+pub struct Graphs {
+    /// One step.
+    pub step: Model,
+    /// The forward pass as inference has it: batch statistics are the running ones, and Dropout does nothing.
+    pub evaluation: Model,
+    /// What a step replaces: parameters, running statistics, state of the optimiser.
+    pub carried: Vec<Carried>,
+    /// What was differentiated.
+    pub report: autodiff::Report,
+    /// What is fed and read.
+    pub interface: Interface,
+}
+
+/// The forward pass of a run: with what is measured, and with the regulariser.
+pub(super) struct Forward {
+    /// As it draws by itself.
+    pub model: Model,
+    /// What is minimised.
+    pub loss: String,
+    /// What comes out; draws are not filled in.
+    pub interface: Interface,
+    /// What comes out of it, the norm of gradients aside.
+    pub outputs: Outputs,
+}
+
+/// Puts the measurements and the regulariser into a model; rewrites it for another pipeline where `target` is one.
+pub(super) fn forward(model: &Model, recipe: &Recipe, target: Option<Target>) -> TrainResult<Forward> {
+    let loss = {
+        let analysis = Analysis::with_overrides(model, recipe.wrt.as_deref(), recipe.freeze.as_deref())?;
+        let choice = inject::Options { loss: recipe.loss.clone(), ..inject::Options::default() };
+        analysis.graph.name(inject::loss::choose(&analysis, &choice)?.value).to_owned()
+    };
+    let mut outputs = Outputs { loss: loss.clone(), task: loss.clone(), ..Outputs::default() };
+    let (measured, metric) = measure(model, recipe, &mut outputs)?;
+    let mut interface = Interface { metric, ..Interface::default() };
+    let options = match (&recipe.regularizer, target) {
+        (None, None) => return Ok(Forward { model: measured, loss, interface, outputs }),
+        // For another pipeline coefficients become inputs when the graph is finished.
+        (Some(options), target) => {
+            inject::Options { target, coef_input: options.coef_input && target.is_none(), ..options.clone() }
+        }
+        (None, target) => inject::Options {
+            layers: "none".into(),
+            wrt: recipe.wrt.clone(),
+            freeze: recipe.freeze.clone(),
+            target,
+            ..inject::Options::default()
+        },
+    };
+    let (model, report) = regularised(&measured, &options, &loss, &mut outputs)?;
+    let become_inputs = target.is_some() && recipe.regularizer.as_ref().is_some_and(|o| o.coef_input);
+    let inputs = report.coefficients.iter().filter(|c| become_inputs || report.inputs.contains(&c.initializer));
+    let coefficient = |c: &inject::report::Coefficient| Coefficient {
+        input: c.initializer.clone(),
+        item: c.item.clone(),
+        value: c.value,
+    };
+    interface.coefficients = inputs.map(coefficient).collect();
+    interface.warnings.clone_from(&report.warnings);
+    interface.injection = Some(report);
+    Ok(Forward { model, loss, interface, outputs })
+}
+
+/// What to say of nodes that go on drawing themselves.
+pub(super) fn warnings_of(left: &[String]) -> impl Iterator<Item = String> + '_ {
+    left.iter().map(|why| format!("{why}, so a resumed run draws other numbers there than an uninterrupted one"))
 }
 
 /// Makes the graphs.
@@ -110,38 +189,9 @@ pub struct Graphs {
 /// # Errors
 /// When the regulariser cannot be put in or the graph cannot be differentiated; each error says why.
 pub fn build(model: &Model, recipe: &Recipe) -> TrainResult<Graphs> {
-    let loss = {
-        let analysis = Analysis::with_overrides(model, recipe.wrt.as_deref(), recipe.freeze.as_deref())?;
-        let choice = inject::Options { loss: recipe.loss.clone(), ..inject::Options::default() };
-        analysis.graph.name(inject::loss::choose(&analysis, &choice)?.value).to_owned()
-    };
-    let mut outputs = Outputs { loss: loss.clone(), task: loss.clone(), ..Outputs::default() };
-    let mut warnings = Vec::new();
-    let (measured, metric) = measure(model, recipe, &mut outputs)?;
-    let mut injection = None;
-    let mut coefficients = Vec::new();
-    let forward = match &recipe.regularizer {
-        None => measured,
-        Some(options) => {
-            let (model, report) = regularised(&measured, options, &loss, &mut outputs)?;
-            let inputs = report.coefficients.iter().filter(|c| report.inputs.contains(&c.initializer));
-            let coefficient = |c: &inject::report::Coefficient| Coefficient {
-                input: c.initializer.clone(),
-                item: c.item.clone(),
-                value: c.value,
-            };
-            coefficients.extend(inputs.map(coefficient));
-            warnings.extend(report.warnings.iter().cloned());
-            injection = Some(report);
-            model
-        }
-    };
+    let Forward { model: forward, loss, mut interface, outputs } = forward(model, recipe, None)?;
     let fed = noise::feed(&forward)?;
-    warnings.extend(
-        fed.left
-            .iter()
-            .map(|why| format!("{why}, so a resumed run draws other numbers there than an uninterrupted one")),
-    );
+    interface.warnings.extend(warnings_of(&fed.left));
     let options = autodiff::Options {
         loss: Some(loss),
         wrt: recipe.wrt.clone(),
@@ -174,25 +224,19 @@ pub fn build(model: &Model, recipe: &Recipe) -> TrainResult<Graphs> {
     }
     let names: HashSet<&str> = stored.iter().map(String::as_str).collect();
     let step = as_inputs(&step, &names)?;
-    let counts_steps = step.graph.inputs.iter().any(|i| i.name() == "step");
 
     let inference = noise::feed(&inference(&forward)?)?;
     let evaluation = as_inputs(&inference.model, &names)?;
     let asks = fed.draws.iter().chain(&inference.draws).any(|d| d.asks_for().is_some());
     let trained = Outputs { gradient_norm: Some(GRADIENT_NORM.to_owned()), ..outputs.clone() };
-    Ok(Graphs {
-        step: Loadable { model: step, draws: fed.draws, outputs: trained },
-        evaluation: Loadable { model: evaluation, draws: inference.draws, outputs },
+    let interface = Interface {
+        step: Traffic { draws: fed.draws, outputs: trained },
+        evaluation: Traffic { draws: inference.draws, outputs },
         forward: Some(forward).filter(|_| asks),
-        carried,
         stored,
-        counts_steps,
-        coefficients,
-        metric,
-        step_report: report,
-        injection,
-        warnings,
-    })
+        ..interface
+    };
+    Ok(Graphs { step, evaluation, carried, report, interface })
 }
 
 /// The model with its labels counted, where it shows them.
@@ -246,7 +290,7 @@ fn regularised(
 }
 
 /// The forward pass as inference has it.
-fn inference(model: &Model) -> TrainResult<Model> {
+pub(super) fn inference(model: &Model) -> TrainResult<Model> {
     let graph = Graph::of(model)?;
     let mut change = Change { reason: "inference".into(), ..Change::default() };
     for (i, node) in graph.nodes.iter().enumerate() {

@@ -1,6 +1,7 @@
 //! Training on ONNX Runtime: inject, differentiate, run the step graph, keep checkpoints, and put the trained weights back into the
 //! model's file.
 
+pub mod artifacts;
 pub mod checkpoint;
 pub mod data;
 mod diagnose;

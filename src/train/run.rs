@@ -12,13 +12,13 @@ use super::data::{Ahead, Dataset, Plan};
 use super::diagnose::first_not_finite;
 use super::error::{TrainError, TrainResult};
 use super::event::{Event, Means, Observer, Step};
-use super::feeds::{Preparation, Prepared, inputs};
-use super::graphs::Graphs;
+use super::feeds::{Preparation, Prepared};
+use super::graphs::Interface;
 use super::metrics::Metric;
 use super::schedule::Schedule;
 use super::session::{EVALUATIONS, Moment, Numbers, Session};
 use super::weights::write_back;
-use crate::engine::{Engine, LoadOptions, Placed, Tensor};
+use crate::engine::{Placed, Tensor};
 use crate::wire::Model;
 
 /// What happens when a step gives a loss or a gradient that is no number.
@@ -43,10 +43,6 @@ pub struct Settings {
     pub coefficients: Vec<(Option<String>, Schedule)>,
     /// Seed of random numbers.
     pub seed: u64,
-    /// How the graphs are run.
-    pub load: LoadOptions,
-    /// The axis that counts samples, by input, where it is not the obvious one.
-    pub batch_axes: Vec<(String, usize)>,
     /// What happens to a step that gives no number.
     pub on_nan: OnNan,
     /// Over how many batches gradients are summed up before the parameters change, by their mean; those of an epoch's end are never kept for
@@ -102,12 +98,14 @@ pub struct Summary {
 /// What a run works on.
 #[derive(Clone, Copy)]
 pub struct Work<'a> {
-    /// The model as it came.
-    pub model: &'a Model,
-    /// Its graphs.
-    pub graphs: &'a Graphs,
-    /// What runs them.
-    pub engine: &'a dyn Engine,
+    /// How messages name the model.
+    pub name: &'a str,
+    /// The model as it came, which the weights are put back into; `None` where only the engine has it, which then writes it.
+    pub model: Option<&'a Model>,
+    /// The graph of a step, for looking into one that went wrong; `None` where the engine has it inside.
+    pub step: Option<&'a Model>,
+    /// What is fed and read.
+    pub interface: &'a Interface,
     /// What it is trained on.
     pub data: &'a Rows,
     /// What it is evaluated on after every epoch.
@@ -161,9 +159,8 @@ impl Ready {
 /// A run on its way.
 struct Run<'a> {
     session: Session<'a>,
-    graphs: &'a Graphs,
+    work: Work<'a>,
     settings: &'a Settings,
-    model: &'a Model,
     shelf: Shelf,
     position: Position,
     /// Coefficients that change: the input that takes it, and its name in the log.
@@ -174,19 +171,18 @@ struct Run<'a> {
     summary: Summary,
 }
 
-/// Trains a model whose graphs were made.
+/// Trains a model.
 ///
 /// # Errors
 /// When the data does not fit, the runtime fails, a file cannot be written, or a step gives no number; the sentence says what was kept.
 pub fn train<'a>(
+    session: Session<'a>,
     work: &Work<'a>,
     settings: &'a Settings,
     observers: &'a mut [Box<dyn Observer>],
     stop: &AtomicBool,
 ) -> TrainResult<Summary> {
-    let Work { model, graphs, engine, data, evaluation } = *work;
-    let inputs = inputs(model, &settings.batch_axes)?;
-    let session = Session::new(engine, model, graphs, inputs, settings.load, settings.seed)?;
+    let Work { interface, data, evaluation, .. } = *work;
     let summary = Summary {
         schema: SCHEMA,
         interrupted: false,
@@ -197,20 +193,19 @@ pub fn train<'a>(
         training: None,
         evaluation: None,
         best: None,
-        metric: graphs.metric,
-        layers: graphs.step.outputs.layers.iter().map(|(name, _)| name.clone()).collect(),
+        metric: interface.metric,
+        layers: interface.step.outputs.layers.iter().map(|(name, _)| name.clone()).collect(),
         written: Vec::new(),
         placed: session.placed().to_vec(),
     };
     let shelf = Shelf { folder: settings.out.join("checkpoints"), keep: settings.keep };
     let mut run = Run {
         session,
-        graphs,
+        work: *work,
         settings,
-        model,
         shelf,
         position: Position::default(),
-        coefficients: scheduled(graphs, settings),
+        coefficients: scheduled(interface, settings),
         saved: None,
         observers,
         summary,
@@ -273,7 +268,9 @@ impl Run<'_> {
             drop(batches);
             let seconds = started.elapsed().as_secs_f64();
             let mut means = self.means(&self.position.sums, self.position.sums.samples - before, seconds);
-            means.gradient_norm = Some(f64::from(self.position.sums.norm) / self.position.sums.steps.max(1) as f64);
+            let measures_norm = self.work.interface.step.outputs.gradient_norm.is_some();
+            let norm = f64::from(self.position.sums.norm) / self.position.sums.steps.max(1) as f64;
+            means.gradient_norm = Some(norm).filter(|_| measures_norm);
             self.tell(&Event::Epoch(means.clone()))?;
             self.summary.training = Some(means);
             let is_best = match evaluation {
@@ -335,7 +332,7 @@ impl Run<'_> {
 
     /// Keeps the state before the step, and says what went wrong.
     fn not_finite(&mut self, what: String) -> TrainResult<TrainError> {
-        let where_from = first_not_finite(&self.session, &self.graphs.step.model)?;
+        let where_from = first_not_finite(&self.session, self.work.step)?;
         let step = self.position.step + 1;
         if self.saved != Some(self.position.step) {
             self.save(false)?;
@@ -358,9 +355,9 @@ impl Run<'_> {
             sums.add(&self.session.evaluate(batch)?, samples);
         }
         let means = self.means(&sums, sums.samples, started.elapsed().as_secs_f64());
-        let value = means.accuracy.filter(|_| self.graphs.metric.grows()).unwrap_or(means.task_loss);
+        let value = means.accuracy.filter(|_| self.work.interface.metric.grows()).unwrap_or(means.task_loss);
         let best = self.position.best.map(|(b, _)| f64::from(b));
-        let is_better = |best: f64| if self.graphs.metric.grows() { value > best } else { value < best };
+        let is_better = |best: f64| if self.work.interface.metric.grows() { value > best } else { value < best };
         let is_best = best.is_none_or(is_better) && value.is_finite();
         if is_best {
             self.position.best = Some((value.into(), self.position.step));
@@ -385,9 +382,9 @@ impl Run<'_> {
             task_loss: task,
             per: sums.layers.iter().map(|s| mean(*s)).collect(),
             gradient_norm: None,
-            accuracy: (self.graphs.metric == Metric::Accuracy && labels > 0.0)
+            accuracy: (self.work.interface.metric == Metric::Accuracy && labels > 0.0)
                 .then(|| f64::from(sums.correct) / labels),
-            perplexity: (self.graphs.metric == Metric::Perplexity).then(|| task.exp()),
+            perplexity: (self.work.interface.metric == Metric::Perplexity).then(|| task.exp()),
             samples: sums.samples,
             samples_per_second: samples as f64 / seconds.max(1e-9),
         }
@@ -415,11 +412,14 @@ impl Run<'_> {
         self.summary.epochs = self.position.epoch;
         self.summary.best = self.position.best.map(|(value, step)| (f64::from(value), step));
         if !self.summary.interrupted {
-            let stored = &self.graphs.stored;
+            let stored = &self.work.interface.stored;
             let state = self.session.state()?.into_iter().filter(|(name, _)| stored.contains(name));
             let weights: Vec<(String, Tensor)> = state.collect();
             let model = self.settings.out.join("model.onnx");
-            write_back(self.model, &weights, &model)?;
+            match self.work.model {
+                Some(original) => write_back(original, &weights, &model)?,
+                None => self.session.export(&model)?,
+            }
             let tensors = self.settings.out.join("model.safetensors");
             write_whole(encode(&weights, None)?, &tensors)?;
             self.summary.written.extend([model, tensors]);
@@ -461,13 +461,13 @@ impl Sums {
 }
 
 /// The inputs that coefficients which change are fed to, with their names in the log.
-fn scheduled(graphs: &Graphs, settings: &Settings) -> Vec<(String, String, Schedule)> {
+fn scheduled(interface: &Interface, settings: &Settings) -> Vec<(String, String, Schedule)> {
     let of = |item: &Option<String>| settings.coefficients.iter().rev().find(|(i, _)| i == item);
     let name = |item: &Option<String>| match item {
         None => "coefficient".to_owned(),
         Some(item) => format!("coefficient/{item}"),
     };
-    let each = graphs.coefficients.iter();
+    let each = interface.coefficients.iter();
     each.filter_map(|c| Some((c.input.clone(), name(&c.item), of(&c.item)?.1.clone()))).collect()
 }
 

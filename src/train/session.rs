@@ -1,11 +1,12 @@
-//! A training run's graphs, loaded: one step at a time, and one batch to evaluate at a time.
+//! Training by an engine: one step at a time, and one batch to evaluate at a time.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use super::edit::changed;
 use super::error::{TrainError, TrainResult};
 use super::feeds::{Input, Preparation, Prepared};
-use super::graphs::{Graphs, Outputs};
+use super::graphs::{Graphs, Interface, Outputs};
 use super::noise::Draw;
 use super::weights;
 use crate::autodiff;
@@ -57,69 +58,84 @@ pub struct Moment {
     pub is_update: bool,
 }
 
-/// The graphs of a run, loaded.
+/// The training of a model by an engine.
 pub struct Session<'m> {
     engine: &'m dyn Engine,
-    graphs: &'m Graphs,
+    interface: &'m Interface,
     options: LoadOptions,
     inputs: Vec<Input>,
     seed: u64,
     /// The model, as messages call it.
     name: String,
     stepper: Box<dyn Stepper + 'm>,
+    counts_steps: bool,
+    accumulates: bool,
     shapes: Shapes,
     /// λ of each coefficient that is an input.
     coefficients: Vec<(String, f64)>,
 }
 
+/// Loads the graphs of a run, with the values that the model has.
+///
+/// # Errors
+/// When a value cannot be read, or the engine does not take the graph.
+pub fn stepper<'m>(
+    engine: &dyn Engine,
+    model: &Model,
+    graphs: &'m Graphs,
+    options: &LoadOptions,
+) -> TrainResult<Box<dyn Stepper + 'm>> {
+    let declared: HashMap<&str, TensorType> =
+        graphs.step.graph.inputs.iter().filter_map(|i| Some((i.name(), TensorType::of_value(i)?))).collect();
+    let mut carried = Vec::new();
+    for each in &graphs.carried {
+        let stored = model.graph.initializers.iter().find(|t| t.name == each.input);
+        let initial = match stored {
+            Some(initializer) => weights::read(model, initializer)?,
+            None => {
+                let missing = || TrainError::Weights {
+                    name: each.input.clone(),
+                    problem: "has no type or shape that is known".into(),
+                };
+                zeros(declared.get(each.input.as_str()).ok_or_else(missing)?).ok_or_else(missing)?
+            }
+        };
+        carried.push((each.clone(), initial));
+    }
+    let plan = StepPlan {
+        step: source(&graphs.step)?,
+        evaluation: source(&graphs.evaluation)?,
+        carried,
+        step_outputs: graphs.interface.step.outputs.names(),
+        evaluation_outputs: graphs.interface.evaluation.outputs.names(),
+    };
+    Ok(engine.stepper(plan, options)?)
+}
+
 impl<'m> Session<'m> {
-    /// Loads the step, with the values that the model has.
-    ///
-    /// # Errors
-    /// When a value cannot be read, or the engine does not take the graph.
+    /// Training by `stepper` of what messages call `name`. `engine` runs what is not a step: the forward pass, for the shapes of random numbers.
     pub fn new(
         engine: &'m dyn Engine,
-        model: &Model,
-        graphs: &'m Graphs,
+        interface: &'m Interface,
+        stepper: Box<dyn Stepper + 'm>,
+        name: &str,
         inputs: Vec<Input>,
         options: LoadOptions,
         seed: u64,
-    ) -> TrainResult<Self> {
-        let declared: HashMap<&str, TensorType> =
-            graphs.step.model.graph.inputs.iter().filter_map(|i| Some((i.name(), TensorType::of_value(i)?))).collect();
-        let mut carried = Vec::new();
-        for each in &graphs.carried {
-            let stored = model.graph.initializers.iter().find(|t| t.name == each.input);
-            let initial = match stored {
-                Some(initializer) => weights::read(model, initializer)?,
-                None => {
-                    let missing = || TrainError::Weights {
-                        name: each.input.clone(),
-                        problem: "has no type or shape that is known".into(),
-                    };
-                    zeros(declared.get(each.input.as_str()).ok_or_else(missing)?).ok_or_else(missing)?
-                }
-            };
-            carried.push((each.clone(), initial));
-        }
-        let plan = StepPlan {
-            step: source(&graphs.step.model)?,
-            evaluation: source(&graphs.evaluation.model)?,
-            carried,
-            step_outputs: graphs.step.outputs.names(),
-            evaluation_outputs: graphs.evaluation.outputs.names(),
-        };
-        Ok(Session {
+    ) -> Self {
+        Session {
             engine,
-            graphs,
+            interface,
             options,
             inputs,
             seed,
-            name: model.file.display_name().display().to_string(),
-            stepper: engine.stepper(plan, &options)?,
+            name: name.to_owned(),
+            counts_steps: stepper.inputs().iter().any(|p| p.name == autodiff::STEP),
+            accumulates: stepper.inputs().iter().any(|p| p.name == autodiff::APPLY),
+            stepper,
             shapes: Shapes::default(),
-            coefficients: graphs.coefficients.iter().map(|c| (c.input.clone(), c.value)).collect(),
-        })
+            coefficients: interface.coefficients.iter().map(|c| (c.input.clone(), c.value)).collect(),
+        }
     }
 
     /// Which provider took which nodes of the step, where that was asked for.
@@ -129,10 +145,10 @@ impl<'m> Session<'m> {
 
     /// What makes batches ready for steps, or for evaluations.
     pub fn preparation(&self, is_step: bool) -> Preparation {
-        let graph = if is_step { &self.graphs.step } else { &self.graphs.evaluation };
+        let traffic = if is_step { &self.interface.step } else { &self.interface.evaluation };
         Preparation {
             inputs: self.inputs.clone(),
-            draws: graph.draws.clone(),
+            draws: traffic.draws.clone(),
             seed: self.seed,
             model: self.name.clone(),
         }
@@ -154,10 +170,10 @@ impl<'m> Session<'m> {
     pub fn step(&mut self, moment: &Moment, batch: Prepared) -> TrainResult<Numbers> {
         let count = |n: u64| Tensor::scalar(i64::try_from(n).unwrap_or(i64::MAX));
         let mut feeds = vec![(autodiff::LEARNING_RATE.to_owned(), Tensor::scalar(moment.rate as f32))];
-        if self.graphs.counts_steps {
+        if self.counts_steps {
             feeds.push((autodiff::STEP.to_owned(), count(moment.updates)));
         }
-        if self.graphs.step_report.inputs.apply.is_some() {
+        if self.accumulates {
             feeds.push((autodiff::APPLY.to_owned(), Tensor::scalar(moment.is_update)));
             feeds.push((autodiff::ACCUMULATED.to_owned(), count(moment.held)));
         }
@@ -190,12 +206,12 @@ impl<'m> Session<'m> {
     }
 
     fn run(&mut self, is_step: bool, batch: Prepared, mut feeds: Vec<(String, Tensor)>) -> TrainResult<Numbers> {
-        let graph = if is_step { &self.graphs.step } else { &self.graphs.evaluation };
-        for (i, (draw, drawn)) in graph.draws.iter().zip(batch.drawn).enumerate() {
+        let traffic = if is_step { &self.interface.step } else { &self.interface.evaluation };
+        for (i, (draw, drawn)) in traffic.draws.iter().zip(batch.drawn).enumerate() {
             let numbers = match drawn {
                 Some(numbers) => Some(numbers),
                 None => {
-                    let shape = self.shapes.of(self.engine, self.graphs, draw, &batch.feeds)?;
+                    let shape = self.shapes.of(self.engine, self.interface, draw, &batch.feeds)?;
                     draw.numbers(self.seed, batch.counter, i, shape)
                 }
             };
@@ -211,7 +227,7 @@ impl<'m> Session<'m> {
         }
         feeds.extend(batch.feeds);
         let made = if is_step { self.stepper.step(feeds)? } else { self.stepper.evaluate(feeds)? };
-        Ok(graph.outputs.numbers(&made))
+        Ok(traffic.outputs.numbers(&made))
     }
 
     /// The state: name and value, in an order that stays.
@@ -240,7 +256,15 @@ impl<'m> Session<'m> {
         Ok(feeds)
     }
 
-    /// What made the session: for looking into a step.
+    /// Writes the trained model where only the engine has it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn export(&self, path: &Path) -> TrainResult<()> {
+        Ok(self.stepper.export(path)?)
+    }
+
+    /// What runs graphs, and how: for looking into a step.
     pub fn engine(&self) -> (&dyn Engine, &LoadOptions) {
         (self.engine, &self.options)
     }
@@ -262,19 +286,6 @@ fn zeros(ty: &TensorType) -> Option<Tensor> {
 }
 
 impl Outputs {
-    fn names(&self) -> Vec<String> {
-        let mut names = vec![self.loss.clone()];
-        if self.task != self.loss {
-            names.push(self.task.clone());
-        }
-        names.extend(self.layers.iter().map(|(_, output)| output.clone()));
-        if let Some((correct, labels)) = &self.counts {
-            names.extend([correct.clone(), labels.clone()]);
-        }
-        names.extend(self.gradient_norm.clone());
-        names
-    }
-
     /// From values in the order of [`Outputs::names`].
     fn numbers(&self, values: &[Tensor]) -> Numbers {
         let mut values = values.iter().map(number);
@@ -312,14 +323,14 @@ impl Shapes {
     fn of(
         &mut self,
         engine: &dyn Engine,
-        graphs: &Graphs,
+        interface: &Interface,
         draw: &Draw,
         batch: &[(String, Tensor)],
     ) -> TrainResult<Vec<usize>> {
         let asked = draw.asks_for().unwrap_or_default();
         let key: Vec<Vec<usize>> = batch.iter().map(|(_, t)| t.shape().to_vec()).collect();
         if !self.known.contains_key(&key) {
-            let told = self.ask(engine, graphs, batch)?;
+            let told = self.ask(engine, interface, batch)?;
             self.known.insert(key.clone(), told);
         }
         let unknown =
@@ -331,15 +342,15 @@ impl Shapes {
     fn ask(
         &mut self,
         engine: &dyn Engine,
-        graphs: &Graphs,
+        interface: &Interface,
         batch: &[(String, Tensor)],
     ) -> TrainResult<HashMap<String, Vec<usize>>> {
-        let all = graphs.step.draws.iter().chain(&graphs.evaluation.draws);
+        let all = interface.step.draws.iter().chain(&interface.evaluation.draws);
         let mut values: Vec<&str> = all.filter_map(Draw::asks_for).collect();
         values.sort_unstable();
         values.dedup();
         let output = |i: usize| format!("per_inject/shape_of/{i}");
-        if let (None, Some(forward)) = (&self.program, &graphs.forward) {
+        if let (None, Some(forward)) = (&self.program, &interface.forward) {
             let ty = TensorType { elem: DataType::Int64 as i32, dims: Some(vec![Dim::Unknown]) };
             let node = |(i, value): (usize, &&str)| NodeProto {
                 op_type: Some("Shape".into()),

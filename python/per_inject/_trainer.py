@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Optional, TypeVar, Union
@@ -76,6 +77,10 @@ class Trainer(Generic[M]):
         False shows bars, or a line for every epoch, on standard error.
     device, threads, ort
         As for `diff`.
+    engine
+        What makes the steps: ``"auto"``, ``"ort"``, ``"ort-training"`` or ``"tract"``.
+    python
+        With ``engine="ort-training"``: the Python that makes artifacts of a model; this one unless it is given.
     tf32, cudnn_search, cuda_graph, cuda_arena, cuda_memory
         For ``device="cuda"``; `per-inject train --help` has them.
     """
@@ -123,6 +128,8 @@ class Trainer(Generic[M]):
         device: str = "cpu",
         threads: Optional[int] = None,
         ort: Optional[StrPath] = None,
+        engine: str = "auto",
+        python: Optional[StrPath] = None,
         tf32: bool = False,
         cudnn_search: Optional[str] = None,
         cuda_graph: bool = False,
@@ -132,7 +139,9 @@ class Trainer(Generic[M]):
         options = Arguments("train")
         options.text(layers=layers, estimator=estimator, view=view, reduction=reduction, at=at)
         options.text(loss=loss, wrt=wrt, freeze=freeze, optimizer=optimizer, augment=augment, on_nan=on_nan, metric=metric)
-        options.text(device=device, cudnn_search=cudnn_search, cuda_arena=cuda_arena)
+        is_ort_training = engine == "ort-training"
+        options.text(engine=engine, device=device, cudnn_search=cudnn_search, cuda_arena=cuda_arena)
+        options.path(python=sys.executable if is_ort_training and python is None else python)
         options.coefficient(coef, schedules=True)
         options.whole(slices=slices, accumulate=accumulate, batch_size=batch_size, ahead=ahead, seed=seed)
         options.whole(threads=threads, cuda_memory=cuda_memory)
@@ -146,7 +155,9 @@ class Trainer(Generic[M]):
             options.text(lr=lr)
         else:
             options.number(lr=lr)
-        self._options, self._ort = options, ort
+        # The training API is that of the onnxruntime which Python loads itself.
+        self._options, self._find_ort = options, ort is None and not is_ort_training
+        options.path(ort=ort)
         self._given, self._native = model, native(model)
         self._model: Optional[M] = None
         self._weights: Optional[dict[str, NDArray[Any]]] = None
@@ -222,7 +233,7 @@ class Trainer(Generic[M]):
         keep: int,
     ) -> dict[str, Any]:
         options = Arguments(*self._options.list)
-        options.path(out=out, ort=runtime() if self._ort is None else self._ort)
+        options.path(out=out, ort=runtime() if self._find_ort else None)
         options.whole(epochs=epochs, checkpoint_every=checkpoint_every, keep=keep)
         options.flag(resume=resume)
         # The command line wants to see data; it is handed over beside it.

@@ -153,7 +153,10 @@ pub(super) fn forward(model: &Model, recipe: &Recipe, target: Option<Target>) ->
     let mut interface = Interface { metric, ..Interface::default() };
     let options = match (&recipe.regularizer, target) {
         (None, None) => return Ok(Forward { model: measured, loss, interface, outputs }),
-        (Some(options), target) => inject::Options { target, ..options.clone() },
+        // For another pipeline coefficients become inputs when the graph is finished.
+        (Some(options), target) => {
+            inject::Options { target, coef_input: options.coef_input && target.is_none(), ..options.clone() }
+        }
         (None, target) => inject::Options {
             layers: "none".into(),
             wrt: recipe.wrt.clone(),
@@ -163,7 +166,8 @@ pub(super) fn forward(model: &Model, recipe: &Recipe, target: Option<Target>) ->
         },
     };
     let (model, report) = regularised(&measured, &options, &loss, &mut outputs)?;
-    let inputs = report.coefficients.iter().filter(|c| report.inputs.contains(&c.initializer));
+    let become_inputs = target.is_some() && recipe.regularizer.as_ref().is_some_and(|o| o.coef_input);
+    let inputs = report.coefficients.iter().filter(|c| become_inputs || report.inputs.contains(&c.initializer));
     let coefficient = |c: &inject::report::Coefficient| Coefficient {
         input: c.initializer.clone(),
         item: c.item.clone(),

@@ -136,6 +136,20 @@ def test_artifacts_are_made_of_a_forward_model_and_its_weights_go_back_into_it(t
     assert trained == original
 
 
+def test_slices_and_a_coefficient_that_changes_are_those_of_the_other_engine(train, tmp_path):
+    case, model = CASES["mlp"], models.reference("mlp_relu.ts17").path
+    np.savez(tmp_path / "data.npz", **case.arrays)
+    options = [*case.options(20, tmp_path / "data.npz"), "--layers", "relu", "--slices", 64, "--coef", "linear:0..0.5"]
+    run = train(model, tmp_path / "ours", *[o for o in options if o != "--quiet"], "--python", TRAINING_PYTHON)
+    assert "every step has to feed" not in run.stderr
+    training.train(model, tmp_path / "theirs", *options)
+    for key in ["loss", "task_loss", "coefficient", "per/net/net.1/Relu"]:
+        found, expected = (training.losses(tmp_path / name, key) for name in ("ours", "theirs"))
+        # Twenty steps of two sets of kernels in float32.
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert len(set(training.losses(tmp_path / "ours", "coefficient"))) == 20
+
+
 def test_a_run_of_adamw_that_was_stopped_goes_on_bit_for_bit(train, inject, tmp_path):
     case = CASES["mlp"]
     artifacts(case, inject, tmp_path, "exact", "adamw")

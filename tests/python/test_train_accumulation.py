@@ -139,3 +139,18 @@ def test_what_is_made_ahead_on_another_thread_is_what_is_made_when_it_is_wanted(
         assert training.evaluations(tmp_path / str(ahead)) and [
             {k: v for k, v in e.items() if k != "samples_per_second"} for e in training.evaluations(tmp_path / str(ahead))
         ] == [{k: v for k, v in e.items() if k != "samples_per_second"} for e in training.evaluations(tmp_path / "0")]
+
+
+def test_nodes_that_go_on_drawing_themselves_are_named_at_the_start(tmp_path):
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[N,4] x) => (float loss) <float[4,4] w = {1,0,0,0,0,1,0,0,0,0,1,0,0,0,0,1}, float[N,4] r> {
+      h = MatMul(x, w)  k = Multinomial<sample_size = 1>(x)  kf = Cast<to = 1>(k)  s = Mul(h, kf)  c = Constant<value = bool {1}>()
+      r = If(c) <then_branch = t () => (float[N,4] p) { q = RandomNormalLike(s)  p = Add(s, q) }, else_branch = e () => (float[N,4] z) { z = Neg(s) }>
+      loss = ReduceMean<keepdims = 0>(r)
+    }"""
+    (tmp_path / "m.onnx").write_bytes(onnx.parser.parse_model(text).SerializeToString())
+    np.savez(tmp_path / "data.npz", x=np.random.default_rng(1).random((16, 4), np.float32))
+    run = train(tmp_path / "m.onnx", tmp_path / "run", "--data", tmp_path / "data.npz", "--epochs", 1, "--batch-size", 8)
+    said = [line for line in run.stderr.splitlines() if line.startswith("warning: ")]
+    assert len(said) == 2 and all("a resumed run draws other numbers there than an uninterrupted one" in line for line in said)
+    assert "(Multinomial)" in said[0] and "(If): what it draws, it draws in a body" in said[1]

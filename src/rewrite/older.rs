@@ -6,16 +6,18 @@ use crate::regularizer::emit::{Elem, Tensor, int};
 use super::builder::Builder;
 
 impl Builder {
-    /// 0, 1, 2 … below `length`, an int64 tensor of one element in a single axis: Range, or before operator set 11 where ones stand.
+    /// 0, 1, 2 … below `length`, an int64 tensor of one element and of rank 0 or 1: Range, or before operator set 11 where ones stand.
     pub fn counted(&mut self, length: &Tensor, dim: Dim) -> Tensor {
+        let is_scalar = length.ty.dims.as_ref().is_some_and(Vec::is_empty);
         let integers = |dims: Vec<Dim>| TensorType { elem: Elem::I64.onnx(), dims: Some(dims) };
         if self.opset() < 11 {
-            let zeros = self.zeros_of(length, TensorType { elem: Elem::F32.onnx(), dims: Some(vec![dim.clone()]) });
+            let length = if is_scalar { self.unsqueeze(length, &[0]) } else { length.clone() };
+            let zeros = self.zeros_of(&length, TensorType { elem: Elem::F32.onnx(), dims: Some(vec![dim.clone()]) });
             let ones = self.plus(&zeros, 1.0);
             let found = self.one("NonZero", &[&ones], Vec::new(), integers(vec![Dim::Known(1), dim]));
             return self.squeeze(&found, &[0]);
         }
-        let length = self.squeeze(length, &[0]);
+        let length = if is_scalar { length.clone() } else { self.squeeze(length, &[0]) };
         let (zero, one) = (self.number(0.0, &length), self.number(1.0, &length));
         self.one("Range", &[&zero, &length, &one], Vec::new(), integers(vec![dim]))
     }

@@ -29,7 +29,7 @@ fn one_hot(a: &mut Adjoint<'_, '_>, x: &Tensor, labels: &Tensor) -> Known<Tensor
     let column = |n: Dim| TensorType { elem: labels.ty.elem, dims: Some(vec![n]) };
     // The classes as a column that broadcasts against the labels: [C, 1, …].
     let (count, dim) = match classes {
-        Some(n) => (a.b.integers(&[i64::try_from(n).unwrap_or(i64::MAX)]), Dim::Known(n)),
+        Some(n) => (a.b.number(n as f64, &integer()), Dim::Known(n)),
         None => {
             let shape = shape_of(a.b, x);
             (a.b.pick(&shape, 0, &[1]), Dim::Unknown)

@@ -92,7 +92,6 @@ fn slice(a: &mut Adjoint<'_, '_>) -> Known<()> {
     let scalar = TensorType { elem: Elem::I64.onnx(), dims: Some(Vec::new()) };
     let whole = |dims| TensorType { elem: Elem::I64.onnx(), dims };
     let size = a.b.one("Size", &[&x], Vec::new(), scalar);
-    let size = a.b.reshape(&size, &[Extent::Fixed(1)]);
     let all = a.b.counted(&size, Dim::Unknown);
     let shape = shape_of(a.b, &x);
     let positions = a.b.one("Reshape", &[&all, &shape], Vec::new(), whole(x.ty.dims.clone()));

@@ -4,7 +4,7 @@
 //! from the catalog; [`select_names`] does the same for lists of names such as initializers.
 //!
 //! ```no_run
-//! use per_inject::{graph::Graph, select::{Catalog, Selector}, wire::Model};
+//! use per_inject_core::{graph::Graph, select::{Catalog, Selector}, wire::Model};
 //! let model = Model::open("model.onnx")?;
 //! let graph = Graph::of(&model)?;
 //! let taps = "relu,!name:/head*".parse::<Selector>()?.select(&graph, &Catalog::of(&graph, &model))?;

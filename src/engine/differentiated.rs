@@ -1,44 +1,57 @@
-//! ONNX Runtime as a [`Stepper`]: the differentiated step graph, and one that evaluates beside it, on one state.
+//! The differentiated step graph as a [`Stepper`], and a graph that evaluates beside it, on one state, whatever engine runs them.
 
 use std::collections::HashMap;
 
 use super::error::{EngineError, EngineResult};
-use super::onnx_runtime::Runtime;
 use super::placement::Placed;
-use super::program::{LoadOptions, Port, Source};
-use super::resident::{Residence, Resident};
+use super::program::{Port, Source};
+use super::resident::{Carried, Residence};
 use super::stepper::{StepPlan, Stepper};
 use super::tensor::Tensor;
 
-/// A step graph and the graph that evaluates, which is loaded when it is wanted for the first time.
-pub(super) struct Differentiated<'a> {
-    runtime: Runtime,
-    options: LoadOptions,
-    step: Resident,
-    source: Source<'a>,
-    wanted: Vec<String>,
-    evaluation: Option<Resident>,
-}
-
-impl<'a> Differentiated<'a> {
-    pub fn new(runtime: &Runtime, plan: StepPlan<'a>, options: &LoadOptions) -> EngineResult<Self> {
-        let residence = Residence { carried: plan.carried, wanted: plan.step_outputs };
-        let step = runtime.resident(plan.step, options, &residence)?;
-        // Recorded once it would read the state of that time for ever.
-        let mut options = LoadOptions { placements: false, ..*options };
-        options.cuda.graph = false;
-        Ok(Differentiated {
-            runtime: runtime.clone(),
-            options,
-            step,
-            source: plan.evaluation,
-            wanted: plan.evaluation_outputs,
-            evaluation: None,
-        })
+/// A loaded graph whose state stays with it from run to run: what an engine has to have for [`Differentiated`].
+pub(super) trait Stateful: Sized {
+    /// What it takes, carried values included.
+    fn inputs(&self) -> &[Port];
+    /// What is carried.
+    fn carried(&self) -> &[Carried];
+    /// Gives a carried value, by its input.
+    fn set(&mut self, input: &str, value: &Tensor) -> EngineResult<()>;
+    /// A copy of what a carried value is now.
+    fn get(&self, input: &str) -> EngineResult<Tensor>;
+    /// Copies of what was fed to the last run.
+    fn fed(&self) -> EngineResult<Vec<(String, Tensor)>>;
+    /// Lends the carried values as they are now to another graph, for inputs of the same names.
+    fn lend(&self, to: &mut Self) -> EngineResult<()>;
+    /// Runs it on the state as it is, which stays so until [`Stateful::advance`]. An input that is not fed keeps its last value.
+    fn run(&mut self, feeds: Vec<(String, Tensor)>) -> EngineResult<Vec<Tensor>>;
+    /// Makes what the last run gave the state of the next.
+    fn advance(&mut self);
+    /// Which provider took which nodes.
+    fn placed(&self) -> &[Placed] {
+        &[]
     }
 }
 
-impl Stepper for Differentiated<'_> {
+/// A step graph and the graph that evaluates, which is loaded when it is wanted for the first time.
+pub(super) struct Differentiated<'a, R, L> {
+    /// Loads a graph; told whether it is the step's.
+    load: L,
+    step: R,
+    source: Source<'a>,
+    wanted: Vec<String>,
+    evaluation: Option<R>,
+}
+
+impl<'a, R, L: Fn(Source<'_>, &Residence, bool) -> EngineResult<R>> Differentiated<'a, R, L> {
+    pub fn new(plan: StepPlan<'a>, load: L) -> EngineResult<Self> {
+        let residence = Residence { carried: plan.carried, wanted: plan.step_outputs };
+        let step = load(plan.step, &residence, true)?;
+        Ok(Differentiated { load, step, source: plan.evaluation, wanted: plan.evaluation_outputs, evaluation: None })
+    }
+}
+
+impl<R: Stateful, L: Fn(Source<'_>, &Residence, bool) -> EngineResult<R>> Stepper for Differentiated<'_, R, L> {
     fn inputs(&self) -> &[Port] {
         self.step.inputs()
     }
@@ -57,7 +70,7 @@ impl Stepper for Differentiated<'_> {
             Some(evaluation) => evaluation,
             None => {
                 let residence = Residence { carried: Vec::new(), wanted: self.wanted.clone() };
-                self.runtime.resident(self.source, &self.options, &residence)?
+                (self.load)(self.source, &residence, false)?
             }
         };
         self.step.lend(&mut evaluation)?;

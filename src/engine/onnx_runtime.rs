@@ -23,7 +23,7 @@ use super::differentiated::Differentiated;
 use super::error::{EngineError, EngineResult};
 use super::find::{Found, FoundBy, Search, find};
 use super::placement;
-use super::program::{Engine, LoadOptions, Optimisation, Port, Program, Source, check_feeds};
+use super::program::{Engine, LoadOptions, Optimisation, Port, Program, Source, check_feeds, outputs_to_give};
 use super::resident::{Residence, Resident};
 use super::stepper::{StepPlan, Stepper};
 use super::tensor::{Element, Tensor, with_elements};
@@ -206,7 +206,14 @@ impl Engine for Runtime {
     }
 
     fn stepper<'a>(&self, plan: StepPlan<'a>, options: &LoadOptions) -> EngineResult<Box<dyn Stepper + 'a>> {
-        Ok(Box::new(Differentiated::new(self, plan, options)?))
+        let (runtime, options) = (self.clone(), *options);
+        let load = move |source: Source<'_>, residence: &Residence, is_step: bool| {
+            let mut options = LoadOptions { placements: is_step && options.placements, ..options };
+            // Recorded once, the graph that evaluates would read the state of that time for ever.
+            options.cuda.graph &= is_step;
+            runtime.resident(source, &options, residence)
+        };
+        Ok(Box::new(Differentiated::new(plan, load)?))
     }
 }
 
@@ -244,16 +251,7 @@ impl Program for Loaded {
     fn run(&mut self, feeds: &[(&str, &Tensor)], wanted: Option<&[&str]>) -> EngineResult<Vec<(String, Tensor)>> {
         let model = self.name.clone();
         check_feeds(&model, &self.inputs, feeds)?;
-        let names: Vec<String> = match wanted {
-            None => self.outputs.iter().map(|o| o.name.clone()).collect(),
-            Some(wanted) => wanted.iter().map(|name| (*name).to_owned()).collect(),
-        };
-        for name in &names {
-            if !self.outputs.iter().any(|o| o.name == *name) {
-                let all = self.outputs.iter().map(|o| o.name.as_str()).collect::<Vec<_>>().join(", ");
-                return Err(EngineError::UnknownOutput { model, name: name.clone(), all });
-            }
-        }
+        let names = outputs_to_give(&model, &self.outputs, wanted)?;
         if names.is_empty() {
             return Ok(Vec::new());
         }

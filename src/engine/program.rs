@@ -193,7 +193,33 @@ pub fn check_feeds(model: &str, inputs: &[Port], feeds: &[(&str, &Tensor)]) -> E
     Ok(())
 }
 
-pub(super) fn check_feed(model: &str, port: &Port, tensor: &Tensor) -> EngineResult<()> {
+/// Checks one value, by the name of the input that it is for.
+pub(super) fn check_named(model: &str, inputs: &[Port], name: &str, tensor: &Tensor) -> EngineResult<()> {
+    match inputs.iter().find(|p| p.name == name) {
+        Some(port) => check_feed(model, port, tensor),
+        None => Err(EngineError::UnknownInput { model: model.into(), name: name.into(), all: names(inputs) }),
+    }
+}
+
+/// Checks that a program gives an output.
+pub(super) fn require_output(model: &str, outputs: &[Port], name: &str) -> EngineResult<()> {
+    if outputs.iter().any(|o| o.name == name) {
+        return Ok(());
+    }
+    Err(EngineError::UnknownOutput { model: model.into(), name: name.into(), all: names(outputs) })
+}
+
+/// The outputs that a run is to give: those that are wanted, which must be there, else all.
+pub(super) fn outputs_to_give(model: &str, outputs: &[Port], wanted: Option<&[&str]>) -> EngineResult<Vec<String>> {
+    let Some(wanted) = wanted else { return Ok(outputs.iter().map(|o| o.name.clone()).collect()) };
+    wanted.iter().map(|name| require_output(model, outputs, name).map(|()| (*name).to_owned())).collect()
+}
+
+fn names(ports: &[Port]) -> String {
+    ports.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn check_feed(model: &str, port: &Port, tensor: &Tensor) -> EngineResult<()> {
     let no_tensor = |what| EngineError::NoTensor { model: model.into(), name: port.name.clone(), what };
     let wanted = port.tensor.as_ref().ok_or_else(|| no_tensor(port.shown()))?;
     if wanted.elem != 0 && element_size(wanted.elem).is_none() {

@@ -12,10 +12,11 @@ use ort::value::{DynTensor, DynValue, PrimitiveTensorElementType, Tensor as OrtT
 
 use super::cuda;
 use super::device::Device;
+use super::differentiated::Stateful;
 use super::error::{EngineError, EngineResult};
 use super::onnx_runtime::{Loaded, guarded, one_line, tensor_of};
 use super::placement::Placed;
-use super::program::{LoadOptions, Port, check_feed};
+use super::program::{LoadOptions, Port, check_named, require_output};
 use super::tensor::{Element, Tensor, with_elements};
 
 /// An input, and the output that takes its place in the next run.
@@ -77,7 +78,7 @@ impl Resident {
         };
         let outputs = plan.carried.iter().map(|(c, _)| &c.output).chain(&plan.wanted);
         for name in outputs {
-            resident.require_output(name)?;
+            require_output(&resident.loaded.name, &resident.loaded.outputs, name)?;
         }
         for (carried, initial) in &plan.carried {
             resident.check(&carried.input, initial)?;
@@ -230,21 +231,7 @@ impl Resident {
     }
 
     fn check(&self, name: &str, tensor: &Tensor) -> EngineResult<()> {
-        match self.loaded.inputs.iter().find(|p| p.name == name) {
-            Some(port) => check_feed(&self.loaded.name, port, tensor),
-            None => {
-                let all = self.loaded.inputs.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", ");
-                Err(EngineError::UnknownInput { model: self.loaded.name.clone(), name: name.to_owned(), all })
-            }
-        }
-    }
-
-    fn require_output(&self, name: &str) -> EngineResult<()> {
-        if self.loaded.outputs.iter().any(|o| o.name == name) {
-            return Ok(());
-        }
-        let all = self.loaded.outputs.iter().map(|o| o.name.as_str()).collect::<Vec<_>>().join(", ");
-        Err(EngineError::UnknownOutput { model: self.loaded.name.clone(), name: name.to_owned(), all })
+        check_named(&self.loaded.name, &self.loaded.inputs, name, tensor)
     }
 
     fn failed(&self, message: &str) -> EngineError {
@@ -255,6 +242,44 @@ impl Resident {
             }
             _ => EngineError::Run { model: self.loaded.name.clone(), message },
         }
+    }
+}
+
+impl Stateful for Resident {
+    fn inputs(&self) -> &[Port] {
+        self.inputs()
+    }
+
+    fn carried(&self) -> &[Carried] {
+        self.carried()
+    }
+
+    fn set(&mut self, input: &str, value: &Tensor) -> EngineResult<()> {
+        self.set(input, value)
+    }
+
+    fn get(&self, input: &str) -> EngineResult<Tensor> {
+        self.get(input)
+    }
+
+    fn fed(&self) -> EngineResult<Vec<(String, Tensor)>> {
+        self.fed()
+    }
+
+    fn lend(&self, to: &mut Resident) -> EngineResult<()> {
+        self.lend(to)
+    }
+
+    fn run(&mut self, feeds: Vec<(String, Tensor)>) -> EngineResult<Vec<Tensor>> {
+        self.run(feeds)
+    }
+
+    fn advance(&mut self) {
+        self.advance();
+    }
+
+    fn placed(&self) -> &[Placed] {
+        self.placed()
     }
 }
 

@@ -7,7 +7,6 @@ mod plan;
 mod resident;
 mod rules;
 mod shaped;
-mod stepper;
 #[cfg(test)]
 mod tests;
 
@@ -17,15 +16,16 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use super::device::Device;
+use super::differentiated::Differentiated;
 use super::error::{EngineError, EngineResult};
-use super::program::{Engine, LoadOptions, Port, Program, Source, check_feeds, graph_of};
+use super::program::{Engine, LoadOptions, Port, Program, Source, check_feeds, graph_of, outputs_to_give};
+use super::resident::Residence;
 use super::stepper::{StepPlan, Stepper};
 use super::tensor::Tensor;
 use crate::graph::infer::Types;
 use crate::graph::types::TensorType;
 use crate::wire::Model;
 use plan::{Plan, Value, has_operator, tensor_of, value_of};
-use stepper::TractStepper;
 
 /// The version that is compiled in; `Cargo.toml` pins it.
 pub const VERSION: &str = "0.23.9";
@@ -51,7 +51,11 @@ impl Engine for Tract {
     }
 
     fn stepper<'a>(&self, plan: StepPlan<'a>, options: &LoadOptions) -> EngineResult<Box<dyn Stepper + 'a>> {
-        Ok(Box::new(TractStepper::new(plan, options)?))
+        let options = *options;
+        let load = move |source: Source<'_>, residence: &Residence, _: bool| {
+            resident::Resident::new(Loaded::open(source, &options)?, residence)
+        };
+        Ok(Box::new(Differentiated::new(plan, load)?))
     }
 }
 
@@ -119,14 +123,6 @@ impl Loaded {
         }
     }
 
-    fn require_output(&self, name: &str) -> EngineResult<()> {
-        if self.outputs.iter().any(|o| o.name == name) {
-            return Ok(());
-        }
-        let all = self.outputs.iter().map(|o| o.name.as_str()).collect::<Vec<_>>().join(", ");
-        Err(EngineError::UnknownOutput { model: self.name.clone(), name: name.to_owned(), all })
-    }
-
     fn refused(&self, problem: String) -> EngineError {
         EngineError::Tract { version: VERSION, model: self.name.clone(), problem }
     }
@@ -151,11 +147,7 @@ impl Program for Loaded {
 
     fn run(&mut self, feeds: &[(&str, &Tensor)], wanted: Option<&[&str]>) -> EngineResult<Vec<(String, Tensor)>> {
         check_feeds(&self.name, &self.inputs, feeds)?;
-        let names: Vec<String> = match wanted {
-            None => self.outputs.iter().map(|o| o.name.clone()).collect(),
-            Some(wanted) => wanted.iter().map(|name| (*name).to_owned()).collect(),
-        };
-        names.iter().try_for_each(|name| self.require_output(name))?;
+        let names = outputs_to_give(&self.name, &self.outputs, wanted)?;
         if names.is_empty() {
             return Ok(Vec::new());
         }

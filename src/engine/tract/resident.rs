@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use super::Loaded;
 use super::plan::{Value, tensor_of, value_of};
+use crate::engine::differentiated::Stateful;
 use crate::engine::error::{EngineError, EngineResult};
-use crate::engine::program::{Port, check_feed};
+use crate::engine::program::{Port, check_named, require_output};
 use crate::engine::resident::{Carried, Residence};
 use crate::engine::tensor::Tensor;
 use crate::graph::types::{Dim, TensorType};
@@ -33,7 +34,7 @@ impl Resident {
         let carried: Vec<Carried> = plan.carried.iter().map(|(c, _)| c.clone()).collect();
         let mut computed: Vec<String> = Vec::new();
         for name in carried.iter().map(|c| &c.output).chain(&plan.wanted) {
-            loaded.require_output(name)?;
+            require_output(&loaded.name, &loaded.outputs, name)?;
             if !computed.contains(name) {
                 computed.push(name.clone());
             }
@@ -57,58 +58,59 @@ impl Resident {
         Ok(resident)
     }
 
-    /// What it takes, carried values included.
-    pub fn inputs(&self) -> &[Port] {
+    fn copied(&self, name: &str, value: &Value) -> EngineResult<Tensor> {
+        let no_tensor = |what| EngineError::NoTensor { model: self.loaded.name.clone(), name: name.to_owned(), what };
+        tensor_of(value).map_err(no_tensor)
+    }
+
+    fn position(&self, input: &str) -> EngineResult<usize> {
+        let unknown = || EngineError::UnknownInput {
+            model: self.loaded.name.clone(),
+            name: input.to_owned(),
+            all: self.carried.iter().map(|c| c.input.as_str()).collect::<Vec<_>>().join(", "),
+        };
+        self.positions.get(input).copied().ok_or_else(unknown)
+    }
+
+    fn check(&self, name: &str, tensor: &Tensor) -> EngineResult<()> {
+        check_named(&self.loaded.name, &self.loaded.inputs, name, tensor)
+    }
+}
+
+impl Stateful for Resident {
+    fn inputs(&self) -> &[Port] {
         &self.loaded.inputs
     }
 
-    /// What is carried.
-    pub fn carried(&self) -> &[Carried] {
+    fn carried(&self) -> &[Carried] {
         &self.carried
     }
 
-    /// Gives a carried value, by its input.
-    ///
-    /// # Errors
-    /// For a name that is not carried, and a tensor of another type or shape.
-    pub fn set(&mut self, input: &str, value: &Tensor) -> EngineResult<()> {
+    fn set(&mut self, input: &str, value: &Tensor) -> EngineResult<()> {
         let i = self.position(input)?;
         self.check(input, value)?;
         self.state[i] = value_of(value).map_err(|problem| self.loaded.refused(problem))?;
         Ok(())
     }
 
-    /// A copy of what a carried value is now.
-    ///
-    /// # Errors
-    /// For a name that is not carried.
-    pub fn get(&self, input: &str) -> EngineResult<Tensor> {
+    fn get(&self, input: &str) -> EngineResult<Tensor> {
         self.copied(input, &self.state[self.position(input)?])
     }
 
-    /// Copies of what was fed to the last run.
-    ///
-    /// # Errors
-    /// For a value that is no tensor of numbers.
-    pub fn fed(&self) -> EngineResult<Vec<(String, Tensor)>> {
+    fn fed(&self) -> EngineResult<Vec<(String, Tensor)>> {
         self.fed.iter().map(|(name, (_, value))| Ok((name.clone(), self.copied(name, value)?))).collect()
     }
 
-    /// Lends the carried values as they are now to another model, for inputs of the same names.
-    pub fn lend(&self, to: &mut Resident) {
+    fn lend(&self, to: &mut Resident) -> EngineResult<()> {
         for (carried, value) in self.carried.iter().zip(&self.state) {
             if to.loaded.inputs.iter().any(|p| p.name == carried.input) {
                 to.lent.insert(carried.input.clone(), value.clone());
             }
         }
+        Ok(())
     }
 
-    /// Runs it on the state as it is, which stays so until [`Resident::advance`]. An input that is not fed keeps its last value.
-    ///
-    /// # Errors
-    /// For an input that is unknown or of another type or shape than declared; for a model that tract cannot run; when the run itself
-    /// fails.
-    pub fn run(&mut self, feeds: Vec<(String, Tensor)>) -> EngineResult<Vec<Tensor>> {
+    fn run(&mut self, feeds: Vec<(String, Tensor)>) -> EngineResult<Vec<Tensor>> {
         for (name, tensor) in feeds {
             self.check(&name, &tensor)?;
             let value = value_of(&tensor).map_err(|problem| self.loaded.refused(problem))?;
@@ -147,34 +149,9 @@ impl Resident {
         Ok(down)
     }
 
-    /// Makes what the last run gave the state of the next.
-    pub fn advance(&mut self) {
+    fn advance(&mut self) {
         if self.next.len() == self.state.len() {
             std::mem::swap(&mut self.state, &mut self.next);
-        }
-    }
-
-    fn copied(&self, name: &str, value: &Value) -> EngineResult<Tensor> {
-        let no_tensor = |what| EngineError::NoTensor { model: self.loaded.name.clone(), name: name.to_owned(), what };
-        tensor_of(value).map_err(no_tensor)
-    }
-
-    fn position(&self, input: &str) -> EngineResult<usize> {
-        let unknown = || EngineError::UnknownInput {
-            model: self.loaded.name.clone(),
-            name: input.to_owned(),
-            all: self.carried.iter().map(|c| c.input.as_str()).collect::<Vec<_>>().join(", "),
-        };
-        self.positions.get(input).copied().ok_or_else(unknown)
-    }
-
-    fn check(&self, name: &str, tensor: &Tensor) -> EngineResult<()> {
-        match self.loaded.inputs.iter().find(|p| p.name == name) {
-            Some(port) => check_feed(&self.loaded.name, port, tensor),
-            None => {
-                let all = self.loaded.inputs.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", ");
-                Err(EngineError::UnknownInput { model: self.loaded.name.clone(), name: name.to_owned(), all })
-            }
         }
     }
 }

@@ -70,7 +70,7 @@ def made(args: argparse.Namespace, folder: pathlib.Path) -> list[Net]:
     found = []
     width = "" if args.width == 1 else f", {args.width} as wide"
     for name, rate, torch, model in (
-        (f"11-layer CNN{width}", 1e-3, f"cnn11:{args.width}", nets.cnn11(args.width, batch=args.batch)),
+        (f"11-layer CNN{width}", 1e-4, f"cnn11:{args.width}", nets.cnn11(args.width, batch=args.batch)),
         (f"ResNet-{args.depth}", 0.05, f"fixup:{args.depth}", nets.fixup_resnet(args.depth, args.batch)),
     ):
         net = Net(name, rate, torch, *(folder / f"{torch.replace(':', '-')}.{end}" for end in ("onnx", "npz")), data)
@@ -223,7 +223,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         found = made(args, folder)
-        print("\n## Step\n\nBold: our time over PyTorch's. Losses: how far the first ones are apart. Terms: a step with PER over one without.\n")
+        print("\n## Step\n\nBold: our time over PyTorch's. Losses: how far those of the second step are apart. Terms: a step with PER over one without.\n")
         print("| network | TF32 | vanilla | PyTorch eager | vanilla / PyTorch | losses | exact | sampled-256 |\n" + "|---" * 8 + "|", flush=True)
         for net in found:
             for tf32 in ("off", "on"):

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-RATE = 1e-3
+RATE = 1e-4
 # Makes steps and gives the loss of the last one, once all of them are done.
 Steps = Callable[[int], float]
 

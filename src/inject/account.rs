@@ -27,7 +27,8 @@ impl Injection<'_> {
         let report = |(i, (w, chosen)): (usize, (&Written, &Chosen))| {
             let cost = self.regularizer(1, i).cost(&chosen.layer);
             let random_numbers = if self.drawn_by[i] == i { cost.random_numbers } else { 0.0 };
-            let all_known = chosen.layer.h.ty.dims.as_ref().is_some_and(|dims| dims.iter().all(|d| d.known().is_some()));
+            let all_known =
+                chosen.layer.h.ty.dims.as_ref().is_some_and(|dims| dims.iter().all(|d| d.known().is_some()));
             LayerReport {
                 name: w.name.clone(),
                 node: chosen.tap.node.map(|n| graph.node(n).name().to_owned()).filter(|n| !n.is_empty()),

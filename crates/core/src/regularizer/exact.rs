@@ -12,7 +12,7 @@ use super::kummer::{self, RHO_ZERO};
 use super::layer::{Cost, Layer, Unsupported};
 use super::norm;
 use super::rho::{Reduction, float};
-use super::{Regularizer, any_d};
+use super::{Regularizer, any_d, expansion};
 use crate::graph::types::TensorType;
 
 /// Reduction over i of ℓ_d(‖h_i‖), for rows [b, d]. The mean of no rows is NaN, as in ONNX.
@@ -62,7 +62,7 @@ impl Regularizer for Exact {
         let h = layer.input(e);
         if self.for_ort_training {
             let norm2 = norm::squared_for_ort_training(e, layer, &h);
-            return Sample::of(e, layer, &norm2).penalty_by_sum(e, layer);
+            return penalty_for_ort_training(e, layer, &norm2);
         }
         let norm2 = norm::squared(e, layer, &h);
         Sample::of(e, layer, &norm2).penalty(e, layer)
@@ -116,46 +116,83 @@ enum Dimension {
     RunTime(Box<RunTime>),
 }
 
+/// The length of a row, and ‖h‖²/(d + 5) of every row.
+fn scaled(e: &mut Emitter, layer: &Layer, norm2: &Tensor) -> (Dimension, Tensor) {
+    match layer.row_length() {
+        Some(d) => {
+            let scale = e.scalar(&format!("d{d}_scale"), layer.elem(), 1.0 / divisor(d) as f64);
+            (Dimension::Known(d), e.binary("scaled", "Mul", norm2, &scale))
+        }
+        None => {
+            let run_time = RunTime::of(e, layer);
+            let scaled = e.binary("scaled", "Div", norm2, &run_time.divisor);
+            (Dimension::RunTime(Box::new(run_time)), scaled)
+        }
+    }
+}
+
+/// The penalty of rows by their ‖h‖², as [`expansion`] has it.
+fn penalty_for_ort_training(e: &mut Emitter, layer: &Layer, norm2: &Tensor) -> Tensor {
+    let (dimension, scaled) = scaled(e, layer, norm2);
+    let held = expansion::held(e, "scaled_held", &scaled);
+    let sample = Sample::at(e, layer.elem(), dimension, held.as_ref().unwrap_or(&scaled));
+    // A mean's 1/b goes into the coefficients, where b is known: the gradient of a sum is one stretched number, that of a mean is seven
+    // operators in ONNX Runtime's training.
+    let count = match (layer.reduction, &sample.dimension) {
+        (Reduction::Mean, Dimension::Known(_)) => scaled.ty.element_count().filter(|n| *n > 0),
+        _ => None,
+    };
+    let loss = sample.loss(e, count.unwrap_or(1));
+    let loss = match &held {
+        None => loss,
+        Some(held) => {
+            let derivative = sample.derivative(e, count.unwrap_or(1));
+            expansion::expanded(e, &loss, &derivative, &scaled, held)
+        }
+    };
+    reduced(e, if count.is_some() { Reduction::Sum } else { layer.reduction }, &loss)
+}
+
+/// One number of all rows.
+fn reduced(e: &mut Emitter, reduction: Reduction, rows: &Tensor) -> Tensor {
+    match reduction {
+        Reduction::Mean => e.reduce_all("per", "ReduceMean", rows),
+        Reduction::Sum => e.reduce_all("per", "ReduceSum", rows),
+    }
+}
+
 impl Sample {
     fn of(e: &mut Emitter, layer: &Layer, norm2: &Tensor) -> Self {
-        let elem = layer.elem();
-        let (dimension, scaled) = match layer.row_length() {
-            Some(d) => {
-                let scale = e.scalar(&format!("d{d}_scale"), elem, 1.0 / divisor(d) as f64);
-                (Dimension::Known(d), e.binary("scaled", "Mul", norm2, &scale))
-            }
-            None => {
-                let run_time = RunTime::of(e, layer);
-                let scaled = e.binary("scaled", "Div", norm2, &run_time.divisor);
-                (Dimension::RunTime(Box::new(run_time)), scaled)
-            }
-        };
+        let (dimension, scaled) = scaled(e, layer, norm2);
+        Self::at(e, layer.elem(), dimension, &scaled)
+    }
+
+    /// From ‖h‖²/(d + 5).
+    fn at(e: &mut Emitter, elem: Elem, dimension: Dimension, scaled: &Tensor) -> Self {
         let (one, two) = (e.scalar("one", elem, 1.0), e.scalar("two", elem, 2.0));
-        let s = e.binary("s", "Add", &scaled, &one);
+        let s = e.binary("s", "Add", scaled, &one);
         let v = e.binary("v", "Div", &two, &s);
         let x = e.binary("x", "Sub", &one, &v);
         let root = e.unary("sqrt", "Sqrt", &s);
         Sample { elem, dimension, root, x }
     }
 
-    /// ℓ = √s·P(x) of every row, as one number.
+    /// ℓ of every row, as one number.
     fn penalty(&self, e: &mut Emitter, layer: &Layer) -> Tensor {
-        let p = self.evaluate(e, Polynomial::Loss, 1);
-        let loss = e.binary("loss", "Mul", &self.root, &p);
-        match layer.reduction {
-            Reduction::Mean => e.reduce_all("per", "ReduceMean", &loss),
-            Reduction::Sum => e.reduce_all("per", "ReduceSum", &loss),
-        }
+        let loss = self.loss(e, 1);
+        reduced(e, layer.reduction, &loss)
     }
 
-    /// The same with a mean's 1/b in the coefficients, where b is known: the gradient of a sum is one stretched number, that of a mean is
-    /// seven operators in ONNX Runtime's training.
-    fn penalty_by_sum(&self, e: &mut Emitter, layer: &Layer) -> Tensor {
-        let count = self.x.ty.element_count().filter(|n| *n > 0 && layer.reduction == Reduction::Mean);
-        let (Some(count), Dimension::Known(_)) = (count, &self.dimension) else { return self.penalty(e, layer) };
-        let p = self.evaluate(e, Polynomial::Loss, count);
-        let loss = e.binary("loss", "Mul", &self.root, &p);
-        e.reduce_all("per", "ReduceSum", &loss)
+    /// ℓ = √s·P(x) of every row, over `divisor` where d is known.
+    fn loss(&self, e: &mut Emitter, divisor: u64) -> Tensor {
+        let p = self.evaluate(e, Polynomial::Loss, divisor);
+        e.binary("loss", "Mul", &self.root, &p)
+    }
+
+    /// ∂ℓ/∂s = K(x)/(2·√s) of every row, over `divisor` where d is known.
+    fn derivative(&self, e: &mut Emitter, divisor: u64) -> Tensor {
+        let k = self.evaluate(e, Polynomial::HalfSlope, divisor);
+        e.binary("derivative", "Div", &k, &self.root)
     }
 
     /// λ/b·κ of every row, with b for a mean.
@@ -193,13 +230,15 @@ fn divisor(d: u64) -> u64 {
     d.saturating_add(u64::from(SHIFT))
 }
 
-/// The two polynomials of a fit.
+/// The polynomials of a fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Polynomial {
     /// P, with ℓ = √s·P(x).
     Loss,
     /// K, with κ = K(x)/((d + 5)·√s).
     Slope,
+    /// K/2, with ∂ℓ/∂s = K(x)/(2·√s).
+    HalfSlope,
 }
 
 impl Polynomial {
@@ -207,7 +246,7 @@ impl Polynomial {
     fn label(self) -> &'static str {
         match self {
             Polynomial::Loss => "p",
-            Polynomial::Slope => "k",
+            Polynomial::Slope | Polynomial::HalfSlope => "k",
         }
     }
 
@@ -216,6 +255,7 @@ impl Polynomial {
         match self {
             Polynomial::Loss => "",
             Polynomial::Slope => "slope_",
+            Polynomial::HalfSlope => "half_slope_",
         }
     }
 
@@ -225,6 +265,7 @@ impl Polynomial {
         match self {
             Polynomial::Loss => folded,
             Polynomial::Slope => slope_coefficients(&folded),
+            Polynomial::HalfSlope => slope_coefficients(&folded).iter().map(|k| k / 2.0).collect(),
         }
     }
 }

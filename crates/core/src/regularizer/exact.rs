@@ -102,7 +102,9 @@ impl Regularizer for Exact {
 struct Sample {
     elem: Elem,
     dimension: Dimension,
-    /// √s, with s = 1 + ‖h‖²/(d + 5).
+    /// What s is measured in; 1 where d is not known.
+    unit: u64,
+    /// √(unit·s), with s = 1 + ‖h‖²/(d + 5).
     root: Tensor,
     /// 1 − 2/s.
     x: Tensor,
@@ -116,40 +118,33 @@ enum Dimension {
     RunTime(Box<RunTime>),
 }
 
-/// The length of a row, and ‖h‖²/(d + 5) of every row.
-fn scaled(e: &mut Emitter, layer: &Layer, norm2: &Tensor) -> (Dimension, Tensor) {
-    match layer.row_length() {
-        Some(d) => {
-            let scale = e.scalar(&format!("d{d}_scale"), layer.elem(), 1.0 / divisor(d) as f64);
-            (Dimension::Known(d), e.binary("scaled", "Mul", norm2, &scale))
-        }
-        None => {
-            let run_time = RunTime::of(e, layer);
-            let scaled = e.binary("scaled", "Div", norm2, &run_time.divisor);
-            (Dimension::RunTime(Box::new(run_time)), scaled)
-        }
-    }
+/// ‖h‖²/(d + 5) for a d that is known now.
+fn scaled(e: &mut Emitter, elem: Elem, d: u64, norm2: &Tensor) -> Tensor {
+    let scale = e.scalar(&format!("d{d}_scale"), elem, 1.0 / divisor(d) as f64);
+    e.binary("scaled", "Mul", norm2, &scale)
 }
 
 /// The penalty of rows by their ‖h‖², as [`expansion`] has it.
 fn penalty_for_ort_training(e: &mut Emitter, layer: &Layer, norm2: &Tensor) -> Tensor {
-    let (dimension, scaled) = scaled(e, layer, norm2);
-    let held = expansion::held(e, "scaled_held", &scaled);
-    let sample = Sample::at(e, layer.elem(), dimension, held.as_ref().unwrap_or(&scaled));
-    // A mean's 1/b goes into the coefficients, where b is known: the gradient of a sum is one stretched number, that of a mean is seven
-    // operators in ONNX Runtime's training.
+    let elem = layer.elem();
+    let (dimension, m, unit) = match layer.row_length() {
+        // The scale of ‖h‖² goes into the coefficients too: one operator less, and one less in its gradient.
+        Some(d) => (Dimension::Known(d), norm2.clone(), divisor(d)),
+        None => {
+            let (run_time, scaled) = RunTime::scaled(e, layer, norm2);
+            (Dimension::RunTime(Box::new(run_time)), scaled, 1)
+        }
+    };
+    let Some(held) = expansion::held(e, "held", &m) else { return Sample::of(e, layer, norm2).penalty(e, layer) };
+    let sample = Sample::at(e, elem, dimension, &held, unit);
+    // So does a mean's 1/b, where b is known: the gradient of a sum is one stretched number, that of a mean is seven operators.
     let count = match (layer.reduction, &sample.dimension) {
-        (Reduction::Mean, Dimension::Known(_)) => scaled.ty.element_count().filter(|n| *n > 0),
+        (Reduction::Mean, Dimension::Known(_)) => m.ty.element_count().filter(|n| *n > 0),
         _ => None,
     };
     let loss = sample.loss(e, count.unwrap_or(1));
-    let loss = match &held {
-        None => loss,
-        Some(held) => {
-            let derivative = sample.derivative(e, count.unwrap_or(1));
-            expansion::expanded(e, &loss, &derivative, &scaled, held)
-        }
-    };
+    let derivative = sample.derivative(e, count.unwrap_or(1));
+    let loss = expansion::expanded(e, &loss, &derivative, &m, &held);
     reduced(e, if count.is_some() { Reduction::Sum } else { layer.reduction }, &loss)
 }
 
@@ -163,18 +158,32 @@ fn reduced(e: &mut Emitter, reduction: Reduction, rows: &Tensor) -> Tensor {
 
 impl Sample {
     fn of(e: &mut Emitter, layer: &Layer, norm2: &Tensor) -> Self {
-        let (dimension, scaled) = scaled(e, layer, norm2);
-        Self::at(e, layer.elem(), dimension, &scaled)
+        let elem = layer.elem();
+        let (dimension, scaled) = match layer.row_length() {
+            Some(d) => (Dimension::Known(d), scaled(e, elem, d, norm2)),
+            None => {
+                let (run_time, scaled) = RunTime::scaled(e, layer, norm2);
+                (Dimension::RunTime(Box::new(run_time)), scaled)
+            }
+        };
+        Self::at(e, elem, dimension, &scaled, 1)
     }
 
-    /// From ‖h‖²/(d + 5).
-    fn at(e: &mut Emitter, elem: Elem, dimension: Dimension, scaled: &Tensor) -> Self {
-        let (one, two) = (e.scalar("one", elem, 1.0), e.scalar("two", elem, 2.0));
-        let s = e.binary("s", "Add", scaled, &one);
+    /// From m = unit·‖h‖²/(d + 5).
+    fn at(e: &mut Emitter, elem: Elem, dimension: Dimension, m: &Tensor, unit: u64) -> Self {
+        let one = e.scalar("one", elem, 1.0);
+        let (unit_of_s, two) = match unit {
+            1 => (one.clone(), e.scalar("two", elem, 2.0)),
+            _ => (
+                e.scalar(&format!("number_{unit}"), elem, unit as f64),
+                e.scalar(&format!("twice_{unit}"), elem, 2.0 * unit as f64),
+            ),
+        };
+        let s = e.binary("s", "Add", m, &unit_of_s);
         let v = e.binary("v", "Div", &two, &s);
         let x = e.binary("x", "Sub", &one, &v);
         let root = e.unary("sqrt", "Sqrt", &s);
-        Sample { elem, dimension, root, x }
+        Sample { elem, dimension, unit, root, x }
     }
 
     /// ℓ of every row, as one number.
@@ -189,7 +198,7 @@ impl Sample {
         e.binary("loss", "Mul", &self.root, &p)
     }
 
-    /// ∂ℓ/∂s = K(x)/(2·√s) of every row, over `divisor` where d is known.
+    /// ∂ℓ/∂m = K(x)/(2·unit·√s) of every row, over `divisor` where d is known.
     fn derivative(&self, e: &mut Emitter, divisor: u64) -> Tensor {
         let k = self.evaluate(e, Polynomial::HalfSlope, divisor);
         e.binary("derivative", "Div", &k, &self.root)
@@ -210,7 +219,7 @@ impl Sample {
     /// A polynomial at x by Horner's rule, over `divisor` where d is known.
     fn evaluate(&self, e: &mut Emitter, polynomial: Polynomial, divisor: u64) -> Tensor {
         let coefficients = match &self.dimension {
-            Dimension::Known(d) => known_coefficients(e, self.elem, *d, polynomial, divisor),
+            Dimension::Known(d) => known_coefficients(e, self.elem, *d, polynomial, (divisor, self.unit)),
             Dimension::RunTime(d) => d.coefficients(e, self.elem, polynomial),
         };
         let label = polynomial.label();
@@ -270,13 +279,21 @@ impl Polynomial {
     }
 }
 
-/// The coefficients, over `divisor`, for a d that is known now.
-fn known_coefficients(e: &mut Emitter, elem: Elem, d: u64, polynomial: Polynomial, divisor: u64) -> Vec<Tensor> {
+/// The coefficients, over `divisor` and √unit, for a d that is known now.
+fn known_coefficients(
+    e: &mut Emitter,
+    elem: Elem,
+    d: u64,
+    polynomial: Polynomial,
+    (divisor, unit): (u64, u64),
+) -> Vec<Tensor> {
     let fit = fit(d, if elem == Elem::F64 { Precision::F64 } else { Precision::F32 });
     let coefficients = polynomial.folded(fit.coefficients.iter().copied());
     let suffix = if divisor == 1 { String::new() } else { format!("_over_{divisor}") };
+    let suffix = if unit == 1 { suffix } else { format!("{suffix}_root_{unit}") };
+    let divisor = divisor as f64 * (unit as f64).sqrt();
     let name = |k| format!("d{d}_{}c{k}{suffix}", polynomial.prefix());
-    coefficients.iter().enumerate().map(|(k, c)| e.scalar(&name(k), elem, *c / divisor as f64)).collect()
+    coefficients.iter().enumerate().map(|(k, c)| e.scalar(&name(k), elem, *c / divisor)).collect()
 }
 
 /// (rows of the table, orders of the series, degree of the series, degree of the table) by precision.
@@ -298,6 +315,13 @@ struct RunTime {
 }
 
 impl RunTime {
+    /// With ‖h‖²/(d + 5).
+    fn scaled(e: &mut Emitter, layer: &Layer, norm2: &Tensor) -> (Self, Tensor) {
+        let run_time = Self::of(e, layer);
+        let scaled = e.binary("scaled", "Div", norm2, &run_time.divisor);
+        (run_time, scaled)
+    }
+
     fn of(e: &mut Emitter, layer: &Layer) -> Self {
         let elem = layer.elem();
         let (last, ..) = any_d_sizes(elem);

@@ -2,13 +2,14 @@
 //!
 //! That runtime differentiates a graph operator by operator. What it makes of the polynomial and the square root of [`fit`](super::fit) is
 //! some sixty operators a layer, each over one number a sample: their number is what they cost. But the derivative is one more polynomial,
-//! so with m = ‖h‖²/(d + 5) and m̄ equal to m, through which nothing is differentiated, the graph says
+//! so with m = ‖h‖² (over d + 5 where only the running graph knows d) and m̄ equal to m, through which nothing is differentiated, the
+//! graph says
 //!
 //! ```text
-//! ℓ(m) = ℓ(m̄) + ℓ'(m̄)·(m − m̄)
+//! ℓ(m) = ℓ(m̄) + ℓ'(m̄)·(m − m̄)        ℓ' = ∂ℓ/∂m = κ/2, as ∂m/∂h = 2h
 //! ```
 //!
-//! As m − m̄ is 0, the value is that of ℓ(m̄) to the last bit (and no number where ‖h‖² is more than float32 holds); the gradient is ℓ'(m̄), a Mul.
+//! As m − m̄ is 0, the value is that of ℓ(m̄) to the last bit (and no number where float32 cannot hold ‖h‖²); the gradient is ℓ'(m̄), a Mul.
 //! Whoever does differentiate through m̄ gets ℓ' + ℓ''·0 + ℓ'·(1 − 1), which is the same.
 //!
 //! m̄ is the one element of a sequence: the gradient builder goes from tensor to tensor only. A sequence copies its tensor, but m has only one

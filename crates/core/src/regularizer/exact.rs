@@ -126,6 +126,9 @@ fn scaled(e: &mut Emitter, elem: Elem, d: u64, norm2: &Tensor) -> Tensor {
 
 /// The penalty of rows by their ‖h‖², as [`expansion`] has it.
 fn penalty_for_ort_training(e: &mut Emitter, layer: &Layer, norm2: &Tensor) -> Tensor {
+    if e.opset() < expansion::FIRST_OPSET {
+        return Sample::of(e, layer, norm2).penalty(e, layer);
+    }
     let elem = layer.elem();
     let (dimension, m, unit) = match layer.row_length() {
         // The scale of ‖h‖² goes into the coefficients too: one operator less, and one less in its gradient.
@@ -135,7 +138,7 @@ fn penalty_for_ort_training(e: &mut Emitter, layer: &Layer, norm2: &Tensor) -> T
             (Dimension::RunTime(Box::new(run_time)), scaled, 1)
         }
     };
-    let Some(held) = expansion::held(e, "held", &m) else { return Sample::of(e, layer, norm2).penalty(e, layer) };
+    let held = expansion::held(e, "held", &m);
     let sample = Sample::at(e, elem, dimension, &held, unit);
     // So does a mean's 1/b, where b is known: the gradient of a sum is one stretched number, that of a mean is seven operators.
     let count = match (layer.reduction, &sample.dimension) {

@@ -59,8 +59,10 @@ pub enum Command {
     /// Take an injected regulariser out again
     Strip(StripArgs),
     /// Turn a forward + loss graph into a step graph: forward, backward and optimiser in standard operators
+    #[command(allow_negative_numbers = true)]
     Differentiate(super::differentiate::DifferentiateArgs),
     /// Train a model on ONNX Runtime, with the regulariser or without, and put the trained weights back into it
+    #[command(allow_negative_numbers = true)]
     Train(Box<super::train_args::TrainArgs>),
     /// Put trained weights into a model, or take them out of one
     Weights {

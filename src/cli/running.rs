@@ -7,7 +7,7 @@ use per_inject::compare::{
     FirstDifference, Inputs, Options, Outcome, Pairs, RunComparison, first_difference, run as run_both,
 };
 use per_inject::diff::Matching;
-use per_inject::engine::{Arrays, Fill, LoadOptions, Origin, Runtime, Search};
+use per_inject::engine::{Arrays, EngineError, Fill, LoadOptions, Origin, Runtime, Search};
 use per_inject::wire::Model;
 
 use super::args::{Cli, RunArgs};
@@ -45,6 +45,15 @@ pub fn run(
     let fill = Fill { seed: args.seed, dims: args.dim.iter().cloned().collect(), ..Fill::default() };
     let arrays = args.inputs.as_deref().map(Arrays::read).transpose()?.unwrap_or_default();
     let inputs = Inputs::of(a, b, &pairs, &fill, &arrays)?;
+    // Some arrays too many are a remark; where all of them are, what was compared would be made up.
+    let is_unused = |name: &String| inputs.a.unused.contains(name) && inputs.b.unused.contains(name);
+    if let Some((name, _)) = arrays.named.first()
+        && arrays.named.iter().all(|(name, _)| is_unused(name))
+    {
+        let all = a.graph.inputs.iter().map(|i| i.name()).collect::<Vec<_>>().join(", ");
+        let model = a.file.display_name().display().to_string();
+        return Err(EngineError::UnknownInput { model, name: name.clone(), all }.into());
+    }
     let load = LoadOptions { device: args.device, threads: args.threads, ..LoadOptions::default() };
     let options = Options { load, tolerance: args.tolerance, ..Options::default() };
     let mut found = run_both(runtime, a, b, &pairs, &inputs, &options)?;

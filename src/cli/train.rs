@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use per_inject::autodiff::{LossScale, Optimizer};
+use per_inject::autodiff::{DifferentiateError, LossScale, Optimizer};
 use per_inject::engine::choice::{Chosen, choose};
 use per_inject::engine::{Artifacts, Device, Search, Stepper};
+use per_inject::graph::Graph;
+use per_inject::graph::kind::backward_evidence;
 use per_inject::train::checkpoint::Shelf;
 use per_inject::train::data::{Dataset, Part, Plan};
 use per_inject::train::event::{Logged, Observer, now};
@@ -87,8 +89,9 @@ impl TrainArgs {
     /// Reads data for the inputs, with as many samples a batch as the graph takes, and looks through all of it once.
     fn rows(&self, paths: &[PathBuf], inputs: &[Input], part: Part) -> TrainResult<Rows> {
         let wanted: Vec<_> = inputs.iter().map(Input::for_data).collect();
-        let data = self.dataset(paths, part)?.fit(&wanted, &self.normalize)?;
-        data.check()?;
+        let place = self.place(paths, part);
+        let data = self.dataset(paths, part)?.fit(&wanted, &self.normalize).map_err(|e| e.of(&place))?;
+        data.check().map_err(|e| e.of(&place))?;
         let fixed = inputs.iter().find_map(|i| Some((i, usize::try_from(i.fixed_batch()?).ok()?)));
         let batch = match (fixed, self.batch_size.map(NonZeroUsize::get)) {
             (Some((input, fixed)), Some(asked)) if fixed != asked => {
@@ -124,6 +127,38 @@ impl TrainArgs {
         };
         let handoff = if self.machine.fills_all_cores() { HANDOFF } else { Duration::ZERO };
         Ok(Rows { data, plan, handoff })
+    }
+
+    /// How messages name the data.
+    fn place(&self, paths: &[PathBuf], part: Part) -> String {
+        let part = match part {
+            Part::Training => "data to train on",
+            Part::Evaluation => "data to evaluate on",
+        };
+        match &self.host {
+            Some(_) => part.to_owned(),
+            None => format!("{part}, {}", paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")),
+        }
+    }
+
+    /// Says which axis is taken for the samples, where every size is fixed and nobody says it: a wrong one trains without a word.
+    fn tell_guessed_axes(&self, inputs: &[Input]) {
+        let has_choice = |i: &Input| i.port.tensor.as_ref().is_some_and(|t| t.rank().is_some_and(|rank| rank > 1));
+        let is_fixed = |i: &Input| i.fixed_batch().is_some();
+        if !self.batch_axis.is_empty() || !inputs.iter().all(is_fixed) {
+            return;
+        }
+        if let Some(input) = inputs.iter().find(|i| has_choice(i)) {
+            self.tell(
+                "",
+                &format!(
+                    "every size of {:?}, {}, is fixed; its first axis is taken for the samples (--batch-axis {}=1 takes another one)",
+                    input.port.name,
+                    input.port.shown(),
+                    input.port.name
+                ),
+            );
+        }
     }
 
     /// The data to train on, and that to evaluate on.
@@ -265,8 +300,13 @@ fn go(args: &TrainArgs) -> TrainResult<Summary> {
 fn of_model(args: &TrainArgs) -> TrainResult<Summary> {
     let model = args.open_model()?;
     refuse_over(&model, &args.out)?;
+    // Before data is missed for inputs that only the gradients have.
+    if let Some(evidence) = backward_evidence(&Graph::of(&model)?) {
+        return Err(DifferentiateError::HasGradients { evidence }.into());
+    }
     let recipe = args.recipe();
     let inputs = inputs(&model, &args.batch_axis)?;
+    args.tell_guessed_axes(&inputs);
     let (data, evaluation) = args.all_rows(&inputs)?;
     let (chosen, why) = args.choose()?;
     let load = args.machine.load(args.course.verbose);

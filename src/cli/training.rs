@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal};
 
 use comfy_table::{ContentArrangement, Table, presets};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use per_inject::train::event::{Event, Means, Observer, Step};
 use per_inject::train::run::Summary;
 
@@ -25,8 +25,11 @@ impl Progress {
         let (epochs, per_epoch) = (self.epochs, self.per_epoch);
         self.bar.get_or_insert_with(|| {
             let bar = ProgressBar::with_draw_target(Some(per_epoch), ProgressDrawTarget::stderr_with_hz(8));
-            let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {per_sec} {msg}");
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {speed} {msg}");
+            let speed = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                let _ = write!(out, "{:.0} steps/s", state.per_sec());
+            };
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).with_key("speed", speed));
             bar.set_prefix(format!("epoch {epoch}/{epochs}"));
             bar
         })
@@ -59,7 +62,7 @@ impl Observer for Progress {
                 let behind = (epoch - 1) * self.per_epoch;
                 let bar = self.bar(*epoch);
                 bar.set_position(step.saturating_sub(behind));
-                bar.set_message(format!("loss {loss:.4}"));
+                bar.set_message(format!("loss {}", number(*loss)));
             }
             Event::Epoch(means) => {
                 let text = format!("epoch {}/{}: {}", means.epoch, self.epochs, words(means, true));
@@ -73,15 +76,20 @@ impl Observer for Progress {
     }
 }
 
+/// Four decimals, or as many digits of what is large.
+fn number(x: f64) -> String {
+    if x.abs() < 1e6 { format!("{x:.4}") } else { format!("{x:.4e}") }
+}
+
 /// Means in a line.
 fn words(means: &Means, with_speed: bool) -> String {
-    let mut parts = vec![format!("loss {:.4}", means.loss)];
+    let mut parts = vec![format!("loss {}", number(means.loss))];
     #[allow(clippy::float_cmp)] // The same number, unless there is a regulariser.
     if means.loss != means.task_loss {
-        parts.push(format!("task loss {:.4}", means.task_loss));
+        parts.push(format!("task loss {}", number(means.task_loss)));
     }
     if !means.per.is_empty() {
-        parts.push(format!("PER {:.4}", means.per.iter().sum::<f64>()));
+        parts.push(format!("PER {}", number(means.per.iter().sum::<f64>())));
     }
     parts.extend(means.accuracy.map(|a| format!("accuracy {:.2} %", 100.0 * a)));
     parts.extend(means.perplexity.map(|p| format!("perplexity {p:.3}")));

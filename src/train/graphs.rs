@@ -15,6 +15,7 @@ use crate::inject;
 use crate::lower::Target;
 use crate::onnx::NodeProto;
 use crate::patch::{Change, Part, Replacement, Substitute};
+use crate::record::Record;
 use crate::wire::Model;
 
 /// What decides the graphs.
@@ -246,7 +247,11 @@ fn measure(model: &Model, recipe: &Recipe, outputs: &mut Outputs) -> TrainResult
         return unchanged(Metric::None);
     }
     let graph = Graph::of(model)?;
-    let Some(counted) = metrics::count(model, &graph, &outputs.loss) else {
+    // Of a model with a term in its loss already, the loss of the task has another name.
+    let records = Record::all(model).unwrap_or_default();
+    let renamed = records.iter().filter_map(|(_, record)| record.task_loss.as_ref()).map(|task| task.to.as_str());
+    let mut losses = std::iter::once(outputs.loss.as_str()).chain(renamed);
+    let Some(counted) = losses.find_map(|loss| metrics::count(model, &graph, loss)) else {
         return match recipe.metric {
             Metric::Accuracy => Err(super::TrainError::Options(format!(
                 "the accuracy cannot be told: {:?} is not made by SoftmaxCrossEntropyLoss or NegativeLogLikelihoodLoss, whose inputs \

@@ -5,6 +5,19 @@ use thiserror::Error;
 /// Shorthand of this layer.
 pub type DataResult<T> = Result<T, DataError>;
 
+impl DataError {
+    /// Says which data it is about, where that is not said already.
+    #[must_use]
+    pub fn of(self, place: &str) -> Self {
+        match self {
+            named @ (DataError::File { .. } | DataError::Io { .. } | DataError::In { .. } | DataError::Thread(_)) => {
+                named
+            }
+            other => DataError::In { place: place.to_owned(), source: Box::new(other) },
+        }
+    }
+}
+
 /// What is wrong with data. Every message is a sentence for a person; rows are counted from 0.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -24,6 +37,14 @@ pub enum DataError {
         path: String,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// What is wrong with some of the data, which may be in several files.
+    #[error("{place}: {source}")]
+    In {
+        /// Which data it is, and its files.
+        place: String,
+        /// What is wrong.
+        source: Box<DataError>,
     },
     /// Options that contradict the data or themselves.
     #[error("{0}")]

@@ -16,8 +16,10 @@ pub struct Input {
     pub name: String,
     /// Its element type.
     pub elem: i32,
-    /// The axis that counts samples; `None` when nothing is known of the shape.
+    /// The size of the axis that counts samples; `None` when nothing is known of the shape.
     pub batch: Option<Dim>,
+    /// The position of that axis. In the data it is the first.
+    pub axis: usize,
     /// The other axes; `None` when nothing is known of the shape.
     pub row: Option<Vec<Dim>>,
     /// Integers must be at least 0 and below this: the number of classes of a label, the size of an embedding.
@@ -31,13 +33,21 @@ impl Input {
     pub fn new(name: &str, declared: &TensorType, batch_axis: usize) -> Self {
         let mut row = declared.dims.clone();
         let batch = row.as_mut().and_then(|dims| (batch_axis < dims.len()).then(|| dims.remove(batch_axis)));
-        Input { name: name.to_owned(), elem: declared.elem, batch, row, below: None, ignored: None }
+        Input { name: name.to_owned(), elem: declared.elem, batch, axis: batch_axis, row, below: None, ignored: None }
     }
 
-    /// Type and shape of its batches, with the samples along the first axis, such as `float[N, 3, 32, 32]`.
+    /// Type and shape as the graph has them, such as `float[N, 3, 32, 32]`, and where samples are not along the first axis, that.
     fn describe(&self) -> String {
-        let dims = self.row.as_ref().map(|row| self.batch.iter().chain(row).cloned().collect());
-        TensorType { elem: self.elem, dims }.to_string()
+        let dims = self.row.as_ref().map(|row| {
+            let mut dims = row.clone();
+            dims.splice(self.axis.min(row.len())..self.axis.min(row.len()), self.batch.clone());
+            dims
+        });
+        let samples = match self.axis {
+            0 => String::new(),
+            axis => format!(" with the samples along axis {axis} (in the data they come first: transpose it)"),
+        };
+        format!("{}{samples}", TensorType { elem: self.elem, dims })
     }
 
     fn wants_float(&self) -> bool {

@@ -101,7 +101,8 @@ impl Opened {
         let found = found.ok_or_else(|| {
             fail(
                 path,
-                "this folder holds none of .npy files, IDX files (…-ubyte, …-ubyte.gz) and CIFAR files (.bin)".into(),
+                "this folder holds none of .npy files, IDX files (…-ubyte, …-ubyte.gz) and CIFAR files (.bin); a .npz or safetensors file is \
+                 given by its own path".into(),
             )
         })?;
         let (training, other): (Vec<_>, Vec<_>) = found.iter().cloned().partition(|f| is_training(&name(f)));

@@ -211,6 +211,7 @@ pub fn strip(source: &Source, arguments: Vec<OsString>) -> Called<Edited> {
 /// As the command line.
 pub fn differentiate(source: &Source, arguments: Vec<OsString>) -> Called<Edited> {
     let Some(Command::Differentiate(args)) = parse(arguments)?.command else { return Err(no_such_command().into()) };
+    args.constants.refuse_others(args.optimizer)?;
     source.call(|model| {
         let step = differentiated(&model, &args.options())?;
         let (bytes, warnings) = match source {

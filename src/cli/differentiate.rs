@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::error::ErrorKind;
 use clap::{Args, ValueEnum};
 use per_inject::autodiff::{Clip, Group, LossScale, Optimizer, Options, differentiate};
 use per_inject::wire::Model;
@@ -68,27 +69,27 @@ pub struct DifferentiateArgs {
     pub sync: bool,
 }
 
-/// The constants of optimisers.
+/// The constants of optimisers; one that the chosen optimiser does not have is refused.
 #[derive(Debug, Args)]
 pub struct OptimizerConstants {
-    /// μ of momentum and nesterov
-    #[arg(long, value_name = "μ", default_value_t = 0.9, env = "PER_INJECT_MOMENTUM")]
-    pub momentum: f64,
+    /// μ of momentum and nesterov [default: 0.9]
+    #[arg(long, value_name = "μ", env = "PER_INJECT_MOMENTUM")]
+    pub momentum: Option<f64>,
     /// Weight decay λ: added to the gradient, with adamw decoupled from it
     #[arg(long, value_name = "λ", default_value_t = 0.0, env = "PER_INJECT_WEIGHT_DECAY")]
     pub weight_decay: f64,
-    /// β₁ of adam and adamw
-    #[arg(long, value_name = "β₁", default_value_t = 0.9, env = "PER_INJECT_BETA1")]
-    pub beta1: f64,
-    /// β₂ of adam and adamw
-    #[arg(long, value_name = "β₂", default_value_t = 0.999, env = "PER_INJECT_BETA2")]
-    pub beta2: f64,
-    /// α of rmsprop
-    #[arg(long, value_name = "α", default_value_t = 0.99, env = "PER_INJECT_ALPHA")]
-    pub alpha: f64,
-    /// ε of adam, adamw and rmsprop
-    #[arg(long, value_name = "ε", default_value_t = 1e-8, env = "PER_INJECT_EPSILON")]
-    pub epsilon: f64,
+    /// β₁ of adam and adamw [default: 0.9]
+    #[arg(long, value_name = "β₁", env = "PER_INJECT_BETA1")]
+    pub beta1: Option<f64>,
+    /// β₂ of adam and adamw [default: 0.999]
+    #[arg(long, value_name = "β₂", env = "PER_INJECT_BETA2")]
+    pub beta2: Option<f64>,
+    /// α of rmsprop [default: 0.99]
+    #[arg(long, value_name = "α", env = "PER_INJECT_ALPHA")]
+    pub alpha: Option<f64>,
+    /// ε of adam, adamw and rmsprop [default: 1e-8]
+    #[arg(long, value_name = "ε", env = "PER_INJECT_EPSILON")]
+    pub epsilon: Option<f64>,
 }
 
 /// What happens to gradients on their way to the optimiser.
@@ -134,8 +135,9 @@ pub enum OptimizerArg {
 impl OptimizerConstants {
     /// The optimiser of a name with these constants.
     pub fn of(&self, name: OptimizerArg) -> Optimizer {
-        let (decay, epsilon, betas) = (self.weight_decay, self.epsilon, [self.beta1, self.beta2]);
-        let momentum = |nesterov| Optimizer::Momentum { momentum: self.momentum, decay, nesterov };
+        let (decay, epsilon) = (self.weight_decay, self.epsilon.unwrap_or(1e-8));
+        let betas = [self.beta1.unwrap_or(0.9), self.beta2.unwrap_or(0.999)];
+        let momentum = |nesterov| Optimizer::Momentum { momentum: self.momentum.unwrap_or(0.9), decay, nesterov };
         let adam = |is_decoupled| Optimizer::Adam { betas, epsilon, decay, is_decoupled };
         match name {
             OptimizerArg::None => Optimizer::None,
@@ -144,7 +146,29 @@ impl OptimizerConstants {
             OptimizerArg::Nesterov => momentum(true),
             OptimizerArg::Adam => adam(false),
             OptimizerArg::Adamw => adam(true),
-            OptimizerArg::Rmsprop => Optimizer::RmsProp { alpha: self.alpha, epsilon, decay },
+            OptimizerArg::Rmsprop => Optimizer::RmsProp { alpha: self.alpha.unwrap_or(0.99), epsilon, decay },
+        }
+    }
+
+    /// Refuses a constant that is given to an optimiser without it: it would do nothing, and nobody would notice.
+    pub fn refuse_others(&self, name: OptimizerArg) -> Result<(), Failure> {
+        use OptimizerArg::{Adam, Adamw, Momentum, Nesterov, Rmsprop};
+        let constants: [(&str, Option<f64>, &[OptimizerArg]); 5] = [
+            ("--momentum", self.momentum, &[Momentum, Nesterov]),
+            ("--beta1", self.beta1, &[Adam, Adamw]),
+            ("--beta2", self.beta2, &[Adam, Adamw]),
+            ("--alpha", self.alpha, &[Rmsprop]),
+            ("--epsilon", self.epsilon, &[Adam, Adamw, Rmsprop]),
+        ];
+        let shown = |o: &OptimizerArg| o.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned());
+        match constants.into_iter().find(|(_, value, of)| value.is_some() && !of.contains(&name)) {
+            None => Ok(()),
+            Some((option, _, of)) => {
+                let names: Vec<String> = of.iter().map(shown).collect();
+                let message =
+                    format!("{option} is of --optimizer {}, and this is {}", names.join(" or "), shown(&name));
+                Err(Failure::usage(ErrorKind::ArgumentConflict, message))
+            }
         }
     }
 }
@@ -173,6 +197,7 @@ impl DifferentiateArgs {
 
 /// Runs the command.
 pub fn run(args: &DifferentiateArgs) -> Result<(), Failure> {
+    args.constants.refuse_others(args.optimizer)?;
     let model = Model::open(&args.model)?;
     let step = differentiate(&model, &args.options())?;
     let remarks = deliver(&model, &step.patch, &args.output, args.external.into(), args.sync)?;

@@ -265,6 +265,7 @@ pub fn carry_out(args: &TrainArgs) -> Result<Summary, Failure> {
             "--optimizer none changes no parameter; per-inject differentiate makes graphs that give gradients";
         return Err(Failure::usage(ErrorKind::InvalidValue, message));
     }
+    args.constants.refuse_others(args.optimizer)?;
     if args.term.layers.is_none() && !args.term.coef.is_empty() {
         let message = "--coef without --layers: which layers? add --layers relu, or --layers all";
         return Err(Failure::usage(ErrorKind::MissingRequiredArgument, message));

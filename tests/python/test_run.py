@@ -437,3 +437,14 @@ def test_a_model_that_the_runtime_refuses_is_named_with_its_words(tmp_path):
     path = save(tmp_path / "odd.onnx", model)
     sentence = said(command("diff", path, path, "--run", "--ort", VENV))
     assert f"ONNX Runtime {onnxruntime.__version__} refuses {path}: " in sentence and "NoSuchOperator" in sentence
+
+
+def test_arrays_of_which_no_input_takes_any_are_refused(tmp_path):
+    """What was compared would be made up."""
+    model = models.MODELS / "mlp_relu.ts17.onnx"
+    np.savez(tmp_path / "other.npz", images=np.zeros((2, 64), np.float32))
+    sentence = said(run(model, model, "--inputs", tmp_path / "other.npz", check=False))
+    assert 'has no input "images"; it wants x, y' in sentence
+    # One of them is enough, and the rest a remark.
+    np.savez(tmp_path / "some.npz", images=np.zeros((2, 64), np.float32), x=np.zeros((2, 64), np.float32))
+    assert run(model, model, "--inputs", tmp_path / "some.npz")["unused"] == ["images"]

@@ -514,8 +514,11 @@ def test_data_that_does_not_fit_is_refused_before_anything_runs(data, tmp_path):
     ]:
         np.savez(tmp_path / f"{name}.npz", **arrays)
         sentence = refusal(MLP, tmp_path / name, "--data", tmp_path / f"{name}.npz")
-        assert all(word in sentence for word in words), (name, sentence)
+        assert all(word in sentence for word in [*words, f"data to train on, {tmp_path / name}.npz: "]), (name, sentence)
         assert not (tmp_path / name).exists()
+    sentence = refusal(MLP, tmp_path / "evaluation", "--data", data / "train.npz", "--eval", tmp_path / "class.npz")
+    assert f"data to evaluate on, {tmp_path}/class.npz: row " in sentence
+    assert "given by its own path" in refusal(MLP, tmp_path / "folder", "--data", tmp_path)
     np.savez(tmp_path / "named.npz", image=good["x"], labels=good["y"])
     train(MLP, tmp_path / "mapped", "--data", tmp_path / "named.npz", "--map", "x=image,y=labels", "--epochs", 1, "--quiet")
     train(MLP, tmp_path / "plain", "--data", data / "train.npz", "--epochs", 1, "--quiet")
@@ -525,6 +528,46 @@ def test_data_that_does_not_fit_is_refused_before_anything_runs(data, tmp_path):
     run = train(models.MODELS / "mlp_relu.dyn.onnx", tmp_path / "fixed", "--data", data / "train.npz", "--epochs", 1)
     assert "the graph takes 16 samples at once; the last 12 of 700 are left out" in run.stderr
     assert epochs(tmp_path / "fixed")[0]["samples"] == 688
+
+
+def test_where_samples_lie_is_said_when_it_is_guessed_and_when_it_does_not_fit(data, sentences, tmp_path):
+    """Of a model whose sizes are all fixed any axis could count the samples."""
+    fixed, guess = models.MODELS / "mlp_relu.dyn.onnx", "its first axis is taken for the samples (--batch-axis x=1"
+    assert guess in train(fixed, tmp_path / "guessed", "--data", data / "train.npz", "--epochs", 1).stderr
+    assert guess not in train(fixed, tmp_path / "said", "--data", data / "train.npz", "--epochs", 1, "--batch-axis", "x=0").stderr
+    assert guess not in train(MLP, tmp_path / "open", "--data", data / "train.npz", "--epochs", 1).stderr
+    turned = {name: array.T for name, array in np.load(sentences).items()}
+    np.savez(tmp_path / "turned.npz", **turned)
+    sentence = refusal(models.MODELS / "seq_lstm_lm.ts17.onnx", tmp_path / "lstm", "--data", tmp_path / "turned.npz")
+    assert "int64[9, N] with the samples along axis 1 (in the data they come first: transpose it)" in sentence
+
+
+def test_a_model_with_per_in_its_loss_is_measured_as_the_original(data, tmp_path):
+    per_inject(MLP, "--layers", "relu", "--coef", 0.01, "--estimator", "exact", "-o", tmp_path / "per.onnx")
+    per_inject(tmp_path / "per.onnx", "--layers", "#1", "--coef", 0.01, "--estimator", "exact", "-o", tmp_path / "twice.onnx")
+    for name in ("per.onnx", "twice.onnx"):
+        out = tmp_path / f"{name}.run"
+        train(tmp_path / name, out, "--data", data / "train.npz", "--eval", data / "test.npz", "--epochs", 1, "--lr", 0.1, "--quiet")
+        assert 0.1 < evaluations(out)[0]["accuracy"] <= 1
+
+
+def test_a_graph_with_gradients_is_refused_as_that(data, tmp_path):
+    per_inject("differentiate", MLP, "-o", tmp_path / "step.onnx")
+    assert "holds its backward pass already" in refusal(tmp_path / "step.onnx", tmp_path / "run", "--data", data / "train.npz")
+
+
+@pytest.mark.parametrize("option", ["--lr", "--epochs", "--weight-decay", "--batch-size"])
+def test_numbers_below_zero_are_refused_as_such(option, data, tmp_path):
+    run = train(MLP, tmp_path, "--data", data / "train.npz", option, "-1", check=False)
+    assert run.returncode and "unexpected argument" not in run.stderr and "-1" in run.stderr, run.stderr
+
+
+def test_a_constant_of_another_optimizer_is_refused(data, tmp_path):
+    for option, others in [("--momentum", "momentum or nesterov"), ("--beta1", "adam or adamw"), ("--alpha", "rmsprop")]:
+        run = train(MLP, tmp_path, "--data", data / "train.npz", option, 0.5, check=False)
+        assert run.returncode == 2 and f"{option} is of --optimizer {others}, and this is sgd" in run.stderr
+        run = per_inject("differentiate", MLP, "-o", tmp_path / "step.onnx", option, 0.5, check=False)
+        assert run.returncode == 2 and f"{option} is of --optimizer {others}, and this is none" in run.stderr
 
 
 def test_a_gpu_that_is_not_there_is_an_error_and_never_the_cpu(data, tmp_path):

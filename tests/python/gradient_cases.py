@@ -66,6 +66,12 @@ CASES = [
     Case("Conv-wide-cube", [node("Conv", "h p1", pads=[1, 0, 1, 1, 0, 0])], (2, 5, 3, 3, 4), {"p1": f(2, 5, 3, 3, 3)}),
     Case("Conv-wide-transposed", [node("ConvTranspose", "h p1", pads=[1, 0, 0, 1], strides=[1, 2])], (2, 3, 3, 4), {"p1": f(3, 16, 3, 3)}),
     Case(
+        "Conv-wide-remainder",
+        [node("Conv", "h p1", "channels"), node("Conv", "channels p2", dilations=[2, 1], strides=[2, 2])],
+        (1, 1, 12, 14),
+        {"p1": f(16, 1, 1, 1), "p2": f(2, 16, 3, 3)},
+    ),
+    Case(
         "Conv-turned",
         [node("Conv", "h p1", "channels"), node("Conv", "channels p2", pads=[1, 0, 0, 2], dilations=[1, 2])],
         (1, 1, 16, 16),

@@ -16,7 +16,8 @@ use crate::regularizer::emit::{Elem, Tensor};
 use crate::rewrite::builder::{Builder, Extent};
 use crate::rewrite::site::Site;
 
-const RULES: &[&[Rule]] = &[attention::RULES, elu::RULES, grid_sample::RULES, images::RULES, pieces::RULES, rotary::RULES];
+const RULES: &[&[Rule]] =
+    &[attention::RULES, elu::RULES, grid_sample::RULES, images::RULES, pieces::RULES, rotary::RULES];
 
 /// Every rule, one after another.
 pub fn all() -> impl Iterator<Item = &'static Rule> {

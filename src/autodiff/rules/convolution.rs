@@ -61,7 +61,9 @@ fn conv(a: &mut Adjoint<'_, '_>) -> Known<()> {
             Some((_, out)) if group == 1 && window.is_dense() && out.iter().product::<i64>() <= FEW => {
                 by_columns(a.b, &g, &x, &w, &window, &out)?
             }
-            Some((lengths, _)) if group == 1 && is_turnable(&w, &window, &lengths) => by_turned(a.b, &g, &x, &w, &window)?,
+            Some((lengths, _)) if group == 1 && is_turnable(&w, &window, &lengths) => {
+                by_turned(a.b, &g, &x, &w, &window)?
+            }
             _ => spread(a.b, &g, &w, &window, group, &x),
         };
         a.give(0, dx);
@@ -114,8 +116,9 @@ fn give_weights(a: &mut Adjoint<'_, '_>, g: &Tensor, x: &Tensor, w: &Tensor, win
     let is_wide = cells > 1.0 && size(w, 1)? as f64 * cells >= WIDE as f64;
     let is_even = window.dilations.last() == Some(&1);
     let dw = match places(&x, &g) {
-        Some((_, out)) if group == 1 && (window.is_point() || !is_wide || !is_even) => {
-            by_patches(a.b, &g, &x, w, window, &out)?
+        Some((_, out)) if group == 1 && !(is_wide && is_even) => by_patches(a.b, &g, &x, w, window, &out)?,
+        Some((_, out)) if group == 1 && out.len() == 2 && out.iter().product::<i64>() <= FEW => {
+            by_volume(a.b, &g, &x, w, window)?
         }
         _ if group == 1 && is_even => by_picture(a.b, &g, &x, w, window)?,
         _ => by_convolution(a.b, &g, &x, w, window, group)?,
@@ -174,7 +177,8 @@ fn by_turned(b: &mut Builder, g: &Tensor, x: &Tensor, w: &Tensor, window: &Windo
     let (outputs, channels) = (size(w, 0)?, size(w, 1)?);
     let cells: u64 = window.kernel.iter().product();
     // A product with the permutation is five times faster than a Slice that goes backwards.
-    let reversal: Vec<f64> = (0..cells * cells).map(|i| f64::from(u8::from(i / cells + i % cells + 1 == cells))).collect();
+    let reversal: Vec<f64> =
+        (0..cells * cells).map(|i| f64::from(u8::from(i / cells + i % cells + 1 == cells))).collect();
     let reversal = b.matrix(w, cells, cells, &reversal);
     let rows = b.reshape(w, &[extent(outputs * channels).into(), extent(cells).into()]);
     let turned = b.matmul(&rows, &reversal);
@@ -295,6 +299,47 @@ fn by_patches(b: &mut Builder, g: &Tensor, x: &Tensor, w: &Tensor, window: &Wind
     Ok(b.concat(&rows, 2))
 }
 
+/// ∂w as a convolution of one volume, [1, N, C, …], with g for weights, [O, N, 1, …]. It has the order of w at once, which is worth more than
+/// the short runs along its last axis where maps are small.
+fn by_volume(b: &mut Builder, g: &Tensor, x: &Tensor, w: &Tensor, window: &Window) -> Known<Tensor> {
+    let n = window.kernel.len();
+    let kernel: Vec<i64> = window.kernel.iter().map(|k| extent(*k)).collect();
+    let spatial = |t: &Tensor| (2..n + 2).map(|i| Extent::from((t, i))).collect::<Vec<_>>();
+    let shape: Vec<Extent> = [Extent::Fixed(1), (x, 0).into(), (x, 1).into()].into_iter().chain(spatial(x)).collect();
+    let volume = b.reshape(x, &shape);
+    let front = exchanged(b, g, n + 2);
+    let shape: Vec<Extent> =
+        [(&front, 0).into(), (&front, 1).into(), Extent::Fixed(1)].into_iter().chain(spatial(g)).collect();
+    let cotangents = b.reshape(&front, &shape);
+    let with_channels =
+        |own: i64, list: &[i64]| -> Vec<i64> { [own].into_iter().chain(list.iter().copied()).collect() };
+    let pads = [with_channels(0, &window.pads[..n]), with_channels(0, &window.pads[n..])].concat();
+    let attributes = vec![
+        ints("strides", &with_channels(1, &window.dilations)),
+        ints("dilations", &with_channels(1, &window.strides)),
+        ints("pads", &pads),
+    ];
+    let made = b.one("Conv", &[&volume, &cotangents], attributes, TensorType { elem: x.ty.elem, dims: None });
+    let cells = if is_whole(window, x, g) { made } else { first_cells(b, &made, 3, &kernel) };
+    let shape: Vec<Extent> = [size(w, 0)?, size(w, 1)?]
+        .into_iter()
+        .map(|n| Extent::Fixed(extent(n)))
+        .chain(kernel.into_iter().map(Extent::Fixed))
+        .collect();
+    Ok(b.reshape(&cells, &shape))
+}
+
+/// Whether such a convolution makes as many cells as the kernel has: no places lie behind the last whole window.
+fn is_whole(window: &Window, x: &Tensor, g: &Tensor) -> bool {
+    let n = window.kernel.len();
+    places(x, g).is_some_and(|(lengths, out)| {
+        let over = |i: usize| {
+            lengths[i] + window.pads[i] + window.pads[n + i] - window.reach(i) - 1 - (out[i] - 1) * window.strides[i]
+        };
+        (0..n).all(|i| over(i) < window.dilations[i])
+    })
+}
+
 /// ∂w as a convolution of one picture, [1, N, …, Lₙ·C], with g for weights, [O, N, …]: along the last axis, the cells of the kernel are C apart.
 fn by_picture(b: &mut Builder, g: &Tensor, x: &Tensor, w: &Tensor, window: &Window) -> Known<Tensor> {
     let n = window.kernel.len();
@@ -323,25 +368,19 @@ fn by_picture(b: &mut Builder, g: &Tensor, x: &Tensor, w: &Tensor, window: &Wind
     ];
     let cotangents = exchanged(b, g, n + 2);
     let made = b.one("Conv", &[&picture, &cotangents], attributes, TensorType { elem: x.ty.elem, dims: None });
-    let is_whole = places(x, g).is_some_and(|(lengths, out)| {
-        let over = |i: usize| {
-            lengths[i] + window.pads[i] + window.pads[n + i] - window.reach(i) - 1 - (out[i] - 1) * window.strides[i]
-        };
-        (0..n).all(|i| over(i) < window.dilations[i])
-    });
-    let cells = if is_whole { made } else { first_cells(b, &made, &stretched(&kernel)) };
+    let cells = if is_whole(window, x, g) { made } else { first_cells(b, &made, 2, &stretched(&kernel)) };
     let cells = b.reshape(&cells, &[outputs.into(), kernel.iter().product::<i64>().into(), channels.into()]);
     let channels_first = b.transpose(&cells, &[0, 2, 1]);
     let shape: Vec<Extent> = [outputs, channels].into_iter().chain(kernel).map(Extent::Fixed).collect();
     Ok(b.reshape(&channels_first, &shape))
 }
 
-/// Without what places behind the last whole window make, which no weight stands for.
-fn first_cells(b: &mut Builder, made: &Tensor, kernel: &[i64]) -> Tensor {
+/// Without what places behind the last whole window make, which no weight stands for; the kernel's axes start at `first`.
+fn first_cells(b: &mut Builder, made: &Tensor, first: usize, kernel: &[i64]) -> Tensor {
     let n = kernel.len();
-    let (starts, axes) = (vec![0; n], (2..n as i64 + 2).collect::<Vec<_>>());
+    let (starts, axes) = (vec![0; n], (first as i64..(first + n) as i64).collect::<Vec<_>>());
     let [starts, ends, axes] = [&starts[..], kernel, &axes].map(|values| b.integers(values));
-    let dims = vec![Dim::Unknown; n + 2];
+    let dims = vec![Dim::Unknown; first + n];
     b.one("Slice", &[made, &starts, &ends, &axes], Vec::new(), TensorType { elem: made.ty.elem, dims: Some(dims) })
 }
 
@@ -375,6 +414,6 @@ fn by_convolution(b: &mut Builder, g: &Tensor, x: &Tensor, w: &Tensor, window: &
     }
     let made = b.one("Conv", &[&front, &cotangents], attributes, TensorType { elem: x.ty.elem, dims: None });
     let kernel: Vec<i64> = window.kernel.iter().map(|k| extent(*k)).collect();
-    let cut = first_cells(b, &made, &kernel);
+    let cut = first_cells(b, &made, 2, &kernel);
     Ok(exchanged(b, &cut, n + 2))
 }

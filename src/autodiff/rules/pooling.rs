@@ -72,7 +72,8 @@ const ROWS: std::ops::RangeInclusive<i64> = 4..=32;
 
 /// The two lengths of x's maps, where 2×2 windows fill them and comparing is faster than asking for places, which no one else asks for.
 fn comparable(a: &Adjoint<'_, '_>, x: &Tensor, g: &Tensor, window: &Window) -> Option<[i64; 2]> {
-    let lengths: Vec<i64> = x.ty.dims.as_ref()?.get(2..)?.iter().map(|d| d.known().map(extent)).collect::<Option<_>>()?;
+    let lengths: Vec<i64> =
+        x.ty.dims.as_ref()?.get(2..)?.iter().map(|d| d.known().map(extent)).collect::<Option<_>>()?;
     let [height, width] = lengths[..] else { return None };
     let is_by_two = window.kernel == [2, 2] && window.strides == [2, 2] && is_filled(x, g, window);
     let has_places = a.site.analysis.graph.output(a.site.id, 1).is_some();

@@ -1,13 +1,14 @@
-"""The networks of benches/ort_training.py: forward pass and loss, weights by He's rule, as an exporter would write them.
+"""The networks of benches/ort_training.py, train.py and gpu.py: forward pass and loss, weights by He's rule, as an exporter would write them.
 
-`cnn11` is the 11-layer CNN of the paper, `width` times as wide; `perceptron` is 784-1024-1024-10.
+`cnn11` is the 11-layer CNN of the paper, `width` times as wide; `perceptron` is 784-1024-1024-10; `fixup_resnet` is the residual network for
+CIFAR-10, of 6n + 2 layers, without normalisation.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 # (channels, kernel, whether 2×2 max pooling follows), of all but the last convolution.
 CNN11 = [
@@ -30,8 +31,10 @@ class Writer:
 
     def weight(self, name: str, shape: tuple[int, ...], fan_in: int = 0) -> str:
         """Normal with variance 2/fan_in; zero for a bias."""
-        values = self.random.standard_normal(shape) * np.sqrt(2 / fan_in) if fan_in else np.zeros(shape)
-        self.weights.append(helper.make_tensor(name, TensorProto.FLOAT, shape, values.astype("<f4").tobytes(), raw=True))
+        return self.constant(name, self.random.standard_normal(shape) * np.sqrt(2 / fan_in) if fan_in else np.zeros(shape))
+
+    def constant(self, name: str, values: np.ndarray) -> str:
+        self.weights.append(numpy_helper.from_array(values if values.dtype.kind == "i" else values.astype(np.float32), name))
         return name
 
     def model(self, logits: str, x_shape: tuple[int | str, ...], batch: int | str, opset: int) -> onnx.ModelProto:
@@ -72,3 +75,31 @@ def perceptron(activation: str = "Relu", batch: int | str = 128, opset: int = 17
             x = writer.node(activation, [x])
         width = out
     return writer.model(x, (batch, 784), batch, opset)
+
+
+def fixup_resnet(depth: int = 110, batch: int | str = 128, opset: int = 17) -> onnx.ModelProto:
+    """On 32×32 images of 10 classes; an activation behind the first layer and two in every block. As step_nets.FixupBlock computes it,
+    with the parameters in the order in which PyTorch has them."""
+    writer = Writer()
+    blocks = (depth - 2) // 6
+    x = writer.node("Conv", ["x", writer.weight("stem.weight", (16, 3, 3, 3), 27)], kernel_shape=[3, 3], pads=[1] * 4)
+    x, channels = writer.node("Relu", [x]), 16
+    for i, (out, stride) in enumerate((width, 2 if width > 16 and n == 0 else 1) for width in (16, 32, 64) for n in range(blocks)):
+        scale = writer.constant(f"block{i}.scale", np.ones(1))
+        a, b, c, d = (writer.weight(f"block{i}.bias{n}", (1,)) for n in range(4))
+        # Fixup's rule: the first convolution is scaled down by the square root of the number of blocks, the last one begins at zero.
+        conv1 = writer.weight(f"block{i}.conv1", (out, channels, 3, 3), 9 * channels * 3 * blocks)
+        conv2 = writer.weight(f"block{i}.conv2", (out, out, 3, 3))
+        moved = writer.node("Add", [x, a])
+        h = writer.node("Conv", [moved, conv1], kernel_shape=[3, 3], pads=[1] * 4, strides=[stride] * 2)
+        h = writer.node("Add", [writer.node("Relu", [writer.node("Add", [h, b])]), c])
+        h = writer.node("Conv", [h, conv2], kernel_shape=[3, 3], pads=[1] * 4)
+        h = writer.node("Add", [writer.node("Mul", [h, scale]), d])
+        if stride > 1:
+            pooled = writer.node("AveragePool", [moved], kernel_shape=[1, 1], strides=[2, 2])
+            more = writer.constant(f"block{i}.more", np.array([0, 0, 0, 0, 0, out - channels, 0, 0]))
+            x = writer.node("Pad", [pooled, more])
+        x, channels = writer.node("Relu", [writer.node("Add", [h, x])]), out
+    x = writer.node("Flatten", [writer.node("GlobalAveragePool", [x])])
+    x = writer.node("Gemm", [x, writer.weight("fc.weight", (10, channels)), writer.weight("fc.bias", (10,))], transB=1)
+    return writer.model(x, (batch, 3, 32, 32), batch, opset)

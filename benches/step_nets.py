@@ -1,4 +1,4 @@
-"""The networks of models/ and the full-width 11-layer CNN in PyTorch, with their loss, for benches/step.py."""
+"""The networks of models/ and the full-width 11-layer CNN in PyTorch, with their loss, for benches/step.py and benches/gpu.py."""
 
 from __future__ import annotations
 
@@ -121,13 +121,18 @@ class Transformer(nn.Module):
         return self.out(self.norm(self.blocks(self.embedding(x) + self.position)))
 
 
-FIXUP20 = [(16, 1)] * 3 + [(32, 2)] + [(32, 1)] * 2 + [(64, 2)] + [(64, 1)] * 2
+
+def fixup(depth: int) -> nn.Module:
+    blocks = (depth - 2) // 6
+    widths = [(width, 2 if width > 16 and n == 0 else 1) for width in (16, 32, 64) for n in range(blocks)]
+    return residual(FixupBlock, [], widths)
+
 
 NETS: dict[str, Callable[[], nn.Module]] = {
     "mlp_relu": mlp,
     "cnn11_elu": lambda: cnn11(1 / 8),
     "cnn11": lambda: cnn11(1.0),
-    "fixup_resnet20": lambda: residual(FixupBlock, [], FIXUP20),
+    "fixup_resnet20": lambda: fixup(20),
     "bn_resnet8": lambda: residual(NormalizedBlock, [nn.BatchNorm2d(16)], [(16, 1), (32, 2), (64, 2)]),
     "seq_lstm_lm": lambda: Classifier(LanguageModel()),
     "gpt_gelu": lambda: Classifier(Transformer()),

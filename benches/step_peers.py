@@ -9,6 +9,7 @@ over what the process held before it loaded the model. A peer that cannot take t
 
 from __future__ import annotations
 
+import itertools
 import json
 import pathlib
 import re
@@ -40,8 +41,11 @@ def options(threads: int):
     return made
 
 
-def ours(model: pathlib.Path, data: dict[str, np.ndarray], parameters: list[str], threads: int) -> Step:
-    """A step graph with SGD. Parameters stay with ONNX Runtime: the first step reads the file's, and what a step makes, the next one reads."""
+def ours(model: pathlib.Path, data: dict[str, np.ndarray], parameters: list[str], threads: int, batch: int | None = None) -> Step:
+    """A step graph with SGD. Parameters stay with ONNX Runtime: the first step reads the file's, and what a step makes, the next one reads.
+
+    With `batch`, `data` is of many batches of that size, which take turns.
+    """
     import onnxruntime
 
     made = session(str(model), threads)
@@ -52,10 +56,15 @@ def ours(model: pathlib.Path, data: dict[str, np.ndarray], parameters: list[str]
         {name: onnxruntime.OrtValue.ortvalue_from_shape_and_type(outputs[name], np.float32) for name in carried} for _ in range(2)
     ]
 
+    starts = range(0, len(next(iter(data.values()))), batch) if batch else []
+    parts = [{name: array[i : i + batch] for name, array in data.items()} for i in starts] or [data]
+    batches = [{name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in part.items()} for part in parts]
+    turns = itertools.cycle(batches)
+
     def binding(before: dict, after: dict):
         made_of = made.io_binding()
-        for name, array in data.items():
-            made_of.bind_cpu_input(name, array)
+        for name, value in batches[0].items():
+            made_of.bind_ortvalue_input(name, value)
         made_of.bind_cpu_input("learning_rate", np.array(RATE, np.float32))
         for name, value in before.items():
             made_of.bind_ortvalue_input(name.removesuffix("_next"), value)
@@ -67,6 +76,9 @@ def ours(model: pathlib.Path, data: dict[str, np.ndarray], parameters: list[str]
     bindings = [binding(*buffers), binding(*buffers[::-1])]
 
     def step() -> None:
+        if batch:
+            for name, value in next(turns).items():
+                bindings[0].bind_ortvalue_input(name, value)
         made.run_with_iobinding(bindings[0])
         bindings.reverse()
 

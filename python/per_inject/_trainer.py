@@ -64,7 +64,7 @@ class Trainer(Generic[M]):
     augment
         Move and mirror images by chance: ``"pad-crop:4,flip"``, or one of the two.
     ahead
-        Batches that another thread reads ahead.
+        Batches that another thread reads ahead, where there is a core for it or they take time; 0 reads each when it is wanted.
     shuffle
         Go through samples in random order.
     seed

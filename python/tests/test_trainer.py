@@ -1,5 +1,7 @@
 """Trainer runs the loop of `per-inject train`: the same bits, from arrays in memory."""
 
+import contextlib
+import errno
 import importlib.util
 import json
 import os
@@ -115,47 +117,61 @@ def test_arrays_of_any_layout_and_files_train_the_same(arrays, tmp_path):
             np.testing.assert_array_equal(values, expected[name])
 
 
-def test_it_goes_on_where_it_was_stopped_and_ends_in_the_same_bits(arrays, tmp_path):
-    whole = per_inject.Trainer(MLP, batch_size=32, threads=1)
-    whole.fit(arrays, epochs=60, out=tmp_path / "whole")
+def handler_of_ones_own(number, frame):
+    raise RuntimeError("a handler of one's own")
 
-    stopped = per_inject.Trainer(MLP, batch_size=32, threads=1)
-    timer = threading.Timer(0.6, lambda: os.kill(os.getpid(), signal.SIGINT))
-    timer.start()
+
+@contextlib.contextmanager
+def signalled_at_a_checkpoint(folder, number):
+    """Sends this process the signal as soon as a run has written a checkpoint into its folder."""
+    is_over = threading.Event()
+
+    def watch():
+        while not is_over.wait(0.001):
+            if list(folder.glob("checkpoints/step-*")):
+                os.kill(os.getpid(), number)
+                return
+
+    thread = threading.Thread(target=watch)
+    thread.start()
     try:
-        with pytest.raises(KeyboardInterrupt):
-            stopped.fit(arrays, epochs=1_000_000, out=tmp_path / "run", checkpoint_every=1_000_000)
+        yield
     finally:
-        timer.cancel()
+        is_over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("number, handler, raised", [
+    (signal.SIGINT, signal.default_int_handler, KeyboardInterrupt),
+    (signal.SIGALRM, handler_of_ones_own, RuntimeError),
+])  # fmt: skip
+def test_it_goes_on_where_it_was_stopped_and_ends_in_the_same_bits(arrays, number, handler, raised, tmp_path):
+    def trainer():
+        return per_inject.Trainer(MLP, "relu", 1e-2, batch_size=8, threads=1, optimizer="adam")
+
+    folder, per_epoch = tmp_path / "run", 20
+    stopped, before = trainer(), signal.signal(number, handler)
+    try:
+        # Of so many epochs none but a signal makes an end.
+        with signalled_at_a_checkpoint(folder, number), pytest.raises(raised):
+            stopped.fit(arrays, epochs=1_000_000, out=folder, checkpoint_every=7)
+    finally:
+        signal.signal(number, before)
     with pytest.raises(AttributeError):
         stopped.weights
-    assert list((tmp_path / "run" / "checkpoints").glob("step-*")), "a stopped run leaves its state"
-    done = len((tmp_path / "run" / "log.jsonl").read_text().splitlines())
-    assert done > 1
+    done = max(int(path.stem.removeprefix("step-")) for path in (folder / "checkpoints").glob("step-*"))
+    assert done >= 7 and len((folder / "log.jsonl").read_text().splitlines()) >= done, "a stopped run leaves its state and its log"
 
-    # The same again over fewer epochs: a run is stopped within 60 of them, and goes on to their end.
-    part = per_inject.Trainer(MLP, batch_size=32, threads=1)
-
-    def interrupt(signal_number, frame):
-        raise RuntimeError("a handler of one's own")
-
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.12)
-        try:
-            part.fit(arrays, epochs=60, out=tmp_path / "part")
-            was_stopped = False
-        except RuntimeError as error:
-            assert str(error) == "a handler of one's own"
-            was_stopped = True
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    if was_stopped:
-        summary = part.fit(arrays, epochs=60, out=tmp_path / "part", resume=True)
-        assert summary["steps"] == 300
+    # One more epoch at least, for the run that goes on and for one that never stopped.
+    epochs = done // per_epoch + 2
+    summary = stopped.fit(arrays, epochs=epochs, out=folder, resume=True)
+    assert (summary["resumed_from"], summary["steps"]) == (done, epochs * per_epoch)
+    whole = trainer()
+    whole.fit(arrays, epochs=epochs, out=tmp_path / "whole")
     for name, values in whole.weights.items():
-        np.testing.assert_array_equal(part.weights[name], values)
+        np.testing.assert_array_equal(stopped.weights[name], values)
+    losses = [[e["values"].get("loss") for e in run.history if e["kind"] == "train"] for run in (stopped, whole)]
+    assert losses[0] == losses[1]
 
 
 def test_other_threads_go_on_while_it_trains(arrays):
@@ -212,6 +228,12 @@ def test_refusals(arrays, tmp_path):
         per_inject.Trainer(data).fit({"x": arrays["x"], "y": arrays["y"] + 10})
     with pytest.raises(per_inject.RefusedError, match="step 1 gave"):
         per_inject.Trainer(data).fit({"x": np.full_like(arrays["x"], 1e38), "y": arrays["y"]}, epochs=1)
+    with pytest.raises(per_inject.AccessError, match="nowhere.npz: No such file or directory") as caught:
+        per_inject.Trainer(data).fit(tmp_path / "nowhere.npz")
+    assert caught.value.errno == errno.ENOENT
+    with pytest.raises(per_inject.RefusedError, match="it is empty"):
+        (tmp_path / "empty.npz").touch()
+        per_inject.Trainer(data).fit(tmp_path / "empty.npz")
     with pytest.raises(OSError, match="which --ort names"):
         per_inject.Trainer(data, ort=tmp_path).fit(arrays)
     with pytest.raises(ValueError, match="holds a run already"):

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use per_inject::autodiff::{LossScale, Optimizer};
@@ -17,7 +18,8 @@ use per_inject::train::feeds::{Input, inputs, inputs_among};
 use per_inject::train::graphs::{Interface, Recipe, build};
 use per_inject::train::log::{JsonLines, Sink, TensorBoard};
 use per_inject::train::metrics::Metric;
-use per_inject::train::run::{OnNan, Rows, Settings, Summary, Work, refuse_over, train};
+use per_inject::train::rows::{HANDOFF, Rows};
+use per_inject::train::run::{OnNan, Settings, Summary, Work, refuse_over, train};
 use per_inject::train::session::{Session, stepper};
 use per_inject::train::{TrainError, TrainResult, artifacts};
 use per_inject::wire::{Model, structure_digest};
@@ -120,7 +122,8 @@ impl TrainArgs {
             augment: self.augment.filter(|_| is_training).unwrap_or_default(),
             ahead: self.ahead,
         };
-        Ok(Rows { data, plan })
+        let handoff = if self.machine.fills_all_cores() { HANDOFF } else { Duration::ZERO };
+        Ok(Rows { data, plan, handoff })
     }
 
     /// The data to train on, and that to evaluate on.

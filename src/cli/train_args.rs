@@ -65,7 +65,7 @@ pub struct TrainArgs {
     /// Move and mirror images by chance: pad-crop:4,flip, or one of the two
     #[arg(long, value_name = "HOW", env = "PER_INJECT_AUGMENT", value_parser = Augment::parse)]
     pub augment: Option<Augment>,
-    /// Batches that another thread reads ahead; 0 reads each when it is wanted
+    /// Batches that another thread reads ahead, where there is a core for it or they take time; 0 reads each when it is wanted
     #[arg(long, value_name = "N", default_value_t = 2, env = "PER_INJECT_AHEAD")]
     pub ahead: usize,
     /// Take samples in the order of the data
@@ -265,6 +265,12 @@ impl MachineArgs {
             ("--cuda-memory", self.cuda_memory.is_some()),
         ];
         given.into_iter().find(|(_, is_given)| *is_given).map(|(option, _)| option)
+    }
+
+    /// Whether steps leave no core to another thread.
+    pub fn fills_all_cores(&self) -> bool {
+        let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        self.device == Device::Cpu && self.threads.is_none_or(|threads| threads >= cores)
     }
 
     /// The Pythons to ask for artifacts, the most likely one first.

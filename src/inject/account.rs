@@ -1,5 +1,8 @@
 //! What was done: the report for people, and the record that the model keeps for strip.
 
+use rayon::prelude::*;
+
+use super::layers::Chosen;
 use super::report::{self, CostReport, LayerCost, LayerReport, LossReport, ModelSummary, Report};
 use super::term::Term;
 use super::{InjectError, Injection, Joined, Options, Written};
@@ -18,27 +21,15 @@ impl Injection<'_> {
         }
     }
 
-    pub(super) fn report(&self, written: &[Written], term: &Term, work: Work) -> Report {
-        let (model, graph) = (self.analysis.model, &self.analysis.graph);
-        let mut cost = CostReport {
-            model_multiply_adds: work.multiply_adds,
-            per_sample: work.open_dimensions,
-            ..CostReport::default()
-        };
-        let mut layers = Vec::with_capacity(written.len());
-        for (i, (w, chosen)) in written.iter().zip(&self.chosen).enumerate() {
-            let regularizer = self.regularizer(1, i);
-            let d = chosen.layer.row_length();
-            let rows = chosen.layer.row_count();
+    /// What is said of each layer.
+    pub(super) fn layer_reports(&self, written: &[Written]) -> Vec<LayerReport> {
+        let graph = &self.analysis.graph;
+        let report = |(i, (w, chosen)): (usize, (&Written, &Chosen))| {
+            let cost = self.regularizer(1, i).cost(&chosen.layer);
+            let random_numbers = if self.drawn_by[i] == i { cost.random_numbers } else { 0.0 };
             let all_known =
                 chosen.layer.h.ty.dims.as_ref().is_some_and(|dims| dims.iter().all(|d| d.known().is_some()));
-            cost.per_sample |= !all_known;
-            let c = regularizer.cost(&chosen.layer);
-            cost.term_multiply_adds += c.multiply_adds;
-            cost.term_bytes += c.bytes;
-            let random_numbers = if self.drawn_by[i] == i { c.random_numbers } else { 0.0 };
-            cost.random_numbers += random_numbers;
-            layers.push(LayerReport {
+            LayerReport {
                 name: w.name.clone(),
                 node: chosen.tap.node.map(|n| graph.node(n).name().to_owned()).filter(|n| !n.is_empty()),
                 op: chosen.tap.node.map(|n| graph.node(n).op_type().to_owned()),
@@ -48,13 +39,30 @@ impl Injection<'_> {
                 gradient: self.places.get(i).map(|p| p.name().to_owned()),
                 shape: chosen.layer.h.ty.to_string(),
                 view: chosen.layer.view.name(),
-                rows: all_known.then_some(rows as u64),
-                d,
+                rows: all_known.then_some(chosen.layer.row_count() as u64),
+                d: chosen.layer.row_length(),
                 coef: self.coef_of(i),
                 seed: w.seed,
                 nodes: w.nodes.len(),
-                cost: LayerCost { multiply_adds: c.multiply_adds, bytes: c.bytes, random_numbers },
-            });
+                cost: LayerCost { multiply_adds: cost.multiply_adds, bytes: cost.bytes, random_numbers },
+            }
+        };
+        let mut reports = Vec::new();
+        written.par_iter().zip(&self.chosen).enumerate().map(report).collect_into_vec(&mut reports);
+        reports
+    }
+
+    pub(super) fn report(&self, term: &Term, layers: Vec<LayerReport>, work: Work) -> Report {
+        let (model, graph) = (self.analysis.model, &self.analysis.graph);
+        let mut cost = CostReport {
+            model_multiply_adds: work.multiply_adds,
+            per_sample: work.open_dimensions || layers.iter().any(|l| l.rows.is_none()),
+            ..CostReport::default()
+        };
+        for LayerCost { multiply_adds, bytes, random_numbers } in layers.iter().map(|l| &l.cost) {
+            cost.term_multiply_adds += multiply_adds;
+            cost.term_bytes += bytes;
+            cost.random_numbers += random_numbers;
         }
         Report {
             schema: report::SCHEMA,

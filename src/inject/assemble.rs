@@ -37,7 +37,23 @@ impl Injection<'_> {
         anchor: Anchor,
         mut lowering: Lowering,
     ) -> Patch {
-        let mut changes = Vec::with_capacity(written.len() + 2);
+        let mut changes = std::mem::take(&mut lowering.changes);
+        // With the constants, the shared slices, the sum and the record.
+        changes.reserve(written.len() + 4);
+        constants.append(&mut term.emission.constants);
+        // What is a node has to come before the first layer that reads it.
+        let first = self.places.iter().map(gradient::Place::anchor).min().unwrap_or(anchor);
+        changes.push(self.constants(root, constants, &term, first, lowering.ir_version));
+        if !draws.is_empty() {
+            let (nodes, value_info): (Vec<_>, Vec<_>) = draws.into_values().unzip();
+            changes.push(Change {
+                reason: format!("slices that layers share, under {root}slices/"),
+                at: first,
+                nodes: nodes.into(),
+                value_info: value_info.into_iter().flatten().collect::<Vec<_>>().into(),
+                ..Change::default()
+            });
+        }
         let is_regularised = !written.is_empty();
         for (i, (layer, chosen)) in written.into_iter().zip(&self.chosen).enumerate() {
             let change = Change {
@@ -62,31 +78,12 @@ impl Injection<'_> {
                 },
             });
         }
-        constants.append(&mut term.emission.constants);
-        // What is a node has to come before the first layer that reads it.
-        let first = self.places.iter().map(gradient::Place::anchor).min().unwrap_or(anchor);
-        let constants = self.constants(root, constants, &term, first, lowering.ir_version);
-        changes.insert(0, constants);
-        if !draws.is_empty() {
-            let (nodes, value_info): (Vec<_>, Vec<_>) = draws.into_values().unzip();
-            changes.insert(
-                1,
-                Change {
-                    reason: format!("slices that layers share, under {root}slices/"),
-                    at: first,
-                    nodes: nodes.into(),
-                    value_info: value_info.into_iter().flatten().collect::<Vec<_>>().into(),
-                    ..Change::default()
-                },
-            );
-        }
         if is_regularised {
             let mut closing = self.closing(term, anchor);
             closing.renames = lowering.rename(closing.renames);
             changes.push(closing);
         }
-        lowering.changes.append(&mut changes);
-        Patch { changes: lowering.changes, ..Patch::default() }
+        Patch { changes, ..Patch::default() }
     }
 
     /// Shared constants and the coefficients.

@@ -319,9 +319,14 @@ impl Injection<'_> {
         constants.append(&mut lowering.constants);
         let anchor = self.anchor()?;
 
-        let term = write_term(&self, opset, root, &written);
-        let work = Work::of(graph, &self.analysis.types, &self.analysis.backward);
-        let mut report = self.report(&written, &term, work);
+        let (term, (layers, work)) = rayon::join(
+            || write_term(&self, opset, root, &written),
+            || {
+                let layers = self.layer_reports(&written);
+                (layers, Work::of(graph, &self.analysis.types, &self.analysis.backward))
+            },
+        );
+        let mut report = self.report(&term, layers, work);
         report.rewritten = std::mem::take(&mut lowering.rewritten);
         report.model_changes = std::mem::take(&mut lowering.model);
         let loss_producer = self.loss.as_ref().map(|l| l.producer.0);

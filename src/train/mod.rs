@@ -13,6 +13,7 @@ pub mod graphs;
 pub mod log;
 pub mod metrics;
 pub mod noise;
+pub mod rows;
 pub mod run;
 pub mod schedule;
 pub mod session;

@@ -8,13 +8,13 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::checkpoint::{Bits, FORMAT, Meta, Position, Shelf, Sums, encode, write_whole};
-use super::data::{Ahead, Dataset, Plan};
 use super::diagnose::first_not_finite;
 use super::error::{TrainError, TrainResult};
 use super::event::{Event, Means, Observer, Step};
-use super::feeds::{Preparation, Prepared};
+use super::feeds::Prepared;
 use super::graphs::Interface;
 use super::metrics::Metric;
+use super::rows::Rows;
 use super::schedule::Schedule;
 use super::session::{EVALUATIONS, Moment, Numbers, Session};
 use super::weights::write_back;
@@ -112,50 +112,6 @@ pub struct Work<'a> {
     pub evaluation: Option<&'a Rows>,
 }
 
-/// Samples, and how they are gone through.
-#[derive(Debug, Clone)]
-pub struct Rows {
-    /// The samples.
-    pub data: Dataset,
-    /// How an epoch goes through them.
-    pub plan: Plan,
-}
-
-impl Rows {
-    /// The batches of an epoch from number `first` on, made ready where they are read: on another thread, unless nothing is read ahead.
-    /// `counter` is that of the first.
-    fn prepared(&self, epoch: u64, first: u64, preparation: Preparation, counter: u64) -> TrainResult<Ready> {
-        let mut batches = self.data.batches(&Plan { first, ahead: 0, ..self.plan.clone() }, epoch)?;
-        let mut counters = counter..;
-        let items = std::iter::from_fn(move || {
-            let batch = batches.next_batch().transpose()?;
-            let counter = counters.next()?;
-            Some(batch.map_err(TrainError::from).and_then(|batch| preparation.prepare(batch, counter)))
-        });
-        if self.plan.ahead == 0 {
-            return Ok(Ready::Now(Box::new(items)));
-        }
-        Ok(Ready::Ahead(Ahead::start(items, self.plan.ahead)?))
-    }
-}
-
-/// Batches that are made ready.
-enum Ready {
-    /// When each is wanted.
-    Now(Box<dyn Iterator<Item = TrainResult<Prepared>>>),
-    /// On another thread.
-    Ahead(Ahead<Prepared, TrainError>),
-}
-
-impl Ready {
-    fn next_batch(&mut self) -> TrainResult<Option<Prepared>> {
-        match self {
-            Ready::Now(items) => items.next().transpose(),
-            Ready::Ahead(items) => items.next_item(),
-        }
-    }
-}
-
 /// A run on its way.
 struct Run<'a> {
     session: Session<'a>,
@@ -251,7 +207,7 @@ impl Run<'_> {
             let before = self.position.sums.samples;
             let Position { epoch, batch, step, .. } = self.position;
             let mut batches = data.prepared(epoch, batch, self.session.preparation(true), step)?;
-            while let Some(batch) = batches.next_batch()? {
+            while let Some(batch) = batches.next_item()? {
                 self.step(batch, per_epoch)?;
                 let is_due =
                     self.settings.checkpoint_every.is_some_and(|n| self.position.step.is_multiple_of(n.max(1)));
@@ -350,7 +306,7 @@ impl Run<'_> {
         let started = Instant::now();
         let mut sums = Sums::default();
         let mut batches = data.prepared(0, 0, self.session.preparation(false), EVALUATIONS)?;
-        while let Some(batch) = batches.next_batch()? {
+        while let Some(batch) = batches.next_item()? {
             let samples = batch.samples as u64;
             sums.add(&self.session.evaluate(batch)?, samples);
         }

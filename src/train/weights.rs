@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
+use bytemuck::cast_slice;
 use half::{bf16, f16};
 
 use super::error::{TrainError, TrainResult};
@@ -53,25 +54,12 @@ pub fn from_bytes(elem: i32, shape: Vec<usize>, bytes: &[u8]) -> Option<Tensor> 
 
 /// The elements of a tensor, little-endian.
 pub fn to_bytes(tensor: &Tensor) -> Vec<u8> {
-    trait Bytes: Copy {
-        fn put(self, out: &mut Vec<u8>);
+    let mut bytes = with_elements!(tensor.data(), values => cast_slice::<_, u8>(values).to_vec());
+    if cfg!(target_endian = "big") {
+        let size = element_size(tensor.elem() as i32).unwrap_or(1);
+        bytes.chunks_exact_mut(size).for_each(<[u8]>::reverse);
     }
-    macro_rules! bytes {
-        ($($type:ty),*) => {$(impl Bytes for $type {
-            fn put(self, out: &mut Vec<u8>) {
-                out.extend_from_slice(&self.to_le_bytes());
-            }
-        })*};
-    }
-    bytes!(f16, bf16, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64);
-    impl Bytes for bool {
-        fn put(self, out: &mut Vec<u8>) {
-            out.push(u8::from(self));
-        }
-    }
-    let mut out = Vec::with_capacity(tensor.byte_len());
-    with_elements!(tensor.data(), values => values.iter().for_each(|v| v.put(&mut out)));
-    out
+    bytes
 }
 
 /// Writes the model with new elements for some initializers to `target`, and its data files beside it. Only elements differ from the

@@ -32,8 +32,11 @@ def doubled(model: onnx.ModelProto) -> onnx.ModelProto:
         for value in [*g.input, *g.output, *g.value_info]:
             if value.type.tensor_type.elem_type == TensorProto.FLOAT:
                 value.type.tensor_type.elem_type = TensorProto.DOUBLE
+        # Of these Resize and Upsample want float32 whatever they resize.
+        scales = {name for node in g.node if node.op_type in ("Resize", "Upsample") for name in node.input[1:]}
         for each in g.initializer:
-            tensor(each)
+            if each.name not in scales:
+                tensor(each)
         for node in g.node:
             for attribute in node.attribute:
                 if attribute.name == "to" and attribute.i == TensorProto.FLOAT:

@@ -1,8 +1,9 @@
 """The exact estimator as `--for ort-training` writes it, cheaper to differentiate there: the same value, the same gradient."""
 
 import numpy as np
+import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 import closed_form
 import nets
@@ -71,3 +72,34 @@ def test_no_gradient_of_an_activation_is_a_sum_of_three(inject):
         injected = inject(model, *options, "--coef", 0.5).model
         readers = sum(list(node.input).count("h") for node in injected.graph.node)
         assert readers == (2 if options == FOR else 3)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 17, 192, 5000])
+@pytest.mark.parametrize("known", [True, False])
+def test_the_gradient_of_every_row_is_its_own_to_a_millionth(inject, d, known):
+    """Rows of 0 and of a root mean square from 10⁻³ to 10³, against the slope of the closed form in float64."""
+    size = np.concatenate([[0.0], np.logspace(-3, 3, 25)])
+    random = np.random.default_rng(d)
+    h = (size[:, None] * random.standard_normal((len(size), d))).astype(np.float32)
+    model, feeds = weighted(h, ["N", d if known else "d"])
+    # Of a loss of zeros the gradient is PER's alone.
+    [weight] = [w for w in model.graph.initializer if w.name == "weight"]
+    weight.CopyFrom(numpy_helper.from_array(np.zeros_like(h), "weight"))
+    injected = inject(model, *FOR, "--coef", 1, "--view", "flatten", "--reduction", "sum").model
+    [step] = ort.gradients_of_each([(injected, feeds, ["h0"])])
+    assert not isinstance(step, Exception), step
+    for row, gradient in zip(h.astype(np.float64), step.gradients["h0"]):
+        expected = closed_form.slope(row)
+        # The tolerances of the fit, and of its rounding where the degree is high.
+        np.testing.assert_allclose(gradient, expected, rtol=0, atol=(3e-6 if d < 3 else 1e-6) * np.abs(expected).max())
+
+
+def test_over_rows_the_runtime_differentiates_nothing_but_one_product(inject):
+    """What the form is for: of the polynomial and the square root there is no gradient."""
+    model, _ = weighted(activation((4, 6)), [4, 6])
+    of_per = []
+    for options in [FOR, FOR[2:]]:
+        injected = inject(model, *options, "--coef", 0.5).model
+        made = onnx.load_from_string(ort.artifacts(injected, ["h0"]).training_model)
+        of_per.append(sum("_grad" in "".join(node.output) for node in made.graph.node))
+    assert of_per[0] <= 20 and of_per[1] > 45, of_per

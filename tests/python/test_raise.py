@@ -140,6 +140,25 @@ OLD = [
     *(old("LpPool", "y = LpPool<kernel_shape = [2]>(h)", o) for o in (9, 11, 18)),
     *(old("LSTM", "a, y, c = LSTM<hidden_size = 2>(h, p1, p2, p3)", o, {"p1": f(1, 8, 5), "p2": f(1, 8, 2), "p3": f(1, 16)}) for o in (9, 13)),
     *(old("Gemm", "r = Reshape(h, s) y = Gemm<transB = 1>(r, p1, p2)", o, {"p1": f(3, 5), "p2": f(3), "s": np.array([-1, 5])}) for o in (9, 10, 13)),
+    *(
+        old(f"Upsample-{mode}-{'-'.join(map(str, scales))}", f'y = Upsample<mode = "{mode}">(h, s)', 9, {"s": np.array(scales, np.float32)}, x="1,2,3,4", shape=(1, 2, 3, 4))
+        for mode in ("nearest", "linear")
+        for scales in ((1, 1, 2, 3), (1, 1, 1.5, 1))
+    ),
+    *(
+        old(f"Resize-scales-{mode}-{where}", f'y = Resize<mode = "{mode}", coordinate_transformation_mode = "{where}">(h, roi, s)', o, {"roi": np.zeros(0, np.float32), "s": np.array([1, 1, 1.6, 0.5], np.float32)}, x="1,2,5,6", shape=(1, 2, 5, 6))
+        for mode in ("nearest", "linear", "cubic")
+        for where in ("asymmetric", "align_corners", "pytorch_half_pixel")
+        for o in (11, 13, 18)
+    ),
+    # As PyTorch writes it: no scales beside sizes.
+    old("Resize-sizes", 'y = Resize<mode = "linear">(h, none, none, s)', 11, {"none": np.zeros(0, np.float32), "s": np.array([1, 2, 7, 3])}, x="1,2,5,6", shape=(1, 2, 5, 6)),
+    old("Resize-sizes", 'y = Resize<mode = "nearest", nearest_mode = "floor">(h, , , s)', 13, {"s": np.array([1, 2, 7, 3])}, x="1,2,5,6", shape=(1, 2, 5, 6)),
+    *(
+        old(f"GridSample-{mode or 'default'}", f"y = GridSample{f'<mode = {chr(34)}{mode}{chr(34)}>' if mode else ''}(h, p1)", 16, {"p1": f(1, 3, 2, 2) / 3}, x="1,2,5,6", shape=(1, 2, 5, 6))
+        for mode in ("bilinear", "bicubic", "nearest", "")
+    ),
+    old("GroupNormalization", "y = GroupNormalization<num_groups = 2>(h, p1, p2)", 18, {"p0": f(1, 6, 5), "p1": f(2), "p2": f(2)}, x="n,6,5", shape=(2, 6, 5)),
     # Both bodies change, and the inner one of two.
     old(
         "If",
@@ -161,14 +180,14 @@ OLD = [
 ]
 
 
-# Of these there is no gradient in older operator sets.
-SINCE = {"TopK": 11, "ReduceMax": 11, "ReduceMin": 11, "Scatter": 11, "Pad-edge": 11, "Pad-reflect": 11}
+# Of these there is no gradient, or no such operator, in older operator sets.
+SINCE = {"TopK": 11, "Upsample": 11, "ReduceMax": 11, "ReduceMin": 11, "Scatter": 11, "Pad-edge": 11, "Pad-reflect": 11}
 
 
 def reference(session, case) -> dict[str, np.ndarray]:
-    """Central differences in float64; for Hardmax, which has no float64 kernel in its old meaning, the gradients before raising."""
+    """Central differences in float64; for Hardmax and GridSample, which have no float64 kernel in their old meaning, the gradients before raising."""
     model = case.model()
-    if case.name.startswith("Hardmax"):
+    if case.name.startswith(("Hardmax", "GridSample")):
         step = outputs(differentiated(model.SerializeToString(), "--wrt", "re:^p"), case.feeds)
         return {name.removesuffix("_grad"): value for name, value in step.items() if name.endswith("_grad")}
     try:
@@ -242,7 +261,11 @@ def test_operators_keep_outputs_and_gradients_or_are_refused_with_a_reason(tmp_p
 
 
 REFUSALS = [
-    ("Upsample-9", 'y = Upsample<mode = "nearest">(u, s)', 9, 13, "version 10 of Upsample may mean something else"),
+    ("Upsample-9", 'y = Upsample<mode = "nearest">(h, s)', 9, 10, "it is Resize then, which says where it reads since operator set 11"),
+    ("Resize-10", 'y = Resize(h, s)', 10, 13, "what it reads where a size shrinks is not said before operator set 11"),
+    ("tf", 'y = Resize<coordinate_transformation_mode = "tf_half_pixel_for_nn">(h, s, s)', 11, 13, "tf_half_pixel_for_nn is gone since operator set 13"),
+    ("groups", "y = GroupNormalization<num_groups = 3>(h, s, s)", 18, 21, "num_groups does not divide the number of its channels"),
+    ("OneHot", "i = Cast<to = 7>(h) d = Cast<to = 7>(k1) o = OneHot(i, d, k2) r = ReduceSum<keepdims = 0>(o) y = Mul(h, r)", 10, 13, "version 11 of OneHot may mean something else"),
     ("ceil-mode", "y = MaxPool<kernel_shape = [2], strides = [2], ceil_mode = 1>(h)", 12, 22, "ceil_mode counts windows that begin in the padding otherwise"),
     ("mask", "y, mask = Dropout(h)", 9, 13, "its mask is of booleans since operator set 10"),
     ("statistics", "y, m1, v1, m2, v2 = BatchNormalization(h, p1, p1, p1, p1)", 9, 15, "which ask for training, are others since operator set 14"),
@@ -256,8 +279,8 @@ REFUSALS = [
 @pytest.mark.parametrize("name, body, opset, to, reason", REFUSALS, ids=[r[0] for r in REFUSALS])
 def test_what_may_mean_something_else_is_refused_with_the_node_and_the_version(tmp_path, name, body, opset, to, reason):
     source, target = tmp_path / "source.onnx", tmp_path / "step.onnx"
-    parameters = {"p1": f(4), "k": f(4, 2, 3), "s": f(4), "c": np.array(True)}
-    source.write_bytes(old(name, body.replace("(u, s)", "(h, s)"), opset, parameters).model().SerializeToString())
+    parameters = {"p1": f(4), "k": f(4, 2, 3), "s": f(4), "c": np.array(True), "k1": f(1), "k2": f(2)}
+    source.write_bytes(old(name, body, opset, parameters).model().SerializeToString())
     run = per_inject("differentiate", source, "-o", target, "--wrt", "re:^p", "--opset", to, check=False)
     assert f"cannot be raised from operator set {opset} to {to}: " in taps.refusal(run)
     assert reason in taps.refusal(run)

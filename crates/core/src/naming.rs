@@ -87,9 +87,9 @@ fn visit_body(body: &GraphProto, note: &mut dyn FnMut(&str)) {
 /// Hands out layer names.
 #[derive(Debug, Default)]
 pub struct LayerNames {
-    used: HashSet<String>,
+    used: HashSet<String, foldhash::fast::RandomState>,
     /// By base: the last number that made it unique.
-    last: HashMap<String, usize>,
+    last: HashMap<String, usize, foldhash::fast::RandomState>,
 }
 
 impl LayerNames {

@@ -5,11 +5,14 @@ use crate::graph::types::TensorType;
 use crate::onnx::attribute_proto::AttributeType;
 use crate::onnx::tensor_proto::DataType;
 use crate::onnx::{AttributeProto, NodeProto, TensorProto};
-use crate::regularizer::emit::int;
+use crate::regularizer::emit::{int, string};
 use crate::rewrite::site::{Known, Refusal};
 
 /// Since this operator set Reshape can be told that 0 is an extent.
 const ALLOWZERO: i64 = 14;
+
+/// Since this operator set Resize is told where it reads.
+const COORDINATES: i64 = 11;
 
 /// Bounds of Clip before operator set 11, where it names none.
 const BOUNDS: [(&str, f32); 2] = [("min", f32::MIN), ("max", f32::MAX)];
@@ -102,6 +105,37 @@ impl<'a> Converter<'a> {
                 0 => Ok(false),
                 _ => Err("ceil_mode counts windows that begin in the padding otherwise since then".into()),
             },
+            "upsample" => self.upsample(node, before),
+            "coordinates" => match node.attribute("coordinate_transformation_mode") {
+                Some(_) => Ok(false),
+                None => Err("what it reads where a size shrinks is not said before operator set 11".into()),
+            },
+            "sizes" => {
+                if node.string("coordinate_transformation_mode") == Some("tf_half_pixel_for_nn") {
+                    return Err("tf_half_pixel_for_nn is gone since operator set 13".into());
+                }
+                // Scales used to be an empty tensor beside sizes.
+                let has_sizes = node.input.get(3).is_some_and(|s| !s.is_empty());
+                if has_sizes {
+                    set(node, 2, String::new());
+                }
+                Ok(has_sizes)
+            }
+            "modes" => {
+                let renamed = match node.string("mode") {
+                    Some("bilinear") => "linear",
+                    Some("bicubic") => "cubic",
+                    _ => return Ok(false),
+                };
+                take(node, "mode");
+                node.attribute.push(string("mode", renamed));
+                Ok(true)
+            }
+            "output_half_pixel" => {
+                node.attribute.push(string("coordinate_transformation_mode", "output_half_pixel"));
+                Ok(true)
+            }
+            "channels" => self.channels(node, x, before),
             other => Err(Refusal(format!("the table names a conversion {other:?} that does not exist"))),
         }
     }
@@ -164,6 +198,46 @@ impl<'a> Converter<'a> {
         node.output = vec![made.clone()];
         let attributes = if self.to < ALLOWZERO { Vec::new() } else { vec![int("allowzero", 1)] };
         after.push(plain("Reshape", &[made, shape], &output, attributes));
+    }
+
+    /// Upsample is a Resize to no smaller size, whose output at i reads at i/scale, rounded down where it reads one element.
+    fn upsample(&mut self, node: &mut NodeProto, before: &mut Vec<NodeProto>) -> Known<bool> {
+        if self.to < COORDINATES {
+            return Err(
+                "it is Resize then, which says where it reads since operator set 11; raise it to that or later".into(),
+            );
+        }
+        node.op_type = Some("Resize".into());
+        let none = TensorProto { dims: vec![0], data_type: Some(DataType::Float as i32), ..TensorProto::default() };
+        let roi = self.constant(none, before);
+        node.input.insert(1, roi);
+        node.attribute.push(string("coordinate_transformation_mode", "asymmetric"));
+        node.attribute.push(string("nearest_mode", "floor"));
+        Ok(true)
+    }
+
+    /// Scale and bias had one element for each group; since operator set 21 they have one for each channel.
+    fn channels(&mut self, node: &mut NodeProto, x: &TensorType, before: &mut Vec<NodeProto>) -> Known<bool> {
+        let channels = x.dims.as_ref().and_then(|dims| i64::try_from(dims.get(1)?.known()?).ok());
+        let channels = channels.ok_or_else(|| Refusal::from("the number of its channels is not known"))?;
+        let groups = node.int("num_groups").filter(|g| *g > 0 && channels % g == 0);
+        let groups = groups.ok_or_else(|| Refusal::from("num_groups does not divide the number of its channels"))?;
+        for slot in [1, 2] {
+            let [column, rows] = [(); 2].map(|()| self.name());
+            let of_a_group = node.input.get(slot).cloned().unwrap_or_default();
+            let shapes = [vec![groups, 1], vec![groups, channels / groups], vec![channels]];
+            let [as_column, as_rows, as_list] = shapes.map(|shape| self.constant(integers(&shape), before));
+            before.push(plain("Reshape", &[of_a_group, as_column], std::slice::from_ref(&column), Vec::new()));
+            before.push(plain("Expand", &[column, as_rows], std::slice::from_ref(&rows), Vec::new()));
+            let of_a_channel = self.name();
+            before.push(plain("Reshape", &[rows, as_list], std::slice::from_ref(&of_a_channel), Vec::new()));
+            set(node, slot, of_a_channel);
+        }
+        // It computes in float32 now, unless it is told otherwise.
+        if x.elem == DataType::Double as i32 {
+            node.attribute.push(int("stash_type", i64::from(x.elem)));
+        }
+        Ok(true)
     }
 
     /// A scalar of the element type of x.

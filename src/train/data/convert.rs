@@ -1,5 +1,6 @@
 //! From the bytes of rows to the tensor that an input takes.
 
+use bytemuck::{Pod, cast_slice_mut};
 use half::{bf16, f16};
 
 use super::array::Array;
@@ -65,14 +66,23 @@ impl Wide {
 }
 
 /// An element type that numbers of another one can be brought into.
-pub(super) trait Number: Element {
+pub(super) trait Number: Element + Default {
     fn wide(self) -> Wide;
 
     /// `None` where the number is none of this type: integers must be met exactly, reals are rounded to the nearest.
     fn narrow(wide: Wide) -> Option<Self>;
 
-    /// Little-endian elements, behind those of `out`.
-    fn extend(out: &mut Vec<Self>, bytes: &[u8]);
+    /// Little-endian elements in the place of others, of which there are as many.
+    fn copy(bytes: &[u8], out: &mut [Self]);
+}
+
+/// Copies elements at once: one by one takes a batch of images several times as long where a build is made for size.
+fn copy_elements<T: Pod>(bytes: &[u8], out: &mut [T], from_le: impl Fn(T) -> T) {
+    let places: &mut [u8] = cast_slice_mut(out);
+    places.copy_from_slice(bytes);
+    if cfg!(target_endian = "big") {
+        out.iter_mut().for_each(|e| *e = from_le(*e));
+    }
 }
 
 macro_rules! integers {
@@ -89,8 +99,8 @@ macro_rules! integers {
                 }
             }
 
-            fn extend(out: &mut Vec<Self>, bytes: &[u8]) {
-                out.extend(bytes.as_chunks().0.iter().map(|b| Self::from_le_bytes(*b)));
+            fn copy(bytes: &[u8], out: &mut [Self]) {
+                copy_elements(bytes, out, |e| Self::from_le_bytes(e.to_ne_bytes()));
             }
         }
     )*};
@@ -113,8 +123,8 @@ macro_rules! reals {
                 }
             }
 
-            fn extend(out: &mut Vec<Self>, bytes: &[u8]) {
-                out.extend(bytes.as_chunks().0.iter().map(|b| Self::from_le_bytes(*b)));
+            fn copy(bytes: &[u8], out: &mut [Self]) {
+                copy_elements(bytes, out, |e| Self::from_le_bytes(e.to_ne_bytes()));
             }
         }
     )*};
@@ -135,8 +145,8 @@ impl Number for bool {
         }
     }
 
-    fn extend(out: &mut Vec<Self>, bytes: &[u8]) {
-        out.extend(bytes.iter().map(|b| *b != 0));
+    fn copy(bytes: &[u8], out: &mut [Self]) {
+        bytes.iter().zip(out).for_each(|(byte, place)| *place = *byte != 0);
     }
 }
 
@@ -218,17 +228,27 @@ impl Conversion {
     }
 
     fn convert<T: Number>(&self, array: &Array, rows: &[usize]) -> Result<Vec<T>, BadRow> {
-        let mut out = Vec::with_capacity(self.row.iter().product::<usize>().saturating_mul(rows.len()));
+        let size = self.row.iter().product::<usize>();
         let from = array.field.elem;
+        let find = |row: usize| array.row(row).ok_or_else(|| (row, "is not there".to_owned()));
+        if from == T::TYPE && !array.big_endian && self.order.is_none() && self.affine.is_none() {
+            let mut out = vec![T::default(); size.saturating_mul(rows.len())];
+            for (&row, place) in rows.iter().zip(out.chunks_exact_mut(size.max(1))) {
+                let bytes = find(row)?;
+                if bytes.len() != size_of_val(place) {
+                    return Err((row, "does not fill the shape of the input".into()));
+                }
+                T::copy(bytes, place);
+            }
+            return Ok(out);
+        }
+        let mut out = Vec::with_capacity(size.saturating_mul(rows.len()));
         let tables = if from == DataType::Uint8 { self.tables::<T>() } else { None };
         for &row in rows {
-            let bytes = array.row(row).ok_or_else(|| (row, "is not there".to_owned()))?;
-            if let Some(tables) = &tables {
-                self.look_up(tables, bytes, &mut out);
-            } else if from == T::TYPE && !array.big_endian && self.order.is_none() && self.affine.is_none() {
-                T::extend(&mut out, bytes);
-            } else {
-                self.element_by_element(array, bytes, &mut out).map_err(|problem| (row, problem))?;
+            let bytes = find(row)?;
+            match &tables {
+                Some(tables) => self.look_up(tables, bytes, &mut out),
+                None => self.element_by_element(array, bytes, &mut out).map_err(|problem| (row, problem))?,
             }
         }
         Ok(out)

@@ -9,13 +9,21 @@ pub type DataResult<T> = Result<T, DataError>;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum DataError {
-    /// A file that cannot be read.
+    /// A file that is not understood.
     #[error("{path}: {problem}")]
     File {
         /// The file, and the array in it.
         path: String,
         /// What is wrong with it, and what to do.
         problem: String,
+    },
+    /// A file or a folder that the system does not give.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or the folder.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
     },
     /// Options that contradict the data or themselves.
     #[error("{0}")]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -87,8 +87,7 @@ impl Opened {
     /// The files of a folder that belong together, by name.
     fn folder(&mut self, path: &Path) -> DataResult<Vec<PathBuf>> {
         let entries = fs::read_dir(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        let mut files: Vec<PathBuf> =
-            entries.map_err(|e| fail(path, e.to_string()))?.iter().map(|e| e.path()).collect();
+        let mut files: Vec<PathBuf> = entries.map_err(|e| no_access(path, e))?.iter().map(|e| e.path()).collect();
         files.sort();
         let name = |file: &PathBuf| file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let chosen = |test: &dyn Fn(&str) -> bool| -> Vec<PathBuf> {
@@ -117,7 +116,7 @@ impl Opened {
     }
 
     fn file(&mut self, path: &Path) -> DataResult<Vec<Array>> {
-        let bytes = self.maps.open(path).map_err(|e| fail(path, e.to_string()))?;
+        let bytes = self.maps.open(path).map_err(|e| no_access(path, e))?;
         let file = path.file_name().unwrap_or(OsStr::new("")).to_string_lossy();
         read(&file, &bytes).map_err(|problem| fail(path, problem))
     }
@@ -125,6 +124,10 @@ impl Opened {
 
 fn fail(path: &Path, problem: String) -> DataError {
     DataError::File { path: path.display().to_string(), problem }
+}
+
+fn no_access(path: &Path, source: io::Error) -> DataError {
+    DataError::Io { path: path.display().to_string(), source }
 }
 
 /// The arrays in the bytes of a file. Nothing of them is copied but what is compressed or in Fortran order.
@@ -182,7 +185,7 @@ fn unpack(bytes: &Bytes) -> Result<Bytes, String> {
     const HEAD: u64 = 1 << 16;
     let mut decoder = MultiGzDecoder::new(bytes.as_ref());
     let mut out = Vec::new();
-    let broken = |e: std::io::Error| format!("its compressed data is broken: {e}");
+    let broken = |e: io::Error| format!("its compressed data is broken: {e}");
     (&mut decoder).take(HEAD).read_to_end(&mut out).map_err(broken)?;
     let whole = if out.starts_with(npy::MAGIC) {
         let header = npy::Header::parse(&out)?;

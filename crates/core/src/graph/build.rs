@@ -6,13 +6,24 @@ use std::sync::OnceLock;
 use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::Topo;
+use rayon::prelude::*;
 
 use super::error::{GraphError, describe_node};
 use super::lists::Lists;
 use super::scope::captures_of;
 use super::{Capture, Graph, NodeId, Slot, Use, ValueId};
 use crate::onnx::{FunctionProto, NodeProto};
+use crate::patch::Place;
 use crate::wire::{Initializer, Model};
+
+/// Nodes that are resolved in one go.
+const RUN: usize = 1024;
+
+/// What a run of nodes reads.
+struct Resolved {
+    inputs: Lists<Option<ValueId>>,
+    captures: Lists<Capture>,
+}
 
 impl<'m> Graph<'m> {
     /// The main graph of a model. Refuses duplicate tensor names, names that nothing defines, and cycles.
@@ -145,39 +156,54 @@ impl<'m> Graph<'m> {
     }
 
     fn resolve_inputs(&mut self, defined_elsewhere: &[ValueId]) -> Result<(), GraphError> {
-        let defined = |graph: &Self, name: &str| {
-            let value = graph.find(name)?;
-            let known = graph.producers[value.index()].is_some()
-                || graph.input_flags[value.index()]
-                || graph.initializer_of[value.index()].is_some()
+        // Looking names up is most of building a large graph, and every node's are independent of every other's.
+        let runs: Vec<Result<Resolved, GraphError>> = (self.nodes.par_chunks(RUN).enumerate())
+            .map(|(run, nodes)| self.resolve(run * RUN, nodes, defined_elsewhere))
+            .collect();
+        for run in runs {
+            let Resolved { inputs, captures } = run?;
+            self.node_inputs.append(inputs);
+            self.captures.append(captures);
+        }
+        Ok(())
+    }
+
+    /// What some nodes read, of which the first stands at position `first`.
+    fn resolve(
+        &self,
+        first: usize,
+        nodes: &'m [NodeProto],
+        defined_elsewhere: &[ValueId],
+    ) -> Result<Resolved, GraphError> {
+        let defined = |name: &str| {
+            let value = self.find(name)?;
+            let known = self.producers[value.index()].is_some()
+                || self.input_flags[value.index()]
+                || self.initializer_of[value.index()].is_some()
                 || defined_elsewhere.binary_search(&value).is_ok();
             known.then_some(value)
         };
-        let mut inputs = Vec::new();
-        let mut captures = Vec::new();
-        for (i, node) in self.nodes.iter().enumerate() {
+        let mut found =
+            Resolved { inputs: Lists::with_capacity(nodes.len()), captures: Lists::with_capacity(nodes.len()) };
+        for (i, node) in (first..).zip(nodes) {
             let id = NodeId(i as u32);
-            for (slot, name) in node.input.iter().enumerate() {
-                inputs.push(match name.as_str() {
-                    "" => None,
-                    name => Some(defined(self, name).ok_or_else(|| GraphError::Undefined {
-                        tensor: name.into(),
-                        node: describe_node(self.nodes, id),
-                        slot,
-                    })?),
-                });
-            }
-            self.node_inputs.push(inputs.drain(..));
-            for (name, place) in captures_of(node, i) {
-                let value = defined(self, name).ok_or_else(|| GraphError::UndefinedInBody {
-                    tensor: name.into(),
-                    node: describe_node(self.nodes, id),
-                })?;
-                captures.push(Capture { node: id, value, place });
-            }
-            self.captures.push(captures.drain(..));
+            let undefined = |slot: usize, name: &str| GraphError::Undefined {
+                tensor: name.into(),
+                node: describe_node(self.nodes, id),
+                slot,
+            };
+            let resolve = |(slot, name): (usize, &String)| match name.as_str() {
+                "" => Ok(None),
+                name => defined(name).map(Some).ok_or_else(|| undefined(slot, name)),
+            };
+            found.inputs.try_push(node.input.iter().enumerate().map(resolve))?;
+            let capture = |(name, place): (&str, Place)| match defined(name) {
+                Some(value) => Ok(Capture { node: id, value, place }),
+                None => Err(GraphError::UndefinedInBody { tensor: name.into(), node: describe_node(self.nodes, id) }),
+            };
+            found.captures.try_push(captures_of(node, i).into_iter().map(capture))?;
         }
-        Ok(())
+        Ok(found)
     }
 
     /// Uses of every value.

@@ -57,9 +57,11 @@ impl Types {
     pub fn of(graph: &Graph<'_>, model: &Model) -> Types {
         let is_main = std::ptr::eq(graph.nodes, model.graph.nodes.as_slice());
         let types = if is_main { declared(graph, model) } else { vec![TensorType::default(); graph.value_count()] };
-        let mut found = Self::starting(graph, model, types, flow::DEPTH);
-        found.not_tensors = sequences::no_tensors(graph, is_main.then_some(model));
-        found
+        let (found, not_tensors) = rayon::join(
+            || Self::starting(graph, model, types, flow::DEPTH),
+            || sequences::no_tensors(graph, is_main.then_some(model)),
+        );
+        Types { not_tensors, ..found }
     }
 
     /// What follows from these, looking so deep into bodies; all values are taken for tensors.

@@ -22,6 +22,22 @@ impl<T> Lists<T> {
         self.starts.push(self.items.len() as u32);
     }
 
+    /// Appends a list, up to the first item that is an error.
+    pub fn try_push<E>(&mut self, list: impl Iterator<Item = Result<T, E>>) -> Result<(), E> {
+        for item in list {
+            self.items.push(item?);
+        }
+        self.starts.push(self.items.len() as u32);
+        Ok(())
+    }
+
+    /// Appends all lists of another one.
+    pub fn append(&mut self, other: Lists<T>) {
+        let items = self.items.len() as u32;
+        self.starts.extend(other.starts.into_iter().skip(1).map(|start| items + start));
+        self.items.extend(other.items);
+    }
+
     /// The list at position `i`.
     ///
     /// # Panics

@@ -30,7 +30,7 @@ impl Work {
     pub fn of_node(graph: &Graph, types: &Types, node: NodeId) -> Self {
         let mut open = false;
         let mut size = |value: Option<ValueId>| {
-            let dims = value.and_then(|v| types.get(v).dims.clone());
+            let dims = value.and_then(|v| types.get(v).dims.as_ref());
             let Some(dims) = dims else {
                 open = true;
                 return 1.0;

@@ -12,7 +12,7 @@ use super::kummer::{self, RHO_ZERO};
 use super::layer::{Cost, Layer, Unsupported};
 use super::norm;
 use super::rho::{Reduction, float};
-use super::{Regularizer, any_d};
+use super::{Regularizer, any_d, expansion};
 use crate::graph::types::TensorType;
 
 /// Reduction over i of ℓ_d(‖h_i‖), for rows [b, d]. The mean of no rows is NaN, as in ONNX.
@@ -62,7 +62,7 @@ impl Regularizer for Exact {
         let h = layer.input(e);
         if self.for_ort_training {
             let norm2 = norm::squared_for_ort_training(e, layer, &h);
-            return Sample::of(e, layer, &norm2).penalty_by_sum(e, layer);
+            return penalty_for_ort_training(e, layer, &norm2);
         }
         let norm2 = norm::squared(e, layer, &h);
         Sample::of(e, layer, &norm2).penalty(e, layer)
@@ -102,7 +102,9 @@ impl Regularizer for Exact {
 struct Sample {
     elem: Elem,
     dimension: Dimension,
-    /// √s, with s = 1 + ‖h‖²/(d + 5).
+    /// What s is measured in; 1 where d is not known.
+    unit: u64,
+    /// √(unit·s), with s = 1 + ‖h‖²/(d + 5).
     root: Tensor,
     /// 1 − 2/s.
     x: Tensor,
@@ -116,46 +118,93 @@ enum Dimension {
     RunTime(Box<RunTime>),
 }
 
+/// ‖h‖²/(d + 5) for a d that is known now.
+fn scaled(e: &mut Emitter, elem: Elem, d: u64, norm2: &Tensor) -> Tensor {
+    let scale = e.scalar(&format!("d{d}_scale"), elem, 1.0 / divisor(d) as f64);
+    e.binary("scaled", "Mul", norm2, &scale)
+}
+
+/// The penalty of rows by their ‖h‖², as [`expansion`] has it.
+fn penalty_for_ort_training(e: &mut Emitter, layer: &Layer, norm2: &Tensor) -> Tensor {
+    if e.opset() < expansion::FIRST_OPSET {
+        return Sample::of(e, layer, norm2).penalty(e, layer);
+    }
+    let elem = layer.elem();
+    let (dimension, m, unit) = match layer.row_length() {
+        // The scale of ‖h‖² goes into the coefficients too: one operator less, and one less in its gradient.
+        Some(d) => (Dimension::Known(d), norm2.clone(), divisor(d)),
+        None => {
+            let (run_time, scaled) = RunTime::scaled(e, layer, norm2);
+            (Dimension::RunTime(Box::new(run_time)), scaled, 1)
+        }
+    };
+    let held = expansion::held(e, "held", &m);
+    let sample = Sample::at(e, elem, dimension, &held, unit);
+    // So does a mean's 1/b, where b is known: the gradient of a sum is one stretched number, that of a mean is seven operators.
+    let count = match (layer.reduction, &sample.dimension) {
+        (Reduction::Mean, Dimension::Known(_)) => m.ty.element_count().filter(|n| *n > 0),
+        _ => None,
+    };
+    let loss = sample.loss(e, count.unwrap_or(1));
+    let derivative = sample.derivative(e, count.unwrap_or(1));
+    let loss = expansion::expanded(e, &loss, &derivative, &m, &held);
+    reduced(e, if count.is_some() { Reduction::Sum } else { layer.reduction }, &loss)
+}
+
+/// One number of all rows.
+fn reduced(e: &mut Emitter, reduction: Reduction, rows: &Tensor) -> Tensor {
+    match reduction {
+        Reduction::Mean => e.reduce_all("per", "ReduceMean", rows),
+        Reduction::Sum => e.reduce_all("per", "ReduceSum", rows),
+    }
+}
+
 impl Sample {
     fn of(e: &mut Emitter, layer: &Layer, norm2: &Tensor) -> Self {
         let elem = layer.elem();
         let (dimension, scaled) = match layer.row_length() {
-            Some(d) => {
-                let scale = e.scalar(&format!("d{d}_scale"), elem, 1.0 / divisor(d) as f64);
-                (Dimension::Known(d), e.binary("scaled", "Mul", norm2, &scale))
-            }
+            Some(d) => (Dimension::Known(d), scaled(e, elem, d, norm2)),
             None => {
-                let run_time = RunTime::of(e, layer);
-                let scaled = e.binary("scaled", "Div", norm2, &run_time.divisor);
+                let (run_time, scaled) = RunTime::scaled(e, layer, norm2);
                 (Dimension::RunTime(Box::new(run_time)), scaled)
             }
         };
-        let (one, two) = (e.scalar("one", elem, 1.0), e.scalar("two", elem, 2.0));
-        let s = e.binary("s", "Add", &scaled, &one);
+        Self::at(e, elem, dimension, &scaled, 1)
+    }
+
+    /// From m = unit·‖h‖²/(d + 5).
+    fn at(e: &mut Emitter, elem: Elem, dimension: Dimension, m: &Tensor, unit: u64) -> Self {
+        let one = e.scalar("one", elem, 1.0);
+        let (unit_of_s, two) = match unit {
+            1 => (one.clone(), e.scalar("two", elem, 2.0)),
+            _ => (
+                e.scalar(&format!("number_{unit}"), elem, unit as f64),
+                e.scalar(&format!("twice_{unit}"), elem, 2.0 * unit as f64),
+            ),
+        };
+        let s = e.binary("s", "Add", m, &unit_of_s);
         let v = e.binary("v", "Div", &two, &s);
         let x = e.binary("x", "Sub", &one, &v);
         let root = e.unary("sqrt", "Sqrt", &s);
-        Sample { elem, dimension, root, x }
+        Sample { elem, dimension, unit, root, x }
     }
 
-    /// ℓ = √s·P(x) of every row, as one number.
+    /// ℓ of every row, as one number.
     fn penalty(&self, e: &mut Emitter, layer: &Layer) -> Tensor {
-        let p = self.evaluate(e, Polynomial::Loss, 1);
-        let loss = e.binary("loss", "Mul", &self.root, &p);
-        match layer.reduction {
-            Reduction::Mean => e.reduce_all("per", "ReduceMean", &loss),
-            Reduction::Sum => e.reduce_all("per", "ReduceSum", &loss),
-        }
+        let loss = self.loss(e, 1);
+        reduced(e, layer.reduction, &loss)
     }
 
-    /// The same with a mean's 1/b in the coefficients, where b is known: the gradient of a sum is one stretched number, that of a mean is
-    /// seven operators in ONNX Runtime's training.
-    fn penalty_by_sum(&self, e: &mut Emitter, layer: &Layer) -> Tensor {
-        let count = self.x.ty.element_count().filter(|n| *n > 0 && layer.reduction == Reduction::Mean);
-        let (Some(count), Dimension::Known(_)) = (count, &self.dimension) else { return self.penalty(e, layer) };
-        let p = self.evaluate(e, Polynomial::Loss, count);
-        let loss = e.binary("loss", "Mul", &self.root, &p);
-        e.reduce_all("per", "ReduceSum", &loss)
+    /// ℓ = √s·P(x) of every row, over `divisor` where d is known.
+    fn loss(&self, e: &mut Emitter, divisor: u64) -> Tensor {
+        let p = self.evaluate(e, Polynomial::Loss, divisor);
+        e.binary("loss", "Mul", &self.root, &p)
+    }
+
+    /// ∂ℓ/∂m = K(x)/(2·unit·√s) of every row, over `divisor` where d is known.
+    fn derivative(&self, e: &mut Emitter, divisor: u64) -> Tensor {
+        let k = self.evaluate(e, Polynomial::HalfSlope, divisor);
+        e.binary("derivative", "Div", &k, &self.root)
     }
 
     /// λ/b·κ of every row, with b for a mean.
@@ -173,7 +222,7 @@ impl Sample {
     /// A polynomial at x by Horner's rule, over `divisor` where d is known.
     fn evaluate(&self, e: &mut Emitter, polynomial: Polynomial, divisor: u64) -> Tensor {
         let coefficients = match &self.dimension {
-            Dimension::Known(d) => known_coefficients(e, self.elem, *d, polynomial, divisor),
+            Dimension::Known(d) => known_coefficients(e, self.elem, *d, polynomial, (divisor, self.unit)),
             Dimension::RunTime(d) => d.coefficients(e, self.elem, polynomial),
         };
         let label = polynomial.label();
@@ -193,13 +242,15 @@ fn divisor(d: u64) -> u64 {
     d.saturating_add(u64::from(SHIFT))
 }
 
-/// The two polynomials of a fit.
+/// The polynomials of a fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Polynomial {
     /// P, with ℓ = √s·P(x).
     Loss,
     /// K, with κ = K(x)/((d + 5)·√s).
     Slope,
+    /// K/2, with ∂ℓ/∂s = K(x)/(2·√s).
+    HalfSlope,
 }
 
 impl Polynomial {
@@ -207,7 +258,7 @@ impl Polynomial {
     fn label(self) -> &'static str {
         match self {
             Polynomial::Loss => "p",
-            Polynomial::Slope => "k",
+            Polynomial::Slope | Polynomial::HalfSlope => "k",
         }
     }
 
@@ -216,6 +267,7 @@ impl Polynomial {
         match self {
             Polynomial::Loss => "",
             Polynomial::Slope => "slope_",
+            Polynomial::HalfSlope => "half_slope_",
         }
     }
 
@@ -225,17 +277,26 @@ impl Polynomial {
         match self {
             Polynomial::Loss => folded,
             Polynomial::Slope => slope_coefficients(&folded),
+            Polynomial::HalfSlope => slope_coefficients(&folded).iter().map(|k| k / 2.0).collect(),
         }
     }
 }
 
-/// The coefficients, over `divisor`, for a d that is known now.
-fn known_coefficients(e: &mut Emitter, elem: Elem, d: u64, polynomial: Polynomial, divisor: u64) -> Vec<Tensor> {
+/// The coefficients, over `divisor` and √unit, for a d that is known now.
+fn known_coefficients(
+    e: &mut Emitter,
+    elem: Elem,
+    d: u64,
+    polynomial: Polynomial,
+    (divisor, unit): (u64, u64),
+) -> Vec<Tensor> {
     let fit = fit(d, if elem == Elem::F64 { Precision::F64 } else { Precision::F32 });
     let coefficients = polynomial.folded(fit.coefficients.iter().copied());
     let suffix = if divisor == 1 { String::new() } else { format!("_over_{divisor}") };
+    let suffix = if unit == 1 { suffix } else { format!("{suffix}_root_{unit}") };
+    let divisor = divisor as f64 * (unit as f64).sqrt();
     let name = |k| format!("d{d}_{}c{k}{suffix}", polynomial.prefix());
-    coefficients.iter().enumerate().map(|(k, c)| e.scalar(&name(k), elem, *c / divisor as f64)).collect()
+    coefficients.iter().enumerate().map(|(k, c)| e.scalar(&name(k), elem, *c / divisor)).collect()
 }
 
 /// (rows of the table, orders of the series, degree of the series, degree of the table) by precision.
@@ -257,6 +318,13 @@ struct RunTime {
 }
 
 impl RunTime {
+    /// With ‖h‖²/(d + 5).
+    fn scaled(e: &mut Emitter, layer: &Layer, norm2: &Tensor) -> (Self, Tensor) {
+        let run_time = Self::of(e, layer);
+        let scaled = e.binary("scaled", "Div", norm2, &run_time.divisor);
+        (run_time, scaled)
+    }
+
     fn of(e: &mut Emitter, layer: &Layer) -> Self {
         let elem = layer.elem();
         let (last, ..) = any_d_sizes(elem);

@@ -6,6 +6,7 @@ pub mod any_d;
 mod chebyshev;
 pub mod emit;
 pub mod exact;
+mod expansion;
 pub mod fit;
 mod gradient;
 #[cfg(test)]

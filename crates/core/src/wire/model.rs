@@ -325,6 +325,9 @@ impl GraphLayout {
 
     fn scan(bytes: &[u8], messages: Vec<Vec<Record>>) -> WireResult<Self> {
         let mut layout = GraphLayout::default();
+        // Room that is not used is never touched, and a list that grows is copied again and again.
+        let length: usize = messages.iter().filter_map(|around| around.last()).map(|m| m.payload.len()).sum();
+        layout.records.reserve((length / SHORTEST_RECORD).min(MOST_RESERVED));
         for message in messages.iter().filter_map(|around| around.last()) {
             for part in records(bytes, message.payload.clone()) {
                 layout.records.push(part?);
@@ -344,6 +347,12 @@ impl GraphLayout {
         Ok(layout)
     }
 }
+
+/// Few parts of a graph take less than so many bytes.
+const SHORTEST_RECORD: usize = 64;
+
+/// Room is made for so many parts of a graph, 56 MB.
+const MOST_RESERVED: usize = 1 << 20;
 
 fn position(bytes: &[u8], i: usize) -> WireResult<u32> {
     u32::try_from(i).map_err(|_| WireError::TooLarge { size: bytes.len() as u64 })

@@ -14,18 +14,31 @@ pub struct Composite {
 }
 
 /// The composite that ends at a node.
-///
+pub fn ending_at(graph: &Graph<'_>, node: NodeId) -> Option<Composite> {
+    let [a, b] = operands(graph, node)?;
+    let find = match op(graph, node) {
+        "Add" => rho,
+        "Max" => elu,
+        _ => return None,
+    };
+    find(graph, a, b).or_else(|| find(graph, b, a))
+}
+
 /// ρ(u) = u·erf(u) + exp(−u²)/√π, PER of one projection, with ρ′ = erf(u): what the factors of the first term and the second term add to
 /// it, 2u·exp(−u²)/√π, cancels.
-pub fn ending_at(graph: &Graph<'_>, node: NodeId) -> Option<Composite> {
-    if op(graph, node) != "Add" {
-        return None;
-    }
-    let [a, b] = operands(graph, node)?;
-    linear_part(graph, a).filter(|c| is_bell(graph, b, c.operand)).or_else(|| {
-        let found = linear_part(graph, b)?;
-        is_bell(graph, a, found.operand).then_some(found)
-    })
+fn rho(graph: &Graph<'_>, a: ValueId, b: ValueId) -> Option<Composite> {
+    linear_part(graph, a).filter(|c| is_bell(graph, b, c.operand))
+}
+
+/// Elu: max(x, e − 1), e = exp(min(x, 0)), with the derivative e on both sides of 0.
+fn elu(graph: &Graph<'_>, x: ValueId, bent: ValueId) -> Option<Composite> {
+    let [slope, one] = operands(graph, made_by(graph, bent, "Sub")?)?;
+    let clip = made_by(graph, graph.input(made_by(graph, slope, "Exp")?, 0)?, "Clip")?;
+    let is_it = graph.input(clip, 0) == Some(x)
+        && graph.input(clip, 1).is_none()
+        && graph.scalar(graph.input(clip, 2)?) == Some(0.0)
+        && graph.scalar(one) == Some(1.0);
+    is_it.then_some(Composite { operand: x, slope })
 }
 
 /// u·erf(u).
@@ -59,6 +72,10 @@ fn made_by(graph: &Graph<'_>, value: ValueId, expected: &str) -> Option<NodeId> 
     graph.made_by(value).filter(|node| op(graph, *node) == expected)
 }
 
+/// The operands of a node that has two.
 fn operands(graph: &Graph<'_>, node: NodeId) -> Option<[ValueId; 2]> {
+    if graph.input(node, 2).is_some() {
+        return None;
+    }
     Some([graph.input(node, 0)?, graph.input(node, 1)?])
 }

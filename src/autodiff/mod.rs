@@ -56,7 +56,7 @@ use crate::onnx::{NodeProto, StringStringEntryProto, ValueInfoProto};
 use crate::patch::{Change, Part, Patch, Replacement, Substitute};
 use crate::record::{self, Added, LOWERED, Original, Record, Replaced, Standin};
 use crate::regularizer::emit::Tensor;
-use crate::rewrite::builder::Builder;
+use crate::rewrite::builder::{Builder, is_half};
 use crate::rewrite::path::Path;
 use crate::wire::{Model, narrowed, record_bytes, structure_digest};
 use prepare::Prepared;
@@ -133,7 +133,7 @@ pub fn differentiate(model: &Model, options: &Options) -> Result<Differentiation
     let working = inner.as_ref().unwrap_or(&analysis);
     let loss = prepare::same_value(&analysis, loss, working);
     let path = Path::following(working, Some(loss), rule::stops);
-    let (one, seed) = reverse::seed(working, loss, &root, options.loss_scale);
+    let (one, seed) = reverse::seed(working, loss, &root, options.loss_scale, takes_rate(options, working));
     let goal = Goal { from: working.trained_values(), seeds: vec![(loss, one)], is_repeated: false };
     let mut reversed =
         reverse(working, &path, goal, &root).map_err(|nodes| DifferentiateError::Undifferentiable { nodes })?;
@@ -142,6 +142,11 @@ pub fn differentiate(model: &Model, options: &Options) -> Result<Differentiation
         return Err(DifferentiateError::NothingTrained { loss: working.graph.name(loss).into() });
     }
     Draft { model, analysis: working, prepared: prepared.as_ref(), options, root: &root, number, loss }.finish(reversed)
+}
+
+/// Whether the cotangent of the loss is η: see [`optimizer::takes_rate`]. In half precision it would make gradients vanish.
+fn takes_rate(options: &Options, analysis: &Analysis) -> bool {
+    optimizer::takes_rate(options) && !analysis.graph.values().any(|v| is_half(analysis.types.get(v).elem))
 }
 
 struct Draft<'a> {
@@ -166,7 +171,8 @@ impl Draft<'_> {
         let named: Vec<(ValueId, Tensor, Tensor)> =
             reached.iter().map(|v| (*v, self.tensor(*v), self.gradient(&reversed, *v))).collect();
         let mut builder = Builder::new(self.analysis.model.opset(), self.root, "step", Vec::new());
-        let written = optimizer::write(&mut builder, self.options, &named)?;
+        let takes_rate = takes_rate(self.options, self.analysis);
+        let written = optimizer::write(&mut builder, self.options, &named, takes_rate)?;
         let statistics = self.statistics()?;
         let mut results = written.results;
         for (successor, new) in &statistics {

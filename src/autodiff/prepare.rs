@@ -100,11 +100,11 @@ pub fn prepare(
         for i in 0..analysis.graph.nodes.len() {
             let id = NodeId(u32::try_from(i).unwrap_or(u32::MAX));
             let old = origin(i);
-            if !path.passes(id) || rule::rule(&Site::new(analysis, &path, id)).is_some() {
+            let site = Site::new(analysis, &path, id);
+            if !path.passes(id) || (rule::rule(&site).is_some() && !expand::elu::is_faster(&site)) {
                 next_origin.push(old);
                 continue;
             }
-            let site = Site::new(analysis, &path, id);
             let label = format!("{LOWERED}{}/{round}_{i}", name_of(&mut names, old));
             match spelt_out(&site, root, &label) {
                 Ok(mut emission) => {

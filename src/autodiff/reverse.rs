@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::adjoint::{Adjoint, Cotangent, Remade, Saved};
 use super::composite;
 use super::error::Undifferentiable;
-use super::optimizer::{LOSS_SCALE, LossScale};
+use super::optimizer::{LEARNING_RATE, LOSS_SCALE, LossScale};
 use super::rule;
 use crate::analysis::Analysis;
 use crate::graph::types::{Dim, TensorType};
@@ -223,19 +223,27 @@ pub fn reverse(analysis: &Analysis, path: &Path, goal: Goal, root: &str) -> Resu
     Ok(reversed)
 }
 
-/// The cotangent of the loss, 1 or what it is scaled by, and what makes it.
-pub fn seed(analysis: &Analysis, loss: ValueId, root: &str, scale: LossScale) -> (Cotangent, Emission) {
+/// The cotangent of the loss, 1 or what it is scaled by, and what makes it. `takes_rate`: see [`takes_rate`](super::optimizer::takes_rate).
+pub fn seed(
+    analysis: &Analysis,
+    loss: ValueId,
+    root: &str,
+    scale: LossScale,
+    takes_rate: bool,
+) -> (Cotangent, Emission) {
     let mut b = Builder::new(analysis.model.opset(), root, "grad", Vec::new());
     let ty = analysis.types.get(loss).clone();
     let like = Tensor { name: String::new(), ty: ty.clone() };
+    let mut input = |name: &str| {
+        let single = TensorType { elem: Elem::F32.onnx(), dims: Some(Vec::new()) };
+        let input = Tensor { name: name.into(), ty: single };
+        if ty.elem == 0 { input } else { b.cast(&input, ty.elem) }
+    };
     let tensor = match scale {
+        LossScale::None if takes_rate => input(LEARNING_RATE),
         LossScale::None => b.number(1.0, &like),
         LossScale::Fixed(scale) => b.number(scale, &like),
-        LossScale::Input => {
-            let single = TensorType { elem: Elem::F32.onnx(), dims: Some(Vec::new()) };
-            let input = Tensor { name: LOSS_SCALE.into(), ty: single };
-            if ty.elem == 0 { input } else { b.cast(&input, ty.elem) }
-        }
+        LossScale::Input => input(LOSS_SCALE),
     };
     // A loss of one element may have axes.
     let is_scalar = ty.dims.as_ref().is_some_and(Vec::is_empty);

@@ -172,12 +172,23 @@ impl Builder {
         if elem == 0 { single } else { self.cast(&single, elem) }
     }
 
+    /// A constant for an operation with all of x: of rank 0, or of x's rank where x's last axis has extent 1, along which ONNX Runtime's CPU
+    /// would stretch a number of lower rank element by element, sixty times slower.
+    fn operand(&mut self, c: f64, x: &Tensor) -> Tensor {
+        match ends_in_one(x) {
+            Some(rank) if is_floating(x.ty.elem) && self.opset() >= 7 => {
+                self.constant(&format!("{c:?}_of_rank_{rank}"), x, &vec![1; rank], &[c])
+            }
+            _ => self.number(c, x),
+        }
+    }
+
     /// x + c; x itself for 0.
     pub fn plus(&mut self, x: &Tensor, c: f64) -> Tensor {
         if c == 0.0 {
             return x.clone();
         }
-        let c = self.number(c, x);
+        let c = self.operand(c, x);
         self.binary("Add", x, &c)
     }
 
@@ -186,7 +197,7 @@ impl Builder {
         if c == 1.0 {
             return x.clone();
         }
-        let c = self.number(c, x);
+        let c = self.operand(c, x);
         self.binary("Mul", x, &c)
     }
 
@@ -195,7 +206,7 @@ impl Builder {
         if c == 1.0 {
             return x.clone();
         }
-        let c = self.number(c, x);
+        let c = self.operand(c, x);
         self.binary("Div", x, &c)
     }
 
@@ -475,6 +486,16 @@ impl Builder {
 /// Whether an element type is float16 or bfloat16.
 pub fn is_half(elem: i32) -> bool {
     elem == DataType::Float16 as i32 || elem == DataType::Bfloat16 as i32
+}
+
+fn is_floating(elem: i32) -> bool {
+    is_half(elem) || elem == Elem::F32.onnx() || elem == Elem::F64.onnx()
+}
+
+/// The rank of a tensor of several axes whose last one has extent 1.
+pub fn ends_in_one(x: &Tensor) -> Option<usize> {
+    let dims = x.ty.dims.as_ref().filter(|dims| dims.len() > 1)?;
+    (dims.last() == Some(&Dim::Known(1))).then_some(dims.len())
 }
 
 /// Tells constants apart by their content.

@@ -17,6 +17,7 @@ KINKS = {
     "LeakyRelu": ([node("LeakyRelu", "p0", "y", alpha=0.5)], [x], [[0.5, 1, 1.5, 4]], {}),
     "PRelu": ([node("PRelu", "p0 p1", "y")], [x, [0.5]], [[0.5, 1, 1.5, 4], [-1]], {}),
     "Elu": ([node("Elu", "p0", "y", alpha=0.5)], [[0, 1]], [[0.5, 2]], {}),
+    "Elu-parts": ([node("Elu", "p0", "y")], [[-1, 0, 1]], [[np.exp(-1), 2, 3]], {}),
     "Selu": ([node("Selu", "p0", "y", alpha=2.0, gamma=3.0)], [[0, 1]], [[6, 6]], {}),
     "Celu": ([node("Celu", "p0", "y", alpha=2.0)], [[0, 1]], [[1, 2]], {}),
     "ThresholdedRelu": ([node("ThresholdedRelu", "p0", "y", alpha=2.0)], [[1, 2, 3]], [[0, 0, 3]], {}),
@@ -36,6 +37,13 @@ KINKS = {
     "GlobalMaxPool": ([node("GlobalMaxPool", "p0", "y")], [[[[1, 2, 2]]]], [[[[0, 1, 0]]]], {}),
     "MaxPool": ([node("MaxPool", "p0", "y", kernel_shape=[2], strides=[1])], [[[[5, 5, 5, 1]]]], [[[[1, 2, 3, 0]]]], {}),
     "MaxPool-apart": ([node("MaxPool", "p0", "y", kernel_shape=[2], strides=[2])], [[[[5, 5, 1, 1]]]], [[[[1, 0, 2, 0]]]], {}),
+    # Windows with equal maxima in each order, the third place of a window included.
+    "MaxPool-halves": (
+        [node("MaxPool", "p0", "y", kernel_shape=[2, 2], strides=[2, 2])],
+        [[[[[5, 5, 1, 2, 0, 0], [5, 5, 2, 2, 7, 7], [-np.inf, 0, 1, 0, 1, 9], [0, -1, 0, 3, 9, 9]]]]],
+        [[[[[1, 0, 0, 2, 0, 0], [0, 0, 0, 0, 3, 0], [0, 4, 0, 0, 0, 6], [0, 0, 0, 5, 0, 0]]]]],
+        {},
+    ),
     "TopK": ([node("TopK", "p0 k", "y i")], [[4, 4, 1, 4]], [[1, 2, 0, 0]], {"k": np.array([2])}),
     "Mod": ([node("Mod", "p0 p1", "y", fmod=1)], [[2, 3], [2, 2]], [[1, 2], [-1, -2]], {}),
     "Pow": ([node("Pow", "p0 p1", "y")], [[0, 1, 2], [2, 2, 2]], [[0, 4, 12], [0, 0, 3 * 4 * np.log(2)]], {}),

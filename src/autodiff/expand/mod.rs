@@ -1,9 +1,10 @@
-//! Operators that are differentiated by spelling them out first, in operators that have rules.
+//! Operators that are differentiated by spelling them out first, in operators that have rules, or that are faster so.
 //!
 //! Unlike [lowering](crate::lower), which writes what ONNX Runtime training knows, these are for the step graph alone. They read shapes that
 //! are known before the graph runs where it says so.
 
 mod attention;
+pub mod elu;
 mod grid_sample;
 mod images;
 mod pieces;
@@ -15,7 +16,8 @@ use crate::regularizer::emit::{Elem, Tensor};
 use crate::rewrite::builder::{Builder, Extent};
 use crate::rewrite::site::Site;
 
-const RULES: &[&[Rule]] = &[attention::RULES, grid_sample::RULES, images::RULES, pieces::RULES, rotary::RULES];
+const RULES: &[&[Rule]] =
+    &[attention::RULES, elu::RULES, grid_sample::RULES, images::RULES, pieces::RULES, rotary::RULES];
 
 /// Every rule, one after another.
 pub fn all() -> impl Iterator<Item = &'static Rule> {

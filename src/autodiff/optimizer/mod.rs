@@ -170,12 +170,26 @@ pub fn where_allowed(b: &mut Builder, condition: &Tensor, new: &Tensor, old: &Te
     b.cast(&chosen, elem)
 }
 
-/// Writes the step of every parameter.
+/// Whether η may stand where the way back starts, so that every gradient comes as η·g and costs no pass of its own: nothing but plain SGD
+/// reads them, as they are.
+pub fn takes_rate(options: &Options) -> bool {
+    let is_plain = options.optimizer == Optimizer::Sgd { decay: 0.0 }
+        && options.groups.iter().flat_map(|g| &g.values).all(|(setting, v)| *setting != Setting::Decay || *v == 0.0);
+    let is_read = options.accumulate || options.gradient_norm || options.clip.is_some();
+    is_plain && !is_read && options.loss_scale == LossScale::None
+}
+
+/// Writes the step of every parameter; `has_rate` where gradients come as η·g.
 ///
 /// # Errors
 ///
 /// Groups that do not fit, and numbers that no optimiser has.
-pub fn write(b: &mut Builder, options: &Options, parameters: &[Trained]) -> Result<Written, DifferentiateError> {
+pub fn write(
+    b: &mut Builder,
+    options: &Options,
+    parameters: &[Trained],
+    has_rate: bool,
+) -> Result<Written, DifferentiateError> {
     let names: Vec<&str> = parameters.iter().map(|(_, p, _)| p.name.as_str()).collect();
     let settings = group::resolve(options, &names)?;
     let mut written = Written::default();
@@ -192,7 +206,7 @@ pub fn write(b: &mut Builder, options: &Options, parameters: &[Trained]) -> Resu
             written.parameters.push(parameter);
         }
     } else {
-        update::write(b, &settings, parameters, handled, &mut written);
+        update::write(b, &settings, parameters, handled, has_rate, &mut written);
     }
     Ok(written)
 }

@@ -8,10 +8,10 @@ use super::{LEARNING_RATE, Optimizer, STEP, Trained, Written, where_allowed, wid
 use crate::autodiff::report::{Parameter, Successor};
 use crate::graph::types::TensorType;
 use crate::regularizer::emit::{Elem, Tensor};
-use crate::rewrite::builder::Builder;
+use crate::rewrite::builder::{Builder, Extent, ends_in_one};
 
-/// Scalars that parameters share, by their number and type.
-type Shared = HashMap<(u64, i32), Tensor>;
+/// Scalars that parameters share, by their number, type and rank.
+type Shared = HashMap<(u64, i32, usize), Tensor>;
 
 /// One parameter on its way.
 struct Update<'b> {
@@ -112,8 +112,15 @@ impl Update<'_> {
     }
 }
 
-/// Writes the step of every parameter with its settings.
-pub fn write(b: &mut Builder, settings: &[Settings], parameters: &[Trained], handled: Handled, written: &mut Written) {
+/// Writes the step of every parameter with its settings; `has_rate` where gradients come as η·g.
+pub fn write(
+    b: &mut Builder,
+    settings: &[Settings],
+    parameters: &[Trained],
+    handled: Handled,
+    has_rate: bool,
+    written: &mut Written,
+) {
     let rate = written.scalar(LEARNING_RATE, Elem::F32.onnx());
     written.decided.learning_rate = Some(LEARNING_RATE);
     let gate = handled.gate;
@@ -125,15 +132,11 @@ pub fn write(b: &mut Builder, settings: &[Settings], parameters: &[Trained], han
     for (((_, p, _), settings), (g, sum)) in parameters.iter().zip(settings).zip(gradients) {
         written.parameters.push(Parameter { name: p.name.clone(), ..Parameter::default() });
         let elem = wide(p.ty.elem);
-        let eta = shared(&mut rates, settings.rate, elem, || {
-            let rate = b.times(&rate, settings.rate);
-            b.cast(&rate, elem)
-        });
         let wide_p = b.cast(p, elem);
         let state = sum.into_iter().collect();
         let mut update = Update { b: &mut *b, written: &mut *written, p: wide_p, gate: gate.as_ref(), state };
         let change = update.change(&settings.optimizer, g, &mut |b, beta| {
-            shared(&mut corrections, beta, elem, || {
+            shared(&mut corrections, (beta, elem, 0), || {
                 let Some(t) = &t else { return b.number(1.0, g) };
                 let (base, one) = (b.number(beta, t), b.number(1.0, t));
                 let power = b.binary("Pow", &base, t);
@@ -141,7 +144,19 @@ pub fn write(b: &mut Builder, settings: &[Settings], parameters: &[Trained], han
                 b.cast(&correction, elem)
             })
         });
-        let scaled = update.b.binary("Mul", &change, &eta);
+        let scaled = if has_rate {
+            update.b.times(&change, settings.rate)
+        } else {
+            // For a last axis of extent 1, see `Builder::operand`.
+            let rank = ends_in_one(p).unwrap_or(0);
+            let eta = shared(&mut rates, (settings.rate, elem, rank), || {
+                let b = &mut *update.b;
+                let rate = b.times(&rate, settings.rate);
+                let rate = b.cast(&rate, elem);
+                if rank == 0 { rate } else { b.reshape(&rate, &vec![Extent::Fixed(1); rank]) }
+            });
+            update.b.binary("Mul", &change, &eta)
+        };
         let p_next = update.b.binary("Sub", &update.p, &scaled);
         let old = update.p.clone();
         let p_next = update.allowed(&p_next, &old);
@@ -166,6 +181,6 @@ fn counted(b: &mut Builder, gate: Option<&Tensor>, written: &mut Written) -> Ten
     Tensor { ty: double, ..b.cast(&following, Elem::F64.onnx()) }
 }
 
-fn shared(known: &mut Shared, number: f64, elem: i32, make: impl FnOnce() -> Tensor) -> Tensor {
-    known.entry((number.to_bits(), elem)).or_insert_with(make).clone()
+fn shared(known: &mut Shared, (number, elem, rank): (f64, i32, usize), make: impl FnOnce() -> Tensor) -> Tensor {
+    known.entry((number.to_bits(), elem, rank)).or_insert_with(make).clone()
 }

@@ -7,6 +7,7 @@ use crate::autodiff::rule::Rule;
 use crate::autodiff::shape::{elements_per, reshape_like};
 use crate::graph::types::{Dim, TensorType};
 use crate::regularizer::emit::Tensor;
+use crate::rewrite::builder::Builder;
 use crate::rewrite::site::{Known, Refusal, axis, rank};
 
 /// Rules of this module.
@@ -14,15 +15,7 @@ pub const RULES: &[Rule] = &[
     // ∂x = g.
     Rule { ops: &["ReduceSum"], adjoint: |a| with(a, |_, _, _, g| Ok((g.clone(), false))) },
     // ∂x = g/n.
-    Rule {
-        ops: &["ReduceMean"],
-        adjoint: |a| {
-            with(a, |a, x, y, g| {
-                let (n, g) = (elements_per(a.b, x, y), a.b.widened(g));
-                Ok((a.b.binary("Div", &g, &n), false))
-            })
-        },
-    },
+    Rule { ops: &["ReduceMean"], adjoint: |a| with(a, |a, x, y, g| Ok((mean_share(a.b, g, x, y), false))) },
     // ∂x = 2g·x.
     Rule {
         ops: &["ReduceSumSquare"],
@@ -98,13 +91,25 @@ pub const RULES: &[Rule] = &[
         ops: &["GlobalAveragePool"],
         adjoint: |a| {
             let (g, x, y) = (a.lazy(0)?.tensor, a.x(0)?, a.y(0));
-            let (n, g) = (elements_per(a.b, &x, &y), a.b.widened(&g));
-            let share = a.b.binary("Div", &g, &n);
+            let share = mean_share(a.b, &g, &x, &y);
             a.give_lazy(0, share);
             Ok(())
         },
     },
 ];
+
+/// g/n, with n elements of x for each of y.
+fn mean_share(b: &mut Builder, g: &Tensor, x: &Tensor, y: &Tensor) -> Tensor {
+    let g = b.widened(g);
+    let counts = x.ty.element_count().zip(y.ty.element_count());
+    match counts.filter(|(_, kept)| *kept > 0) {
+        Some((all, kept)) => b.divided(&g, (all / kept) as f64),
+        None => {
+            let n = elements_per(b, x, y);
+            b.binary("Div", &g, &n)
+        }
+    }
+}
 
 /// The axes that are reduced, counted from the front.
 fn axes(a: &Adjoint<'_, '_>) -> Known<Vec<usize>> {
@@ -123,6 +128,7 @@ fn with(
     f: impl FnOnce(&mut Adjoint<'_, '_>, &Tensor, &Tensor, &Tensor) -> Known<(Tensor, bool)>,
 ) -> Known<()> {
     let (g, x, y) = (a.lazy(0)?, a.x(0)?, a.y(0));
+    let is_number = g.tensor.ty.dims.as_ref().is_some_and(Vec::is_empty);
     let (y, g) = if a.site.int("keepdims", 1) != 0 {
         (y, g.tensor)
     } else {
@@ -131,9 +137,10 @@ fn with(
         let kept =
             dims.into_iter().enumerate().map(|(i, d)| if axes.contains(&i) { Dim::Known(1) } else { d }).collect();
         let like = Tensor { name: String::new(), ty: TensorType { elem: x.ty.elem, dims: Some(kept) } };
-        // A cotangent that is smaller than y is brought to its shape first.
-        let g = a.g(0)?;
-        (kept_axes(a, &y, &like, &axes), kept_axes(a, &g, &like, &axes))
+        let y = kept_axes(a, &y, &like, &axes);
+        // A number goes with every shape; any other cotangent that is smaller than y is brought to its shape first.
+        let g = if is_number { g.tensor } else { a.g(0).map(|g| kept_axes(a, &g, &like, &axes))? };
+        (y, g)
     };
     let (tensor, is_full) = f(a, &x, &y, &g)?;
     a.give_as_it_is(0, Cotangent { tensor, is_full });

@@ -37,13 +37,19 @@ impl Injection<'_> {
         anchor: Anchor,
         mut lowering: Lowering,
     ) -> Patch {
-        let mut changes = std::mem::take(&mut lowering.changes);
-        // With the constants, the shared slices, the sum and the record.
-        changes.reserve(written.len() + 4);
         constants.append(&mut term.emission.constants);
         // What is a node has to come before the first layer that reads it.
         let first = self.places.iter().map(gradient::Place::anchor).min().unwrap_or(anchor);
-        changes.push(self.constants(root, constants, &term, first, lowering.ir_version));
+        let constants = self.constants(root, constants, &term, first, lowering.ir_version);
+        let closing = (!written.is_empty()).then(|| {
+            let closing = self.closing(term, anchor);
+            // Of nodes that the lowering writes anew, the new ones read other names.
+            Change { renames: lowering.rename(closing.renames), ..closing }
+        });
+        let mut changes = lowering.changes;
+        // With the constants, the shared slices, the sum and the record.
+        changes.reserve(written.len() + 4);
+        changes.push(constants);
         if !draws.is_empty() {
             let (nodes, value_info): (Vec<_>, Vec<_>) = draws.into_values().unzip();
             changes.push(Change {
@@ -54,7 +60,6 @@ impl Injection<'_> {
                 ..Change::default()
             });
         }
-        let is_regularised = !written.is_empty();
         for (i, (layer, chosen)) in written.into_iter().zip(&self.chosen).enumerate() {
             let change = Change {
                 reason: format!("PER of {:?}, layer {}", chosen.layer.h.name, layer.name),
@@ -78,11 +83,7 @@ impl Injection<'_> {
                 },
             });
         }
-        if is_regularised {
-            let mut closing = self.closing(term, anchor);
-            closing.renames = lowering.rename(closing.renames);
-            changes.push(closing);
-        }
+        changes.extend(closing);
         Patch { changes, ..Patch::default() }
     }
 

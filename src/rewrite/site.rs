@@ -34,6 +34,11 @@ impl<'a> Site<'a> {
         Site { analysis, id, node: analysis.graph.node(id), path }
     }
 
+    /// Another node of the graph.
+    pub fn at(&self, id: NodeId) -> Site<'a> {
+        Site { id, node: self.analysis.graph.node(id), ..*self }
+    }
+
     /// The operator set that gives the node its meaning.
     pub fn opset(&self) -> i64 {
         self.analysis.model.opset()

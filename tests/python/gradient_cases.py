@@ -55,6 +55,12 @@ CASES = [
     Case("Compress", [node("Compress", "h chosen", axis=1)], (2, 4, 3), {"chosen": np.array([True, False, True, True])}),
     Case("Compress-flat", [node("Compress", "h chosen")], (2, 4), {"chosen": np.array([True, False, True, True, False, True])}),
     Case("OneHot", [node("OneHot", "i depth p1", "o"), node("Mul", "o h")], (2, 3), {"p1": f(2), "depth": np.array(3)}, {"i": i64(2, 0)}),
+    Case(
+        "SequenceConstruct",
+        [node("Exp", "h", "e"), node("SequenceConstruct", "h e p1", "items"), node("SequenceAt", "items last", "a"), node("SequenceAt", "items middle", "b"), node("Mul", "a b")],
+        (2, 3),
+        {"p1": f(2, 3), "last": np.array(-1), "middle": np.array(1)},
+    ),
     Case("CumProd", [node("CumProd", "h axis", reverse=1)], (2, 4), {"axis": np.array(1)}, opset=26, x=np.array([[0.0, 2.0, 0.5, -1.0], [1.0, 0.0, 0.0, 3.0]]), has_kernel=False),
     Case("Pad-trained", [node("Pad", "h widths p1")], (2, 4), {"widths": i64(0, 1, 0, -1), "p1": f()}),
     Case("Pad-runtime", [node("Pad", "h pads")], (2, 4), feeds={"pads": i64(0, 1, 0, -2)}),

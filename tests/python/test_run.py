@@ -300,9 +300,9 @@ def test_an_input_that_does_not_fit_is_refused(feeds, words, tmp_path):
 
 def test_arrays_by_other_names_are_listed_and_a_nameless_one_needs_a_single_input(tmp_path):
     a = models.MODELS / "mlp_relu.dyn.onnx"
-    inputs = save_feeds(tmp_path / "x.npz", {"X": np.zeros((16, 64), np.float32)})
+    inputs = save_feeds(tmp_path / "x.npz", {"X": np.zeros((16, 64), np.float32), "y": np.zeros(16, np.int64)})
     result = run(a, a, "--inputs", inputs)
-    assert result["unused"] == ["X"] and [i["origin"] for i in result["inputs"]] == ["random", {"random_below": 10}]
+    assert result["unused"] == ["X"] and [i["origin"] for i in result["inputs"]] == ["random", "given"]
     shown = command("diff", a, a, "--run", "--ort", VENV, "--inputs", inputs).stdout.decode()
     assert "neither model has an input X, which is given" in shown
     np.save(tmp_path / "x.npy", np.zeros((16, 64), np.float32))

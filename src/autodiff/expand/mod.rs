@@ -9,6 +9,7 @@ mod grid_sample;
 mod images;
 mod pieces;
 mod rotary;
+mod sequences;
 
 use crate::graph::types::{Dim, TensorType};
 use crate::lower::registry::Rule;
@@ -17,7 +18,7 @@ use crate::rewrite::builder::{Builder, Extent};
 use crate::rewrite::site::Site;
 
 const RULES: &[&[Rule]] =
-    &[attention::RULES, elu::RULES, grid_sample::RULES, images::RULES, pieces::RULES, rotary::RULES];
+    &[attention::RULES, elu::RULES, grid_sample::RULES, images::RULES, pieces::RULES, rotary::RULES, sequences::RULES];
 
 /// Every rule, one after another.
 pub fn all() -> impl Iterator<Item = &'static Rule> {

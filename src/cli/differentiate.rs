@@ -9,7 +9,7 @@ use per_inject::wire::Model;
 use super::args::{ExternalArg, yes_or_no};
 use super::deliver::deliver;
 use super::failure::Failure;
-use super::render;
+use super::{render, streams};
 
 /// What the command takes.
 #[derive(Debug, Args)]
@@ -184,8 +184,8 @@ pub fn run(args: &DifferentiateArgs) -> Result<(), Failure> {
         render::differentiated(&step.report, &args.output, &remarks)
     };
     if args.output.as_os_str() == "-" {
-        eprint!("{text}");
+        streams::tell(&text);
         return Ok(());
     }
-    render::print(&text)
+    streams::print(&text)
 }

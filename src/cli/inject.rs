@@ -9,7 +9,7 @@ use per_inject::wire::Model;
 use super::args::InjectArgs;
 use super::deliver::deliver;
 use super::failure::Failure;
-use super::render;
+use super::{render, streams};
 
 /// A coefficient from here on is a slip of the pen more often than not.
 const SUSPICIOUS: f64 = 1000.0;
@@ -87,8 +87,8 @@ fn show(args: &InjectArgs, report: &Report, to_stdout: bool) -> Result<(), Failu
     }
     let text = render::injection(report, args.output.as_deref().filter(|_| !args.dry_run));
     if to_stdout && !args.dry_run {
-        eprint!("{text}");
+        streams::tell(&text);
         return Ok(());
     }
-    render::print(&text)
+    streams::print(&text)
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::error::ErrorKind;
@@ -12,7 +11,7 @@ use per_inject::autodiff::{LossScale, Optimizer};
 use per_inject::engine::choice::{Chosen, choose};
 use per_inject::engine::{Artifacts, Device, Search, Stepper};
 use per_inject::train::checkpoint::Shelf;
-use per_inject::train::data::{Dataset, Part, Plan};
+use per_inject::train::data::{DataError, Dataset, Part, Plan};
 use per_inject::train::event::{Logged, Observer, now};
 use per_inject::train::feeds::{Input, inputs, inputs_among};
 use per_inject::train::graphs::{Interface, Recipe, build};
@@ -27,9 +26,9 @@ use per_inject::wire::{Model, structure_digest};
 use super::differentiate::OptimizerArg;
 use super::failure::Failure;
 use super::host::Asking;
-use super::render;
 use super::train_args::{Coefficient, EngineArg, MetricArg, OnNanArg, TrainArgs};
 use super::training::{Progress, summary};
+use super::{render, signals, streams};
 
 /// Rows of a batch where neither the graph nor an option says it.
 const BATCH: usize = 128;
@@ -87,8 +86,8 @@ impl TrainArgs {
     /// Reads data for the inputs, with as many samples a batch as the graph takes, and looks through all of it once.
     fn rows(&self, paths: &[PathBuf], inputs: &[Input], part: Part) -> TrainResult<Rows> {
         let wanted: Vec<_> = inputs.iter().map(Input::for_data).collect();
-        let data = self.dataset(paths, part)?.fit(&wanted, &self.normalize)?;
-        data.check()?;
+        let data = self.dataset(paths, part)?.fit(&wanted, &self.normalize).map_err(|e| of_part(e, paths, part))?;
+        data.check().map_err(|e| of_part(e, paths, part))?;
         let fixed = inputs.iter().find_map(|i| Some((i, usize::try_from(i.fixed_batch()?).ok()?)));
         let batch = match (fixed, self.batch_size.map(NonZeroUsize::get)) {
             (Some((input, fixed)), Some(asked)) if fixed != asked => {
@@ -103,15 +102,6 @@ impl TrainArgs {
             (None, asked) => asked.unwrap_or(BATCH),
         };
         let keep_rest = fixed.is_none() && !self.machine.cuda_graph;
-        let (rows, left) = (data.rows(), data.rows() % batch);
-        data.notes().iter().for_each(|note| self.tell("", note));
-        if !keep_rest && left > 0 {
-            let who = if fixed.is_some() { "the graph takes" } else { "a CUDA graph takes" };
-            self.tell(
-                "",
-                &format!("{who} {batch} samples at once; the last {left} of {rows} are left out of every epoch"),
-            );
-        }
         let is_training = part == Part::Training;
         let plan = Plan {
             batch,
@@ -122,6 +112,17 @@ impl TrainArgs {
             augment: self.augment.filter(|_| is_training).unwrap_or_default(),
             ahead: self.ahead,
         };
+        data.suits(&plan).map_err(|e| of_part(e, paths, part))?;
+        let (rows, left) = (data.rows(), data.rows() % batch);
+        data.notes().iter().for_each(|note| self.tell("", note));
+        if !keep_rest && left > 0 {
+            let who = if fixed.is_some() { "the graph takes" } else { "a CUDA graph takes" };
+            let of = if is_training { "epoch" } else { "evaluation" };
+            self.tell(
+                "",
+                &format!("{who} {batch} samples at once; the last {left} of {rows} are left out of every {of}"),
+            );
+        }
         let handoff = if self.machine.fills_all_cores() { HANDOFF } else { Duration::ZERO };
         Ok(Rows { data, plan, handoff })
     }
@@ -174,7 +175,7 @@ impl TrainArgs {
         match &self.host {
             Some(host) => host.remark(sentence),
             None if self.course.quiet => {}
-            None => eprintln!("{what}{}", super::text::legible(sentence)),
+            None => streams::tell(&format!("{what}{}\n", super::text::legible(sentence))),
         }
     }
 
@@ -203,24 +204,22 @@ impl TrainArgs {
 pub fn run(args: &TrainArgs) -> Result<u8, Failure> {
     let done = carry_out(args)?;
     if done.interrupted {
-        eprintln!(
-            "stopped after step {}; the state is in {}; go on with the same command and --resume",
+        streams::tell(&format!(
+            "stopped after step {}; the state is in {}; go on with the same command and --resume\n",
             done.steps,
             args.out.join("checkpoints").display()
-        );
-        // What a shell reports of a process that Ctrl-C ended.
-        return Ok(130);
+        ));
+        return Ok(signals::exit_code());
     }
     let shown = if args.course.json {
         render::json(&done)
     } else if args.course.quiet {
         Ok(())
     } else {
-        render::print(&summary(&done))
+        streams::print(&summary(&done))
     };
-    // Whoever does not read the summary has the run all the same.
-    let _ = shown;
-    Ok(0)
+    let advice = format!("the run is over all the same, and what it made is in {}", args.out.display());
+    shown.map(|()| 0).map_err(|failure| failure.with_advice(&advice))
 }
 
 /// Trains.
@@ -367,22 +366,17 @@ fn drive(
         (last, true) => args.observers(Some(last.unwrap_or_default()))?,
         (None, false) => args.observers(None)?,
     };
-    let stop = args.host.as_ref().map_or_else(stop_on_signals, |host| Arc::clone(&host.stop));
+    let stop = args.host.as_ref().map_or_else(signals::stop, |host| Arc::clone(&host.stop));
     train(session, work, &settings, &mut observers, &stop)
 }
 
-/// Set by Ctrl-C and by SIGTERM; the second time ends the process at once.
-fn stop_on_signals() -> Arc<AtomicBool> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let set = Arc::clone(&stop);
-    let handler = move || {
-        if set.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-    };
-    // Without a handler the process ends at once, and the last checkpoint counts.
-    let _ = ctrlc::set_handler(handler);
-    stop
+/// Says of a problem that it is one of the evaluation data; without that it is one of what is trained on.
+fn of_part(error: DataError, paths: &[PathBuf], part: Part) -> TrainError {
+    if part == Part::Training {
+        return error.into();
+    }
+    let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    TrainError::Options(format!("the evaluation data, --eval {}: {error}", paths.join(" ")))
 }
 
 /// Errors about the model are told with its name.

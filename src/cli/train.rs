@@ -10,7 +10,8 @@ use clap::error::ErrorKind;
 use per_inject::autodiff::{LossScale, Optimizer};
 use per_inject::engine::choice::{Chosen, choose};
 use per_inject::engine::{Artifacts, Device, Search, Stepper};
-use per_inject::train::checkpoint::Shelf;
+use per_inject::train::checkpoint::{Position, Shelf};
+use per_inject::train::claim::claim;
 use per_inject::train::data::{DataError, Dataset, Part, Plan};
 use per_inject::train::event::{Logged, Observer, now};
 use per_inject::train::feeds::{Input, inputs, inputs_among};
@@ -179,15 +180,15 @@ impl TrainArgs {
         }
     }
 
-    /// The logs of a run, and what is seen of it. `behind` are the steps of a run that goes on.
-    fn observers(&self, behind: Option<u64>) -> TrainResult<Vec<Box<dyn Observer>>> {
+    /// The logs of a run, and what is seen of it. `behind` is where a run was that goes on.
+    fn observers(&self, behind: Option<&Position>) -> TrainResult<Vec<Box<dyn Observer>>> {
         let failed = |source| TrainError::Io { path: self.out.clone(), source };
         let log = self.out.join("log.jsonl");
         let lines = match behind {
-            Some(step) => JsonLines::resume(&log, step),
+            Some(position) => JsonLines::resume(&log, position.step, position.evaluation_due),
             None => JsonLines::create(&log),
         };
-        let board = TensorBoard::create(&self.out.join("tensorboard"), now(), behind);
+        let board = TensorBoard::create(&self.out.join("tensorboard"), now(), behind.map(|position| position.step));
         let logs: Vec<Box<dyn Sink>> = vec![Box::new(lines.map_err(failed)?), Box::new(board.map_err(failed)?)];
         let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(Logged::new(logs))];
         if !self.course.quiet {
@@ -276,6 +277,7 @@ fn of_model(args: &TrainArgs) -> TrainResult<Summary> {
             (Some(&graphs.step), &graphs.interface, stepper(&**engine, &model, &graphs, &load)?)
         }
         Chosen::OrtTraining(runtime) => {
+            let _claimed = claim(&args.out)?;
             made = artifacts::make(&model, &recipe, &args.machine.pythons(), &args.out.join("artifacts"))?;
             let (artifacts, interface) = &made;
             let mut stepper = runtime.ort_training(artifacts.clone(), &load)?;
@@ -334,7 +336,7 @@ fn drive(
         args.tell("engine: ", engine);
     }
     work.interface.warnings.iter().for_each(|warning| args.tell("warning: ", warning));
-    std::fs::create_dir_all(&args.out).map_err(|source| TrainError::Io { path: args.out.clone(), source })?;
+    let _claimed = claim(&args.out)?;
     let epochs = args.epochs as f64;
     let changing = args.term.coef.iter().filter(|c| !c.schedule.is_constant());
     let settings = Settings {
@@ -355,15 +357,24 @@ fn drive(
     };
     let shelf = Shelf { folder: args.out.join("checkpoints"), keep: settings.keep };
     let last = shelf.last()?;
-    if let Some(checkpoint) = last.as_ref().filter(|_| args.course.resume) {
-        // Before the log of that run is touched.
-        checkpoint.check(&settings.identity)?;
+    match last.as_ref() {
+        _ if !args.course.resume => {}
+        Some(checkpoint) => {
+            for problem in &checkpoint.passed_over {
+                let sentence =
+                    format!("{problem}; it is passed over, and the run goes on from {}", checkpoint.path.display());
+                args.tell("warning: ", &sentence);
+            }
+            // Before the log of that run is touched.
+            checkpoint.check(&settings.identity)?;
+        }
+        None => args.tell("", &format!("no checkpoint in {}: the run starts anew", shelf.folder.display())),
     }
-    let last = last.map(|c| c.meta.position.step);
+    let last = last.map(|c| c.meta.position);
     // A run that is refused leaves the log of the one that is there.
     let mut observers = match (last, args.course.resume) {
         (Some(_), false) => Vec::new(),
-        (last, true) => args.observers(Some(last.unwrap_or_default()))?,
+        (last, true) => args.observers(Some(&last.unwrap_or_default()))?,
         (None, false) => args.observers(None)?,
     };
     let stop = args.host.as_ref().map_or_else(signals::stop, |host| Arc::clone(&host.stop));

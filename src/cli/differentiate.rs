@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use per_inject::autodiff::{Clip, Group, LossScale, Optimizer, Options, differentiate};
+use per_inject::autodiff::{Clip, Group, LossScale, Optimizer, Options, Setting, differentiate};
 use per_inject::wire::Model;
 
 use super::args::{ExternalArg, yes_or_no};
@@ -68,11 +68,17 @@ pub struct DifferentiateArgs {
     pub sync: bool,
 }
 
+/// μ, also for an optimiser that has none: a slip of the pen is told either way.
+fn momentum(text: &str) -> Result<f64, String> {
+    let number: f64 = text.trim().parse().map_err(|_| format!("{text:?} is no number"))?;
+    Setting::Momentum.refusal(number).map_or(Ok(number), |expected| Err(format!("it has to be {expected}")))
+}
+
 /// The constants of optimisers.
 #[derive(Debug, Args)]
 pub struct OptimizerConstants {
     /// μ of momentum and nesterov
-    #[arg(long, value_name = "μ", default_value_t = 0.9, env = "PER_INJECT_MOMENTUM")]
+    #[arg(long, value_name = "μ", default_value_t = 0.9, env = "PER_INJECT_MOMENTUM", value_parser = momentum)]
     pub momentum: f64,
     /// Weight decay λ: added to the gradient, with adamw decoupled from it
     #[arg(long, value_name = "λ", default_value_t = 0.0, env = "PER_INJECT_WEIGHT_DECAY")]

@@ -47,20 +47,22 @@ pub fn refuse_slips(args: &InjectArgs) -> Result<&Path, Failure> {
             "where shall the result go? add -o OUT.onnx (-o - is standard output), or --dry-run to see what would be done",
         ));
     }
-    for coef in &args.coef {
-        // What is not finite is refused later, whatever else is accepted.
-        if coef.value >= SUSPICIOUS && coef.value.is_finite() && !args.any_coef {
-            let written = format!("{:e}", coef.value);
-            let meant = written.replace('e', "e-");
-            return Err(Failure::usage(
-                ErrorKind::InvalidValue,
-                format!(
-                    "the coefficient {written} would drown every task loss: did you mean {meant}? (the paper takes 1e-7 to 3e-4; --any-coef accepts it)"
-                ),
-            ));
-        }
-    }
+    args.coef.iter().try_for_each(|coef| refuse_drowning(coef.value, args.any_coef))?;
     Ok(path)
+}
+
+/// Refuses a coefficient beside which no task loss counts.
+pub fn refuse_drowning(coefficient: f64, is_accepted: bool) -> Result<(), Failure> {
+    // What is not finite is refused later, whatever else is accepted.
+    if coefficient < SUSPICIOUS || !coefficient.is_finite() || is_accepted {
+        return Ok(());
+    }
+    let written = format!("{coefficient:e}");
+    let meant = written.replace('e', "e-");
+    let message = format!(
+        "the coefficient {written} would drown every task loss: did you mean {meant}? (the paper takes 1e-7 to 3e-4; --any-coef accepts it)"
+    );
+    Err(Failure::usage(ErrorKind::InvalidValue, message))
 }
 
 /// Injects, and writes the result where it is to go somewhere.

@@ -11,6 +11,7 @@ mod differentiate;
 mod failure;
 mod host;
 mod hunks;
+mod identity;
 mod inject;
 mod inspect;
 mod measure_args;

@@ -10,6 +10,7 @@ use clap::error::ErrorKind;
 use per_inject::autodiff::{LossScale, Optimizer};
 use per_inject::engine::choice::{Chosen, choose};
 use per_inject::engine::{Artifacts, Device, Search, Stepper};
+use per_inject::inject::InjectError;
 use per_inject::train::checkpoint::{Position, Shelf};
 use per_inject::train::claim::claim;
 use per_inject::train::data::{DataError, Dataset, Part, Plan};
@@ -22,12 +23,13 @@ use per_inject::train::rows::{HANDOFF, Rows};
 use per_inject::train::run::{OnNan, Settings, Summary, Work, refuse_over, train};
 use per_inject::train::session::{Session, stepper};
 use per_inject::train::{TrainError, TrainResult, artifacts};
-use per_inject::wire::{Model, structure_digest};
+use per_inject::wire::Model;
 
 use super::differentiate::OptimizerArg;
 use super::failure::Failure;
 use super::host::Asking;
-use super::train_args::{Coefficient, EngineArg, MetricArg, OnNanArg, TrainArgs};
+use super::inject::refuse_drowning;
+use super::train_args::{EngineArg, MetricArg, OnNanArg, TrainArgs};
 use super::training::{Progress, summary};
 use super::{render, signals, streams};
 
@@ -53,35 +55,6 @@ impl TrainArgs {
                 MetricArg::None => Metric::None,
             },
         }
-    }
-
-    /// What a checkpoint must have been made with for this run to go on from it.
-    fn identity(&self, model: &Model, recipe: &Recipe, data: &Rows) -> BTreeMap<String, String> {
-        let schedule =
-            |c: &Coefficient| format!("{}{}", c.item.as_ref().map_or(String::new(), |i| format!("{i}=")), c.schedule);
-        let term = recipe.regularizer.as_ref().map_or_else(|| "none".to_owned(), |o| o.arguments().join(" "));
-        let text = |key: &str, value: String| (key.to_owned(), value);
-        let fields: Vec<String> = data.data.fields().iter().map(|f| format!("{} {}", f.name, f.describe())).collect();
-        BTreeMap::from([
-            text("the model", structure_digest(model)),
-            text("the regulariser", term),
-            text("--optimizer", format!("{:?}", recipe.optimizer)),
-            text("--group", format!("{:?}", recipe.groups)),
-            text("the clipping", format!("{:?}", recipe.clip)),
-            text("--accumulate", self.accumulate.to_string()),
-            text("--loss-scale", format!("{:?}", recipe.loss_scale)),
-            text("--loss", format!("{:?}", recipe.loss)),
-            text("--wrt", format!("{:?}", recipe.wrt)),
-            text("--freeze", format!("{:?}", recipe.freeze)),
-            text("--lr", self.lr.to_string()),
-            text("--coef", self.term.coef.iter().map(schedule).collect::<Vec<_>>().join(" ")),
-            text("--seed", self.seed.to_string()),
-            text("--batch-size", data.plan.batch.to_string()),
-            text("--no-shuffle", self.no_shuffle.to_string()),
-            text("--augment", format!("{:?}", data.plan.augment)),
-            text("--normalize", format!("{:?}", self.normalize)),
-            text("the data", fields.join(", ")),
-        ])
     }
 
     /// Reads data for the inputs, with as many samples a batch as the graph takes, and looks through all of it once.
@@ -234,6 +207,14 @@ pub fn carry_out(args: &TrainArgs) -> Result<Summary, Failure> {
         let message = "--coef without --layers: which layers? add --layers relu, or --layers all";
         return Err(Failure::usage(ErrorKind::MissingRequiredArgument, message));
     }
+    for coefficient in &args.term.coef {
+        refuse_drowning(coefficient.schedule.highest(), args.term.any_coef)?;
+    }
+    let slices = args.term.measure.slices;
+    if slices == 0 {
+        // Also where nothing draws them.
+        return Err(InjectError::BadSlices { slices }.into());
+    }
     if args.machine.device == Device::Cpu
         && let Some(option) = args.machine.only_for_cuda()
     {
@@ -285,7 +266,7 @@ fn of_model(args: &TrainArgs) -> TrainResult<Summary> {
             (None, interface, Box::new(stepper) as Box<dyn Stepper>)
         }
     };
-    let mut identity = args.identity(&model, &recipe, &data);
+    let mut identity = args.identity(&model, &recipe, &data, evaluation.as_ref());
     if let Chosen::OrtTraining(_) = chosen {
         // Its state is its own.
         identity.insert("--engine".into(), "ort-training".into());
@@ -317,7 +298,7 @@ fn of_artifacts(args: &TrainArgs, artifacts: Artifacts) -> TrainResult<Summary> 
     let for_data = |name: &str| stepper.inputs().iter().any(|p| p.name == name);
     let inputs = inputs_among(&model, &args.batch_axis, for_data)?;
     let (data, evaluation) = args.all_rows(&inputs)?;
-    let mut identity = args.identity(&model, &args.recipe(), &data);
+    let mut identity = args.identity(&model, &args.recipe(), &data, evaluation.as_ref());
     identity.insert("--engine".into(), "ort-training".into());
     let session = Session::new(chosen.engine(), &interface, Box::new(stepper), &name, inputs, load, args.seed);
     let evaluation = evaluation.as_ref();

@@ -205,6 +205,14 @@ fn was_put(report: &put::Report, output: Option<&Path>) -> String {
     let mut out =
         wrapped(&format!("{verb} {arrays} of {kind} into the model: {} changed.", plural(changed, "initializer")));
     out.push('\n');
+    if !report.not_finite.is_empty() {
+        let names: Vec<String> = report.not_finite.iter().map(|name| short(name, NAME)).collect();
+        let _ = writeln!(
+            out,
+            "{}",
+            wrapped(&format!("warning: these are given NaN or infinite elements: {}", names.join(", ")))
+        );
+    }
     list(&mut out, "matched", report.matched.iter().map(matched).collect());
     list(&mut out, "missing: no array is for these initializers", entries(&report.missing));
     list(

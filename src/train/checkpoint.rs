@@ -194,21 +194,22 @@ impl Checkpoint {
     /// # Errors
     /// The first thing that differs, with both values.
     pub fn check(&self, identity: &BTreeMap<String, String>) -> TrainResult<()> {
-        let fail = |problem: String| Err(TrainError::Checkpoint { path: self.path.clone(), problem });
+        let fail = |difference: String| {
+            let advice = "go on with the same options and data, or start a new run in another folder";
+            let problem = format!("it belongs to a run {difference}; {advice}");
+            Err(TrainError::Checkpoint { path: self.path.clone(), problem })
+        };
+        // An option without a value has an empty one.
+        let shown = |key: &str, value: &str| format!("{key} {value}").trim_end().to_owned();
         for (key, now) in identity {
             match self.meta.identity.get(key) {
                 Some(then) if then == now => {}
-                Some(then) => {
-                    return fail(format!(
-                        "it belongs to a run with {key} {then}, and this one has {now}; go on with the same options and data, or \
-                         start a new run in another folder"
-                    ));
-                }
-                None => return fail(format!("it belongs to a run without {key}, and this one has {now}")),
+                Some(then) => return fail(format!("with {key} {then}, and this one has {now}")),
+                None => return fail(format!("without {key}, and this one has {}", shown(key, now))),
             }
         }
         match self.meta.identity.iter().find(|(key, _)| !identity.contains_key(*key)) {
-            Some((key, then)) => fail(format!("it belongs to a run with {key} {then}, and this one has none")),
+            Some((key, then)) => fail(format!("with {}, and this one has none", shown(key, then))),
             None => Ok(()),
         }
     }
@@ -351,6 +352,14 @@ mod tests {
         let message = found.check(&other).unwrap_err().to_string();
         assert!(message.contains("a run with --lr 0.1, and this one has 0.2"), "{message}");
         assert!(found.check(&meta(1).identity).is_ok());
+        let more = |key: &str, value: &str| {
+            let own = meta(1).identity.into_iter().chain([(key.to_owned(), value.to_owned())]);
+            found.check(&own.collect()).unwrap_err().to_string()
+        };
+        assert!(more("--freeze", "*.bias").contains("a run without --freeze, and this one has --freeze *.bias; go on"));
+        assert!(more("--no-shuffle", "").contains("a run without --no-shuffle, and this one has --no-shuffle; go on"));
+        let message = found.check(&BTreeMap::new()).unwrap_err().to_string();
+        assert!(message.contains("a run with --lr 0.1, and this one has none; go on"), "{message}");
         // It counts for nothing where the last ones are kept.
         let few = Shelf { keep: 1, ..shelf.clone() };
         let next = few.put(&state(), &meta(1), false).unwrap();

@@ -1,10 +1,12 @@
-"""What is raised and what is warned of. Sentences are those of the command line."""
+"""What is raised and what is warned of. Sentences are those of the command line, with keyword arguments in the place of options."""
 
 from __future__ import annotations
 
 import errno as numbers
 import os
 from typing import Any, Optional
+
+from ._keywords import in_python
 
 
 class PerInjectError(Exception):
@@ -45,6 +47,7 @@ class PerInjectWarning(UserWarning):
 
 def refusal(kind: str, sentence: str, errno: Optional[int], filename: Optional[os.PathLike[str]]) -> PerInjectError:
     """The exception for a refusal of the extension module: ``"usage"``, ``"system"`` or ``"refused"``."""
+    sentence = in_python(sentence)
     if kind != "system":
         return UsageError(sentence) if kind == "usage" else RefusedError(sentence)
     error = MissingFileError if errno == numbers.ENOENT else AccessError

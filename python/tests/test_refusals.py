@@ -8,16 +8,17 @@ import pytest
 
 import per_inject
 from conftest import MODELS, program
+from per_inject._keywords import in_python
 
 MLP = MODELS / "mlp_relu.ts17.onnx"
 
 
 def sentence(*arguments):
-    """What the program prints when it refuses, on one line and its exit code."""
+    """What the program prints when it refuses, on one line, in the words of Python; and its exit code."""
     run = program(*arguments, check=False)
     text = run.stderr.decode()
     text = re.split(r"\n\nUsage:|\n\nFor more information", text)[0]
-    return re.sub(r"^(error:|×)\s*", "", text.strip()), run.returncode
+    return in_python(re.sub(r"^(error:|×)\s*", "", text.strip())), run.returncode
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def test_what_the_system_refuses_is_an_os_error(tmp_path):
             per_inject.inject(MLP, "relu", 1, output=output)
         assert str(caught.value) == said
         assert caught.value.filename == str(output)
-    with pytest.raises(OSError, match="which --ort names") as caught:
+    with pytest.raises(OSError, match="which ort names") as caught:
         per_inject.diff(MLP, MLP, run=True, ort=tmp_path)
     assert caught.value.filename == str(tmp_path)
 

@@ -105,7 +105,7 @@ def test_refusals(tmp_path):
     ):
         with pytest.raises(per_inject.RefusedError, match=words):
             per_inject.weights_put(data, wrong)
-    with pytest.raises(per_inject.RefusedError, match="strict"):
+    with pytest.raises(per_inject.RefusedError, match="strict=True"):
         per_inject.weights_put(data, {name: weights[name]}, strict=True)
     with pytest.warns(per_inject.PerInjectWarning, match="'nix'") as caught:
         per_inject.weights_put(data, {**weights, "nix": weights[name]})

@@ -7,7 +7,7 @@ import json
 import os
 import zipfile
 from collections.abc import Mapping
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Union
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -47,10 +47,12 @@ def npy(name: str, array: ArrayLike) -> bytes:
     return file.getvalue()
 
 
-def save(path: os.PathLike[str], arrays: Mapping[str, ArrayLike]) -> None:
+def save(target: Union[os.PathLike[str], IO[bytes]], arrays: Mapping[str, ArrayLike]) -> None:
     """Writes arrays to an .npz archive, under any names."""
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(target, "w") as archive:
         for name, array in arrays.items():
+            if not isinstance(name, str):
+                raise TypeError(f"arrays are given by name, not by {type(name).__name__}")
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 _write(file, name, array)
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import io
 import json
 import os
 import pathlib
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Optional, SupportsFloat, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from . import _arrays, _native
 from ._models import M, Model, destination, native, same_kind, warn
-from ._options import Arguments, Coefficient, StrPath
+from ._options import Arguments, Coefficient, Number, StrPath
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
 
 def inject(
@@ -213,18 +214,18 @@ def differentiate(
     *,
     output: Optional[StrPath] = None,
     optimizer: str = "none",
-    momentum: Optional[float] = None,
-    weight_decay: Optional[float] = None,
-    beta1: Optional[float] = None,
-    beta2: Optional[float] = None,
-    alpha: Optional[float] = None,
-    epsilon: Optional[float] = None,
+    momentum: Optional[Number] = None,
+    weight_decay: Optional[Number] = None,
+    beta1: Optional[Number] = None,
+    beta2: Optional[Number] = None,
+    alpha: Optional[Number] = None,
+    epsilon: Optional[Number] = None,
     group: Union[str, Iterable[str]] = (),
-    clip_norm: Optional[float] = None,
-    clip_value: Optional[float] = None,
+    clip_norm: Optional[Number] = None,
+    clip_value: Optional[Number] = None,
     gradient_norm: bool = False,
     accumulate: bool = False,
-    loss_scale: Optional[float] = None,
+    loss_scale: Optional[Number] = None,
     loss_scale_input: bool = False,
     opset: Optional[int] = None,
     loss: Optional[str] = None,
@@ -322,7 +323,7 @@ def diff(
     inputs: Union[None, StrPath, Mapping[str, ArrayLike]] = None,
     seed: Optional[int] = None,
     dim: Optional[Mapping[str, int]] = None,
-    tolerance: Optional[SupportsFloat] = None,
+    tolerance: Optional[Number] = None,
     bisect: bool = False,
     ort: Optional[StrPath] = None,
     device: Optional[str] = None,
@@ -380,6 +381,130 @@ def diff(
         options.path(inputs=path)
         # The command line wants to see two models; these are handed over beside it.
         return _dict(_native.diff(native(a), native(b), [*options.list, "--", "a", "b"]))
+
+
+def weights_get(model: Model, *, all: bool = False, wrt: Optional[str] = None) -> dict[str, NDArray[Any]]:
+    """The weights of a model by the name of their initializer.
+
+    Parameters
+    ----------
+    model
+        The model: its path, its bytes, or ``onnx.ModelProto``.
+    all
+        All initializers; without it those that training moves: weights by their role, and running statistics.
+    wrt
+        These initializers, whatever their role: a selector over names.
+
+    Returns
+    -------
+    Arrays of the initializers' shapes and element types; bfloat16 as float32, which holds every value of it.
+
+    Raises
+    ------
+    RefusedError
+        Where there is nothing to take, or elements cannot be read.
+    UsageError, AccessError, TypeError
+        As `inject`.
+
+    Warns
+    -----
+    PerInjectWarning
+        Of initializers whose element type no array has.
+    """
+    options = Arguments("weights", "get")
+    options.flag(all=all)
+    options.text(wrt=wrt)
+    options.path(output="weights.safetensors")
+    data, warnings = _native.weights_get(_in(options, model), options.list)
+    warn(warnings)
+    return _arrays.safetensors(data)
+
+
+def weights_put(
+    model: M,
+    weights: Union[StrPath, Mapping[str, ArrayLike]],
+    *,
+    output: Optional[StrPath] = None,
+    map: Optional[Mapping[str, str]] = None,
+    all: bool = False,
+    wrt: Optional[str] = None,
+    strict: bool = False,
+    sync: bool = False,
+) -> M:
+    """Puts weights into a model; no other byte of it changes.
+
+    Parameters
+    ----------
+    model
+        The model: its path, its bytes, or ``onnx.ModelProto``.
+    weights
+        Arrays by the name of their initializer, as `weights_get` and `Trainer.weights` give them; or the path of a training checkpoint of
+        ONNX Runtime, a safetensors file, an .npz archive, a PyTorch state dict, or another ONNX file. Nothing is rounded: an array has the
+        element type and the shape of its initializer, and of bfloat16 the same numbers as float32.
+    output
+        Where the result goes, for a model given by its path; it may be the same path, where no weights lie in data files.
+    map
+        The initializer that an array is for, by array, where it has another name. ``*`` stands for any text, and ``:T`` behind the
+        initializer transposes a matrix: ``{"module.*": "*", "fc.weight": "val_40:T"}``.
+    all
+        Arrays of all initializers are put in; without it those of initializers that training moves.
+    wrt
+        Arrays of these initializers are put in, whatever their role: a selector over names.
+    strict
+        Refuse when an initializer has no array, or an array no initializer.
+    sync
+        As for `inject`.
+
+    Returns
+    -------
+    The same kind as `model`.
+
+    Raises
+    ------
+    RefusedError
+        Where an array does not fit its initializer, or there is an initializer for none of them.
+    UsageError, AccessError, TypeError
+        As `inject`.
+
+    Warns
+    -----
+    PerInjectWarning
+        Of arrays that were not put in.
+    """
+    target = destination(model, output)
+    options = Arguments("weights", "put")
+    options.path(output=target or "/dev/null")
+    options.pairs(map=map)
+    options.flag(all=all, strict=strict, sync=sync)
+    options.text(wrt=wrt)
+    arrays = None
+    if isinstance(weights, Mapping):
+        file = io.BytesIO()
+        _arrays.save(file, weights)
+        arrays = file.getvalue()
+        options.text(**{"from": "weights"})
+    elif isinstance(weights, (str, os.PathLike)):
+        options.path(**{"from": weights})
+    else:
+        raise TypeError(f"weights are arrays by name, or a path, not {type(weights).__name__}")
+    data, report, _ = _native.weights_put(_in(options, model), arrays, options.list)
+    warn(_left_over(_dict(report)))
+    return same_kind(model, output, data)
+
+
+def _left_over(report: Mapping[str, Any]) -> list[str]:
+    """What deserves a second look of a report of ``per-inject weights put``."""
+
+    def names(entries: list[dict[str, Any]]) -> str:
+        shown = ", ".join(repr(entry["name"]) for entry in entries[:5])
+        return shown if len(entries) <= 5 else f"{shown} and {len(entries) - 5} more"
+
+    sentences = []
+    if report["unknown"]:
+        sentences.append(f"no initializer is called like {names(report['unknown'])}; map={{FROM: TO}} says where an array goes")
+    if report["left"]:
+        sentences.append(f"training does not move {names(report['left'])}, and they stay as they are; all=True puts their arrays in too")
+    return sentences
 
 
 def runtime() -> Optional[str]:

@@ -8,6 +8,7 @@ import warnings
 from typing import Any, Optional, Protocol, TypeVar, Union, cast
 
 from ._errors import PerInjectWarning, UsageError
+from ._keywords import in_python
 from ._options import StrPath, named
 
 
@@ -99,4 +100,4 @@ def _path_like(model: Model, output: Optional[StrPath]) -> StrPath:
 def warn(sentences: list[str], depth: int = 1) -> None:
     """Warns, as from the line that called the public function, which is `depth` calls up from here."""
     for sentence in sentences:
-        warnings.warn(sentence, PerInjectWarning, stacklevel=depth + 2)
+        warnings.warn(in_python(sentence), PerInjectWarning, stacklevel=depth + 2)

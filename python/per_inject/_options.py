@@ -7,10 +7,16 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any, Optional, SupportsFloat, SupportsIndex, Union
 
+from ._errors import UsageError
+
+#: A number, be it NumPy's.
+Number = Union[float, SupportsFloat]
 #: λ: a number for every layer, or numbers by selector, the key None standing for all other layers.
-Coefficient = Union[float, Mapping[Optional[str], float]]
-#: The same, and schedules such as ``"cosine:3e-5..0"`` in the place of numbers.
-Schedules = Union[float, str, Mapping[Optional[str], Union[float, str]]]
+Coefficient = Union[Number, Mapping[str, Number], Mapping[Optional[str], Number]]
+#: A number, or a schedule such as ``"cosine:3e-5..0"``.
+Schedule = Union[Number, str]
+#: As `Coefficient`, with schedules in the place of numbers.
+Schedules = Union[Schedule, Mapping[str, Schedule], Mapping[Optional[str], Schedule]]
 #: A path of a file or a folder.
 StrPath = Union[str, "os.PathLike[str]"]
 
@@ -103,7 +109,10 @@ def _number(name: str, value: object) -> str:
     # A string of digits is a slip more often than not.
     if isinstance(value, (bool, str, bytes)) or not isinstance(value, SupportsFloat):
         raise _refuse(name, "a number", value)
-    return repr(float(value))
+    try:
+        return repr(float(value))
+    except OverflowError:
+        raise UsageError(f"{name} is larger than any number that can be counted with, which end at 1.8e308") from None
 
 
 def named(path: StrPath) -> str:

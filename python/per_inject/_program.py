@@ -13,4 +13,4 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Artifacts for --engine ort-training are made by a Python; the packages of this one are at hand.
     os.environ.setdefault("PER_INJECT_PYTHON", sys.executable)
-    return _native.run(["per-inject", *sys.argv[1:]])
+    return _native.run(["per-inject", *sys.argv[1:]], sys.executable or None)

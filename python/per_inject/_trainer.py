@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import pathlib
@@ -14,7 +15,7 @@ from . import _arrays, _native
 from ._commands import runtime
 from ._errors import UsageError
 from ._models import M, is_path, native, same_kind, warn
-from ._options import Arguments, Schedules, StrPath, named
+from ._options import Arguments, Number, Schedule, Schedules, StrPath, named
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+
+# What the runtime of a training wheel looks into lies on disk to the end of the process.
+atexit.register(_native.tidy)
 
 
 class Trainer(Generic[M]):
@@ -102,18 +106,18 @@ class Trainer(Generic[M]):
         wrt: Optional[str] = None,
         freeze: Optional[str] = None,
         optimizer: str = "sgd",
-        momentum: Optional[float] = None,
-        weight_decay: Optional[float] = None,
-        beta1: Optional[float] = None,
-        beta2: Optional[float] = None,
-        alpha: Optional[float] = None,
-        epsilon: Optional[float] = None,
+        momentum: Optional[Number] = None,
+        weight_decay: Optional[Number] = None,
+        beta1: Optional[Number] = None,
+        beta2: Optional[Number] = None,
+        alpha: Optional[Number] = None,
+        epsilon: Optional[Number] = None,
         group: Union[str, Iterable[str]] = (),
-        clip_norm: Optional[float] = None,
-        clip_value: Optional[float] = None,
-        lr: Union[float, str] = 0.05,
+        clip_norm: Optional[Number] = None,
+        clip_value: Optional[Number] = None,
+        lr: Schedule = 0.05,
         accumulate: int = 1,
-        loss_scale: Optional[float] = None,
+        loss_scale: Optional[Number] = None,
         batch_size: Optional[int] = None,
         batch_axis: Optional[Mapping[str, int]] = None,
         map: Optional[Mapping[str, str]] = None,
@@ -143,7 +147,7 @@ class Trainer(Generic[M]):
         options.text(engine=engine, device=device, cudnn_search=cudnn_search, cuda_arena=cuda_arena)
         options.path(python=sys.executable if is_ort_training and python is None else python)
         options.coefficient(coef, schedules=True)
-        options.whole(slices=slices, accumulate=accumulate, batch_size=batch_size, ahead=ahead, seed=seed)
+        options.whole(slices=slices, accumulate=accumulate, batch_size=batch_size, seed=seed)
         options.whole(threads=threads, cuda_memory=cuda_memory)
         options.number(momentum=momentum, weight_decay=weight_decay, beta1=beta1, beta2=beta2, alpha=alpha, epsilon=epsilon)
         options.number(clip_norm=clip_norm, clip_value=clip_value, loss_scale=loss_scale)
@@ -158,7 +162,9 @@ class Trainer(Generic[M]):
         # The training API is that of the onnxruntime which Python loads itself.
         self._options, self._find_ort = options, ort is None and not is_ort_training
         options.path(ort=ort)
+        self._ahead = ahead
         self._given, self._native = model, native(model)
+        _native.check_training(self._native, [*options.list, "--data=data", "--out=run", "--", self._name()])
         self._model: Optional[M] = None
         self._weights: Optional[dict[str, NDArray[Any]]] = None
         self._history: Optional[list[dict[str, Any]]] = None
@@ -177,7 +183,8 @@ class Trainer(Generic[M]):
         """Trains from the weights that the model has; afterwards `model`, `weights` and `history` are those of this run.
 
         Ctrl-C stops it after the step, with a checkpoint in `out`, and raises KeyboardInterrupt; ``resume=True`` goes on from there and
-        ends in the same bits as a run that was never stopped.
+        ends in the same bits as a run that was never stopped. `model`, `weights` and `history` are those of the stopped run then; after a
+        loss that is no number, those before that step.
 
         Parameters
         ----------
@@ -219,8 +226,10 @@ class Trainer(Generic[M]):
             raise UsageError(f"where shall the run go? {what} wants out=FOLDER")
         if out is not None:
             return self._run(data, evaluation, epochs, out, resume, checkpoint_every, keep)
+        kept = "weights, model and history of the Trainer are those before it; start again with a lower lr, or leave such steps out "
+        kept += 'with on_nan="skip"'
         with tempfile.TemporaryDirectory(prefix="per-inject-") as folder:
-            return self._run(data, evaluation, epochs, folder, resume, checkpoint_every, keep)
+            return self._run(data, evaluation, epochs, folder, resume, checkpoint_every, keep, kept)
 
     def _run(
         self,
@@ -231,26 +240,42 @@ class Trainer(Generic[M]):
         resume: bool,
         checkpoint_every: Optional[int],
         keep: int,
+        kept: Optional[str] = None,
     ) -> dict[str, Any]:
         options = Arguments(*self._options.list)
         options.path(out=out, ort=runtime() if self._find_ort else None)
         options.whole(epochs=epochs, checkpoint_every=checkpoint_every, keep=keep)
+        # The thread that reads ahead would share work with others, of which a child that fork made has none. Results are the same.
+        options.whole(ahead=0 if _native.is_forked() else self._ahead)
         options.flag(resume=resume)
         # The command line wants to see data; it is handed over beside it.
         options.text(data="data", eval=None if evaluation is None else "evaluation")
-        options.list += ["--", self._native if isinstance(self._native, str) else "model"]
+        options.list += ["--", self._name()]
         handed = None if evaluation is None else _handed(evaluation)
-        interrupted, summary, warnings = _native.train(self._native, _handed(data), handed, options.list)
-        # Nobody but a signal stops a run, and then the extension module raises.
-        assert not interrupted
-        warn(warnings, depth=2)
         folder = pathlib.Path(out)
+        before = _version(folder / "model.safetensors")
+        try:
+            interrupted, summary, warnings = _native.train(self._native, _handed(data), handed, kept, options.list)
+            # Nobody but a signal stops a run, and then the extension module raises.
+            assert not interrupted
+        finally:
+            # A run that was refused has written nothing; one that was stopped has.
+            if _version(folder / "model.safetensors") != before:
+                self._take(folder)
+        warn(warnings, depth=2)
+        report: dict[str, Any] = json.loads(summary)
+        return report
+
+    def _name(self) -> str:
+        """The model for the command line."""
+        return self._native if isinstance(self._native, str) else "model"
+
+    def _take(self, folder: pathlib.Path) -> None:
+        """Takes what a run wrote."""
         result = folder / "model.onnx"
         self._model = same_kind(self._given, result, None if is_path(self._given) else result.read_bytes())
         self._weights = _arrays.safetensors((folder / "model.safetensors").read_bytes())
         self._history = [_event(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-        report: dict[str, Any] = json.loads(summary)
-        return report
 
     @property
     def model(self) -> M:
@@ -275,6 +300,15 @@ def _after_fit(value: Optional[T]) -> T:
     return value
 
 
+def _version(path: pathlib.Path) -> Optional[tuple[int, int]]:
+    """What tells a file from another one that takes its place; None without a file."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
 def _event(line: str) -> dict[str, Any]:
     """A line of log.jsonl, which has NaN and infinity as strings."""
     event: dict[str, Any] = json.loads(line)
@@ -290,6 +324,12 @@ def _handed(data: Data) -> Union[list[str], list[tuple[str, bytes]]]:
         return [(name, _arrays.npy(name, array)) for name, array in data.items()]
     if isinstance(data, (str, os.PathLike)):
         return [named(data)]
-    if isinstance(data, Sequence) and not isinstance(data, (bytes, bytearray)):
+    if not isinstance(data, Sequence) or isinstance(data, (bytes, bytearray)):
+        given = type(data).__name__
+    elif all(isinstance(path, (str, os.PathLike)) for path in data):
         return [named(path) for path in data]
-    raise TypeError(f"data is arrays by name, a path, or several paths, not {type(data).__name__}")
+    else:
+        given = f"{type(data).__name__} of {next(type(item).__name__ for item in data if not isinstance(item, (str, os.PathLike)))}"
+    raise TypeError(
+        f'data is a dict of arrays by the name of the input that takes them, {{"x": x, "y": y}}, or a path, or several paths, not {given}'
+    )

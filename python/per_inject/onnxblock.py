@@ -21,7 +21,14 @@ from __future__ import annotations
 from typing import Any, Optional
 
 # The wheels of onnxruntime-training have no types.
-from onnxruntime.training.onnxblock import blocks  # type: ignore[import-not-found,import-untyped,unused-ignore]
+try:
+    from onnxruntime.training.onnxblock import blocks  # type: ignore[import-not-found,import-untyped,unused-ignore]
+except ImportError as error:
+    raise ImportError(
+        f"per_inject.onnxblock is for ONNX Runtime's training API, and that cannot be imported here ({error}): "
+        "install the wheel with it, 'pip install onnxruntime-training-cpu==1.19.2', in the place of onnxruntime, and PyTorch beside it",
+        name=error.name,
+    ) from error
 
 from . import _commands
 from ._options import Coefficient

@@ -1,5 +1,6 @@
 """`per_inject.onnxblock.PERLoss` in ONNX Runtime's training environment, of another Python than this one: the wheel serves it as it is."""
 
+import importlib
 import json
 import os
 import pathlib
@@ -52,6 +53,12 @@ def test_blocks_may_be_several(found):
 
 def test_parameters_are_those_of_the_model(found):
     assert found["parameters"] == found["initializers"]
+
+
+def test_without_the_training_wheel_the_import_says_what_to_install():
+    with pytest.raises(ImportError, match="per_inject.onnxblock.*pip install onnxruntime-training-cpu") as caught:
+        importlib.import_module("per_inject.onnxblock")
+    assert caught.value.name.startswith("onnxruntime")
 
 
 def test_a_refusal_is_that_of_inject(found):

@@ -21,6 +21,8 @@ PRINTED = {"help", "version", "json", "dry_run", "output", "format", "exit_code"
         (per_inject.differentiate, ["differentiate"]),
         (per_inject.inspect, ["inspect"]),
         (per_inject.diff, ["diff"]),
+        (per_inject.weights_get, ["weights", "get"]),
+        (per_inject.weights_put, ["weights", "put"]),
     ],
 )
 def test_no_option_is_missing_and_none_is_made_up(function, command):
@@ -31,6 +33,12 @@ def test_no_option_is_missing_and_none_is_made_up(function, command):
     if function is per_inject.plan:
         # Nothing is written.
         options -= {"external", "sync"}
+    if function is per_inject.weights_put:
+        arguments.remove("weights")
+        options.remove("from")
+    if function is per_inject.weights_get:
+        # Nothing is written.
+        options.remove("sync")
     assert arguments - PRINTED == options - PRINTED
     # The arguments of `plan` are those of `inject`, as it says.
     page = per_inject.inject.__doc__ if function is per_inject.plan else function.__doc__

@@ -1,5 +1,6 @@
 """The wheel's command `per-inject` is the program."""
 
+import json
 import os
 import pathlib
 import re
@@ -57,6 +58,19 @@ def test_it_injects_the_same_bytes(tmp_path):
 def test_python_m_per_inject_is_the_same():
     run = subprocess.run([sys.executable, "-m", "per_inject", "--version"], capture_output=True, check=True)
     assert re.fullmatch(rb"per-inject \d+\.\d+\.\d+\n", run.stdout)
+
+
+@pytest.mark.parametrize("start", [[COMMAND], [sys.executable, "-m", "per_inject"]], ids=["per-inject", "python -m"])
+def test_the_onnxruntime_of_its_own_environment_is_found_where_that_is_not_active(start, tmp_path):
+    """Before that of an environment which is active."""
+    (tmp_path / "active").mkdir()
+    environment = {"PATH": "/usr/bin:/bin", "VIRTUAL_ENV": str(tmp_path / "active")}
+    arguments = ["diff", MLP, MLP, "--run", "--format", "json"]
+    run = subprocess.run([*map(str, [*start, *arguments])], stdin=subprocess.DEVNULL, capture_output=True, env=environment)
+    assert run.returncode == 0, run.stderr.decode()
+    found = json.loads(run.stdout)["run"]
+    assert f"(of {sys.executable})" in found["engine"]
+    assert found["agree"] is True
 
 
 def test_ctrl_c_ends_it_at_once(tmp_path):

@@ -1,22 +1,24 @@
 """A refusal is an exception with the sentence of the program, of a class that Python's own handlers catch; nothing panics."""
 
 import errno
+import pickle
 import re
 
 import pytest
 
 import per_inject
 from conftest import MODELS, program
+from per_inject._keywords import in_python
 
 MLP = MODELS / "mlp_relu.ts17.onnx"
 
 
 def sentence(*arguments):
-    """What the program prints when it refuses, on one line, and its exit code."""
+    """What the program prints when it refuses, on one line, in the words of Python; and its exit code."""
     run = program(*arguments, check=False)
     text = run.stderr.decode()
     text = re.split(r"\n\nUsage:|\n\nFor more information", text)[0]
-    return re.sub(r"^(error:|×)\s*", "", text.strip()), run.returncode
+    return in_python(re.sub(r"^(error:|×)\s*", "", text.strip())), run.returncode
 
 
 @pytest.mark.parametrize(
@@ -69,15 +71,35 @@ def test_what_the_system_refuses_is_an_os_error(tmp_path):
     with pytest.raises(OSError) as caught:
         per_inject.inspect(missing)
     assert isinstance(caught.value, per_inject.AccessError)
+    assert isinstance(caught.value, FileNotFoundError)
     assert caught.value.errno == errno.ENOENT
+    assert caught.value.filename == str(missing)
     assert str(caught.value) == said
     for output in (tmp_path / "no" / "such" / "folder.onnx", tmp_path):
         said, _ = sentence(MLP, "--layers", "relu", "--coef", "1", "-o", output)
         with pytest.raises(OSError) as caught:
             per_inject.inject(MLP, "relu", 1, output=output)
         assert str(caught.value) == said
-    with pytest.raises(OSError, match="which --ort names"):
+        assert caught.value.filename == str(output)
+    with pytest.raises(OSError, match="which ort names") as caught:
         per_inject.diff(MLP, MLP, run=True, ort=tmp_path)
+    assert caught.value.filename == str(tmp_path)
+
+
+def test_an_exception_goes_to_another_process_and_back(tmp_path):
+    with pytest.raises(OSError) as caught:
+        per_inject.inspect(tmp_path / "missing.onnx")
+    before, after = caught.value, pickle.loads(pickle.dumps(caught.value))
+    assert type(after) is type(before) is per_inject.MissingFileError
+    assert (str(after), after.errno, after.filename) == (str(before), before.errno, before.filename)
+
+
+def test_numbers_beyond_floats_are_refused():
+    for coef in (10**400, {None: -(10**400)}):
+        with pytest.raises(per_inject.UsageError, match="coef is"):
+            per_inject.inject(MLP.read_bytes(), "relu", coef)
+    with pytest.raises(per_inject.UsageError, match="momentum is"):
+        per_inject.differentiate(MLP.read_bytes(), optimizer="momentum", momentum=10**400)
 
 
 @pytest.mark.parametrize("data", [b"", b"nothing", b"\x08", b"\x08\x08\x3a\xff\xff\xff\xff\x0f", bytes(64), b"\x80\x04pickle"])

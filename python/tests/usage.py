@@ -26,10 +26,20 @@ assert_type(trainer.model, onnx.ModelProto)
 trainer.weights["fc1.weight"].mean()
 trainer.history[0]["values"]
 
+per_inject.inject(b"", "relu", np.float32(1e-4))
+per_inject.inject(b"", "relu", {"relu": np.float64(1e-4)})
+by_layer: dict[str, float] = {"name:/fc*": 1e-4}
+per_inject.inject(b"", coef=by_layer)
+per_inject.Trainer(b"", "relu", np.float32(1e-4), lr=np.float32(0.1), momentum=np.float16(0.9))
+weights = per_inject.weights_get(path, wrt="name:*.weight")
+assert_type(per_inject.weights_put(path, weights, output="out.onnx"), pathlib.Path)
+assert_type(per_inject.weights_put(b"", trainer.weights), bytes)
+per_inject.weights_put(onnx.ModelProto(), "weights.npz", map={"a": "b:T"}, strict=True)
+
 try:
     per_inject.inject(path, "relu", 1, output=path)
 except per_inject.AccessError as error:
-    print(error.errno)
+    print(error.errno, error.filename)
 except (per_inject.RefusedError, per_inject.UsageError) as error:
     print(str(error))
 

@@ -11,14 +11,17 @@ use bytes::Bytes;
 use clap::{CommandFactory, FromArgMatches};
 use per_inject::analysis::Analysis;
 use per_inject::autodiff::differentiate as differentiated;
+use per_inject::engine::Artifacts;
 use per_inject::inspect::report;
 use per_inject::patch::Patch;
+use per_inject::weights;
 use per_inject::wire::{Model, WireResult, splice};
 
 use super::args::{Cli, Command};
 use super::deliver::deliver;
 use super::failure::{About, Failure};
 use super::host::Host;
+use super::weights::{self as weights_command, WeightsCommand};
 use super::{
     diff as diff_command, inject as inject_command, render, running, strip as strip_command, train as train_command,
 };
@@ -58,6 +61,8 @@ pub struct Training {
     pub data: Data,
     /// What is evaluated on.
     pub evaluation: Option<Data>,
+    /// What is said of a state that was kept, where the folder of the run goes away with it.
+    pub kept: Option<String>,
 }
 
 /// What came of a training run.
@@ -67,6 +72,15 @@ pub struct Trained {
     pub interrupted: bool,
     /// What the command's `--json` prints.
     pub summary: String,
+    /// What deserves a second look, in sentences.
+    pub warnings: Vec<String>,
+}
+
+/// Weights of a model.
+#[derive(Debug)]
+pub struct Taken {
+    /// A safetensors file.
+    pub tensors: Vec<u8>,
     /// What deserves a second look, in sentences.
     pub warnings: Vec<String>,
 }
@@ -92,12 +106,17 @@ pub struct Refusal {
 }
 
 /// Kinds of refusals.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// Options that make no sense: exit code 2 of the program.
     Usage,
-    /// A file, a device or a library that cannot be had, with the system's error number where there is one.
-    System(Option<i32>),
+    /// A file, a device or a library that cannot be had.
+    System {
+        /// The system's error number, where there is one.
+        number: Option<i32>,
+        /// The file, where it is one.
+        file: Option<PathBuf>,
+    },
     /// The model, the data, or what was asked of them.
     Refused,
 }
@@ -108,13 +127,14 @@ pub type Called<T> = Result<T, Refusal>;
 impl From<Failure> for Refusal {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Refused { message, about: About::System(number) } => {
-                Refusal { sentence: message, kind: Kind::System(number) }
+            Failure::Refused { message, about: About::System { number, file } } => {
+                Refusal { sentence: message, kind: Kind::System { number, file } }
             }
             Failure::Refused { message, .. } => Refusal { sentence: message, kind: Kind::Refused },
             Failure::Usage(error) => Refusal { sentence: sentence(&error), kind: Kind::Usage },
             Failure::BrokenPipe => {
-                Refusal { sentence: "the reader of the output went away".into(), kind: Kind::System(None) }
+                let kind = Kind::System { number: None, file: None };
+                Refusal { sentence: "the reader of the output went away".into(), kind }
             }
         }
     }
@@ -234,8 +254,65 @@ pub fn inspect(source: &Source, arguments: Vec<OsString>) -> Called<String> {
     })
 }
 
+/// `per-inject weights get MODEL …`; nothing is written.
+///
+/// # Errors
+/// As the command line.
+pub fn weights_get(source: &Source, arguments: Vec<OsString>) -> Called<Taken> {
+    let Some(Command::Weights { command: WeightsCommand::Get(args) }) = parse(arguments)?.command else {
+        return Err(no_such_command().into());
+    };
+    source.call(|model| {
+        let (arrays, report) = weights_command::taken(&args, &model)?;
+        let tensors = weights::get::encode(&arrays, weights::get::Format::Safetensors)?;
+        Ok(Taken { tensors, warnings: report.refused })
+    })
+}
+
+/// `per-inject weights put MODEL …`; of a model in memory the output is not written. `arrays`, an `.npz` archive, count instead of `--from`.
+///
+/// # Errors
+/// As the command line.
+pub fn weights_put(source: &Source, arrays: Option<Bytes>, arguments: Vec<OsString>) -> Called<Edited> {
+    let Some(Command::Weights { command: WeightsCommand::Put(args) }) = parse(arguments)?.command else {
+        return Err(no_such_command().into());
+    };
+    source.call(|model| {
+        let from = match arrays {
+            Some(arrays) => weights::Source::of_archive(&arrays)?,
+            None => weights_command::source(&args)?,
+        };
+        let plan = weights_command::planned(&args, &model, &from)?;
+        let bytes = match source {
+            Source::Memory(_) => Some(plan.to_vec(&model)?),
+            Source::File(_) => {
+                weights_command::write(&args, &plan, &model)?;
+                None
+            }
+        };
+        Ok(Edited { bytes, report: render::json_text(&plan.report)?, warnings: Vec::new() })
+    })
+}
+
+/// Refuses what [`train`] would refuse of its model and its options, as far as it can be told without data. `--data` and `--out` still have
+/// to be there.
+///
+/// # Errors
+/// As the command line.
+pub fn check_training(source: &Source, arguments: Vec<OsString>) -> Called<()> {
+    let Some(Command::Train(args)) = parse(arguments)?.command else { return Err(no_such_command().into()) };
+    train_command::refuse_slips(&args)?;
+    match source {
+        Source::File(path) if path.is_dir() => {
+            Artifacts::at(path).map(drop).map_err(|error| source.blame(error.into()))
+        }
+        _ => source.call(|_model| Ok(())),
+    }
+}
+
 /// `per-inject train MODEL …`. What is in `training` counts instead of the model, `--data` and `--eval` among the arguments, which still
-/// have to be there. `goes_on` is asked after every step, in the thread that calls: a run that does not go on ends with a checkpoint.
+/// have to be there. `goes_on` is asked after every step, in the thread that calls: a run that does not go on ends with a checkpoint, and
+/// with the model as far as it is trained. So does one that gives no number any more, before it is refused.
 ///
 /// # Errors
 /// As the command line.
@@ -253,6 +330,7 @@ pub fn train(
         model,
         data: training.data,
         evaluation: training.evaluation,
+        kept: training.kept,
         goes_on: Box::new(goes_on),
         stop: Arc::default(),
         remarks: Mutex::default(),

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::io::{self, IsTerminal};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
 use miette::MietteHandlerOpts;
@@ -11,6 +11,8 @@ use per_inject::engine::EngineError;
 use per_inject::inject::InjectError;
 use per_inject::select::SelectError;
 use per_inject::strip::StripError;
+use per_inject::train::TrainError;
+use per_inject::weights::WeightsError;
 use per_inject::wire::WireError;
 
 use super::args::Cli;
@@ -28,12 +30,17 @@ pub enum Failure {
 }
 
 /// What a refusal is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum About {
     /// The model, and the sentence does not name its file.
     Model,
-    /// A file, a device or a library that cannot be had, with the system's error number where there is one.
-    System(Option<i32>),
+    /// A file, a device or a library that cannot be had.
+    System {
+        /// The system's error number, where there is one.
+        number: Option<i32>,
+        /// The file, where it is one.
+        file: Option<PathBuf>,
+    },
     /// Anything else: options, data, a model that the sentence names.
     Other,
 }
@@ -41,15 +48,19 @@ pub enum About {
 impl<E: Error + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
         let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
-        let mut about = about(&error);
+        let (mut about, mut file) = (about(&error), None);
         while let Some(e) = cause {
+            file = file.or_else(|| file_of(e));
             if let Some(e) = e.downcast_ref::<io::Error>() {
                 if e.kind() == io::ErrorKind::BrokenPipe {
                     return Failure::BrokenPipe;
                 }
-                about = About::System(e.raw_os_error());
+                about = About::System { number: e.raw_os_error(), file: None };
             }
             cause = e.source();
+        }
+        if let About::System { file: named, .. } = &mut about {
+            *named = file;
         }
         // The chain of causes is in the sentence already.
         Failure::Refused { message: error.to_string(), about }
@@ -119,9 +130,38 @@ fn about(error: &(dyn Error + 'static)) -> About {
         _ => false,
     };
     match is_elsewhere {
-        true => About::System(None),
+        true => About::System { number: None, file: None },
         false if is_about_the_model(error) => About::Model,
         false => About::Other,
+    }
+}
+
+/// The file that an error is about, where it cannot be read or written.
+fn file_of(error: &(dyn Error + 'static)) -> Option<PathBuf> {
+    if let Some(error) = error.downcast_ref::<TrainError>() {
+        return match error {
+            TrainError::Io { path, .. } => Some(path.clone()),
+            TrainError::Wire(error) => file_of(error),
+            TrainError::Initializers(error) => file_of(&**error),
+            _ => None,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<WeightsError>() {
+        return match error {
+            WeightsError::Io { path, .. } => Some(path.clone()),
+            WeightsError::Wire(error) => file_of(error),
+            _ => None,
+        };
+    }
+    if let Some(EngineError::BadLibrary { path, .. } | EngineError::Start { path, .. }) = error.downcast_ref() {
+        return Some(path.clone());
+    }
+    match error.downcast_ref()? {
+        WireError::Read { path, .. }
+        | WireError::Write { path, .. }
+        | WireError::Target { path, .. }
+        | WireError::WriteDirect { path, .. } => Some(path.clone()),
+        _ => None,
     }
 }
 

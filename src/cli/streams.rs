@@ -11,7 +11,7 @@ pub fn print(text: &str) -> Result<(), Failure> {
         io::ErrorKind::BrokenPipe => Failure::BrokenPipe,
         _ => Failure::Refused {
             message: format!("standard output cannot be written: {error}"),
-            about: About::System(error.raw_os_error()),
+            about: About::System { number: error.raw_os_error(), file: None },
         },
     })
 }

@@ -22,7 +22,7 @@ use per_inject::train::graphs::{Interface, Recipe, build};
 use per_inject::train::log::{JsonLines, Sink, TensorBoard};
 use per_inject::train::metrics::Metric;
 use per_inject::train::rows::{HANDOFF, Rows};
-use per_inject::train::run::{OnNan, Settings, Summary, Work, refuse_over, train};
+use per_inject::train::run::{Left, OnNan, Settings, Summary, Work, refuse_over, train};
 use per_inject::train::session::{Session, stepper};
 use per_inject::train::{TrainError, TrainResult, artifacts};
 use per_inject::wire::Model;
@@ -236,6 +236,12 @@ pub fn run(args: &TrainArgs) -> Result<u8, Failure> {
 
 /// Trains.
 pub fn carry_out(args: &TrainArgs) -> Result<Summary, Failure> {
+    refuse_slips(args)?;
+    go(args).map_err(failure)
+}
+
+/// Refuses options that cannot be together.
+pub fn refuse_slips(args: &TrainArgs) -> Result<(), Failure> {
     if args.optimizer == OptimizerArg::None {
         let message =
             "--optimizer none changes no parameter; per-inject differentiate makes graphs that give gradients";
@@ -259,7 +265,7 @@ pub fn carry_out(args: &TrainArgs) -> Result<Summary, Failure> {
     {
         return Err(Failure::usage(ErrorKind::ArgumentConflict, format!("{option} is for --device cuda")));
     }
-    go(args).map_err(failure)
+    Ok(())
 }
 
 fn go(args: &TrainArgs) -> TrainResult<Summary> {
@@ -379,6 +385,7 @@ fn drive(
         identity,
         resume: args.course.resume,
         out: args.out.clone(),
+        left: args.host.as_ref().map_or_else(Left::default, |host| Left::Model { kept: host.kept.clone() }),
     };
     let shelf = Shelf { folder: args.out.join("checkpoints"), keep: settings.keep };
     let last = shelf.last()?;

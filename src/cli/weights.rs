@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use comfy_table::{ContentArrangement, Table, presets};
 use per_inject::weights::matching::Rule;
 use per_inject::weights::put::{self, Entry, Matched};
-use per_inject::weights::{Source, Wanted, WeightsError, get};
+use per_inject::weights::{Array, Source, Wanted, WeightsError, get};
 use per_inject::wire::{Model, Sync};
 
 use super::args::yes_or_no;
@@ -103,6 +103,13 @@ pub struct GetArgs {
     pub sync: bool,
 }
 
+impl PutArgs {
+    /// Where the result goes, unless nothing is written.
+    fn output(&self) -> Option<&Path> {
+        self.output.as_deref().filter(|_| !self.dry_run)
+    }
+}
+
 /// Runs one of the two.
 pub fn run(command: &WeightsCommand) -> Result<(), Failure> {
     match command {
@@ -115,20 +122,38 @@ fn sync(always: bool) -> Sync {
     if always { Sync::Always } else { Sync::Auto }
 }
 
-fn put_into(args: &PutArgs) -> Result<(), Failure> {
-    let output = args.output.as_deref().filter(|_| !args.dry_run);
-    if output.is_some_and(|o| same(o, &args.from)) {
+/// What the weights come from.
+pub fn source(args: &PutArgs) -> Result<Source, Failure> {
+    if args.output().is_some_and(|o| same(o, &args.from)) {
         let message =
             format!("{} is where the weights come from; choose another name for the result", args.from.display());
         return Err(Failure::usage(ErrorKind::ValueValidation, message));
     }
-    let model = Model::open(&args.model)?;
-    let source = Source::open(&args.from).map_err(failure)?;
+    Source::open(&args.from).map_err(failure)
+}
+
+/// What is put where.
+pub fn planned(args: &PutArgs, model: &Model, source: &Source) -> Result<put::Plan, Failure> {
     let options = put::Options { wanted: args.wanted.wanted(), rules: args.map.clone(), strict: args.strict };
-    let plan = put::plan(&model, &source, &options).map_err(failure)?;
-    if let Some(output) = output {
-        plan.write(&model, output, sync(args.sync)).map_err(failure)?;
-    }
+    put::plan(model, source, &options).map_err(failure)
+}
+
+/// Writes the result, where there is to be one.
+pub fn write(args: &PutArgs, plan: &put::Plan, model: &Model) -> Result<(), Failure> {
+    args.output().map_or(Ok(()), |output| plan.write(model, output, sync(args.sync)).map_err(failure))
+}
+
+/// The weights that are wanted.
+pub fn taken(args: &GetArgs, model: &Model) -> Result<(Vec<Array>, get::Report), Failure> {
+    get::get(model, &args.wanted.wanted()).map_err(failure)
+}
+
+fn put_into(args: &PutArgs) -> Result<(), Failure> {
+    let output = args.output();
+    let model = Model::open(&args.model)?;
+    let source = source(args)?;
+    let plan = planned(args, &model, &source)?;
+    write(args, &plan, &model)?;
     let text = if args.json { render::json_text(&plan.report)? } else { was_put(&plan.report, output) };
     tell(&text, output)
 }
@@ -140,7 +165,7 @@ fn get_from(args: &GetArgs) -> Result<(), Failure> {
         return Err(Failure::usage(ErrorKind::ValueValidation, message));
     }
     let model = Model::open(&args.model)?;
-    let (arrays, report) = get::get(&model, &args.wanted.wanted()).map_err(failure)?;
+    let (arrays, report) = taken(args, &model)?;
     get::save(&arrays, format, &args.output, sync(args.sync)).map_err(failure)?;
     let text = if args.json { render::json_text(&report)? } else { was_taken(&report, &args.output) };
     streams::print(&text)

@@ -29,6 +29,9 @@ pub type Host = fn() -> Result<(), String>;
 /// Whom to ask for a runtime.
 static HOST: OnceLock<Host> = OnceLock::new();
 
+/// The folder that the runtime of this process looks for its providers in, and the process that made it.
+static FOLDER: Mutex<Option<(u32, PathBuf)>> = Mutex::new(None);
+
 /// The runtime that this process was handed, if any.
 pub(super) fn adopted() -> Option<Found> {
     ADOPTED.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -45,6 +48,14 @@ pub fn set_host(host: Host) {
 /// What stands in its way, in words.
 pub(super) fn ask_host() -> Result<(), String> {
     HOST.get().map_or(Ok(()), |host| host())
+}
+
+/// Removes what [`adopt`] left on disk, if anything: for a process that is about to end. A child that fork made leaves it to its parent.
+pub fn tidy() {
+    let mut folder = FOLDER.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, path)) = folder.take_if(|(process, _)| *process == std::process::id()) {
+        let _ = std::fs::remove_dir_all(path);
+    }
 }
 
 /// Takes over the runtime of this process, for [`Runtime::open`](super::Runtime::open). A second time nothing happens.
@@ -126,10 +137,11 @@ fn second_image(first: &OrtApiBase, file: &Path) -> Result<&'static OrtApiBase, 
     // It looks for its providers where it lies itself, when they are wanted.
     let mut has_providers = false;
     for entry in std::fs::read_dir(file.parent().unwrap_or(Path::new("."))).map_err(failed)?.flatten() {
-        let beside = folder_path.join(entry.file_name());
-        if entry.file_name().to_string_lossy().contains("onnxruntime_providers") && !beside.exists() {
+        let (name, beside) = (entry.file_name(), folder_path.join(entry.file_name()));
+        if name.to_string_lossy().contains("onnxruntime_providers") && !beside.exists() {
             std::os::unix::fs::symlink(entry.path(), beside).map_err(failed)?;
-            has_providers = true;
+            // What providers share is read for one of them, and a build for the CPU has none.
+            has_providers |= !name.to_string_lossy().contains("onnxruntime_providers_shared");
         }
     }
     // SAFETY: loading runs the initialisers of a library that this process has loaded once already.
@@ -144,7 +156,7 @@ fn second_image(first: &OrtApiBase, file: &Path) -> Result<&'static OrtApiBase, 
     // What is loaded needs no name any more.
     let _ = std::fs::remove_file(&copy);
     if has_providers {
-        let _ = folder.keep();
+        *FOLDER.lock().unwrap_or_else(PoisonError::into_inner) = Some((std::process::id(), folder.keep()));
     }
     // SAFETY: the address lies in the copy, which was made of the same file and is laid out the same way; that the functions lie as far from its
     // beginning as in the first image shows that the table is there.

@@ -1,19 +1,29 @@
 //! Which ONNX Runtime is used.
 //!
-//! In this order: the one that `--ort` names, the one that `ORT_DYLIB_PATH` names, the wheel of the active Python environment
-//! (`VIRTUAL_ENV`, `CONDA_PREFIX`), the wheel that `python3` on the `PATH` would import, and what the system's loader finds. One that
-//! is named and cannot be used is an error; one that merely lies there is passed over, and the error says so when none is left.
+//! In this order: the one that `--ort` names, the one that `ORT_DYLIB_PATH` names, the wheel of the Python that runs this program, where one
+//! does, the wheel of the active Python environment (`VIRTUAL_ENV`, `CONDA_PREFIX`), the wheel that `python3` on the `PATH` would import, and
+//! what the system's loader finds. One that is named and cannot be used is an error; one that merely lies there is passed over, and the error
+//! says so when none is left.
 
 use std::env;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use serde::Serialize;
 
 use super::error::{EngineError, EngineResult};
 use super::library::{NO_LIBRARY, PYTHON_MODULE, probe};
+
+/// The Python that runs this program.
+static INTERPRETER: OnceLock<PathBuf> = OnceLock::new();
+
+/// Says which Python runs this program: its packages come before those of other environments. The first one that is named counts.
+pub fn set_interpreter(python: PathBuf) {
+    let _ = INTERPRETER.set(python);
+}
 
 /// Where to look.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +32,8 @@ pub struct Search {
     pub option: Option<PathBuf>,
     /// What `ORT_DYLIB_PATH` names: the same, or a name for the system's loader.
     pub variable: Option<PathBuf>,
+    /// The Python interpreter that this program is a part of.
+    pub interpreter: Option<PathBuf>,
     /// Python environments, each with the variable that names it.
     pub environments: Vec<(&'static str, PathBuf)>,
     /// The Python interpreter to ask for its packages.
@@ -37,6 +49,7 @@ impl Search {
         Search {
             option,
             variable: variable("ORT_DYLIB_PATH"),
+            interpreter: INTERPRETER.get().cloned(),
             environments: ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(|n| Some((n, variable(n)?))).collect(),
             python: Some(if cfg!(windows) { "python" } else { "python3" }.into()),
             system: true,
@@ -109,24 +122,21 @@ pub fn find(search: &Search) -> EngineResult<Found> {
         }
     };
     let mut missing = Vec::new();
-    for (variable, root) in &search.environments {
-        match locate(root, false) {
+    let python = |python: &PathBuf| (wheel_of(python), FoundBy::Python(python.clone()), python.display().to_string());
+    let environment = |(variable, root): &(&'static str, PathBuf)| {
+        (locate(root, false), FoundBy::Environment(variable), format!("{variable}={}", root.display()))
+    };
+    let interpreter = search.interpreter.iter().map(python);
+    for (library, by, name) in
+        interpreter.chain(search.environments.iter().map(environment)).chain(search.python.iter().map(python))
+    {
+        match library {
             Ok(library) => {
-                if let Some(found) = consider(library, FoundBy::Environment(variable)) {
+                if let Some(found) = consider(library, by) {
                     return Ok(found);
                 }
             }
-            Err(problem) => missing.push(format!("{variable}={}: {problem}", root.display())),
-        }
-    }
-    if let Some(python) = &search.python {
-        match wheel_of(python) {
-            Ok(library) => {
-                if let Some(found) = consider(library, FoundBy::Python(python.clone())) {
-                    return Ok(found);
-                }
-            }
-            Err(problem) => missing.push(format!("{}: {problem}", python.display())),
+            Err(problem) => missing.push(format!("{name}: {problem}")),
         }
     }
     if search.system {

@@ -43,12 +43,12 @@ mod tensor;
 #[cfg(feature = "tract")]
 pub mod tract;
 
-pub use adopted::{Host, adopt, set_host};
+pub use adopted::{Host, adopt, set_host, tidy};
 pub use arrays::Arrays;
 pub use cuda::{Arena, ConvolutionSearch, CudaOptions};
 pub use device::Device;
 pub use error::{EngineError, EngineResult};
-pub use find::{Found, FoundBy, Search};
+pub use find::{Found, FoundBy, Search, set_interpreter};
 pub use onnx_runtime::{Runtime, gave_up, is_in_binding};
 pub use ort_training::{Artifacts, OrtTraining};
 pub use placement::Placed;

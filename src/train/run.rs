@@ -32,6 +32,19 @@ pub enum OnNan {
     Skip,
 }
 
+/// What is left of a run that stops before its end, beside its log.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Left {
+    /// Its checkpoints, which it can go on from.
+    #[default]
+    Checkpoints,
+    /// The model with its weights as well, as at the end: for a program that reads them.
+    Model {
+        /// What is said of a state that was kept, where nobody is left the folder of the run.
+        kept: Option<String>,
+    },
+}
+
 /// How a run goes.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -58,6 +71,8 @@ pub struct Settings {
     pub resume: bool,
     /// What the run is: another one cannot go on from its checkpoints.
     pub identity: BTreeMap<String, String>,
+    /// What is left where it stops before its end.
+    pub left: Left,
 }
 
 /// After so many steps in a row without a number, leaving out another one is no help.
@@ -170,7 +185,12 @@ pub fn train<'a>(
         summary,
     };
     run.resume()?;
-    run.all(data, evaluation, stop)?;
+    let all = run.all(data, evaluation, stop);
+    if matches!(all, Err(TrainError::NotFinite { .. })) && settings.left != Left::Checkpoints {
+        run.write_model()?;
+        run.flush()?;
+    }
+    all?;
     run.finish()
 }
 
@@ -332,15 +352,15 @@ impl Run<'_> {
             self.save(false)?;
         }
         let folder = self.shelf.folder.display();
-        let kept = if in_a_row < MOST_SKIPPED {
-            format!(
+        let kept = match &self.settings.left {
+            Left::Model { kept: Some(kept) } => kept.clone(),
+            _ if in_a_row < MOST_SKIPPED => format!(
                 "the state before it is kept in {folder}; start again with a lower --lr, or go on from there with --resume --on-nan skip"
-            )
-        } else {
-            format!(
+            ),
+            _ => format!(
                 "that makes {in_a_row} steps in a row without a number, so no single batch is to blame; the state before them is kept in \
                  {folder}; start again with a lower --lr"
-            )
+            ),
         };
         Ok(TrainError::NotFinite { step, what, where_from, kept })
     }
@@ -410,27 +430,33 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Puts the weights back into the model, unless the run is not over.
+    /// Ends the run, with the model unless it was stopped and nobody reads one then.
     fn finish(mut self) -> TrainResult<Summary> {
         self.summary.steps = self.position.step;
         self.summary.skipped = self.position.skipped;
         self.summary.epochs = self.position.epoch;
         self.summary.best = self.position.best.map(|(value, step)| (f64::from(value), step));
-        if !self.summary.interrupted {
-            let stored = &self.work.interface.stored;
-            let state = self.session.state()?.into_iter().filter(|(name, _)| stored.contains(name));
-            let weights: Vec<(String, Tensor)> = state.collect();
-            let model = self.settings.out.join("model.onnx");
-            match self.work.model {
-                Some(original) => write_back(original, &weights, &model)?,
-                None => self.session.export(&model)?,
-            }
-            let tensors = self.settings.out.join("model.safetensors");
-            write_whole(encode(&weights, None)?, &tensors)?;
-            self.summary.written.extend([model, tensors]);
+        if !self.summary.interrupted || self.settings.left != Left::Checkpoints {
+            self.write_model()?;
         }
         self.flush()?;
         Ok(self.summary)
+    }
+
+    /// Puts the weights back into the model.
+    fn write_model(&mut self) -> TrainResult<()> {
+        let stored = &self.work.interface.stored;
+        let state = self.session.state()?.into_iter().filter(|(name, _)| stored.contains(name));
+        let weights: Vec<(String, Tensor)> = state.collect();
+        let model = self.settings.out.join("model.onnx");
+        match self.work.model {
+            Some(original) => write_back(original, &weights, &model)?,
+            None => self.session.export(&model)?,
+        }
+        let tensors = self.settings.out.join("model.safetensors");
+        write_whole(encode(&weights, None)?, &tensors)?;
+        self.summary.written.extend([model, tensors]);
+        Ok(())
     }
 
     fn tell(&mut self, event: &Event) -> TrainResult<()> {

@@ -53,6 +53,16 @@ impl Array {
         }
     }
 
+    /// The same numbers as bfloat16, where this array is of float32 and each of them is one; else `None`.
+    pub fn as_bfloat16(&self) -> Option<Array> {
+        if self.elem != DataType::Float {
+            return None;
+        }
+        let upper = |number: &[u8]| if let [0, 0, a, b] = *number { Some([a, b]) } else { None };
+        let data: Vec<[u8; 2]> = self.data.chunks_exact(4).map(upper).collect::<Option<_>>()?;
+        Some(Array { elem: DataType::Bfloat16, data: data.concat().into(), ..self.clone() })
+    }
+
     /// The transpose of a matrix; `None` for other ranks.
     pub fn transposed(&self) -> Option<Array> {
         let [rows, columns] = self.shape[..] else { return None };

@@ -95,14 +95,22 @@ pub fn get(model: &Model, wanted: &Wanted) -> WeightsResult<(Vec<Array>, Report)
 /// # Errors
 /// When it cannot be written.
 pub fn save(arrays: &[Array], format: Format, target: &Path, sync: Sync) -> WeightsResult<()> {
-    let failed = |problem: String| WeightsError::Options(format!("{}: {problem}", target.display()));
+    let failed = |error| WeightsError::Options(format!("{}: {error}", target.display()));
+    let rope = Rope { pieces: vec![Piece::New(encode(arrays, format).map_err(failed)?.into())] };
+    write(&rope, &ModelFile::from_bytes(Vec::new()), target, sync)?;
+    Ok(())
+}
+
+/// The bytes of a file that holds arrays.
+///
+/// # Errors
+/// For an element type that the format lacks.
+pub fn encode(arrays: &[Array], format: Format) -> WeightsResult<Vec<u8>> {
     let bytes = match format {
         Format::Safetensors => safetensors_bytes(arrays),
         Format::Npz => npz_bytes(arrays),
     };
-    let rope = Rope { pieces: vec![Piece::New(bytes.map_err(failed)?.into())] };
-    write(&rope, &ModelFile::from_bytes(Vec::new()), target, sync)?;
-    Ok(())
+    bytes.map_err(WeightsError::Options)
 }
 
 fn safetensors_bytes(arrays: &[Array]) -> Result<Vec<u8>, String> {

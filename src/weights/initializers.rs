@@ -93,6 +93,13 @@ impl DataFiles {
     /// The bytes of one of the model's data files.
     fn bytes(&mut self, model: &Model, location: &str, of: &Initializer) -> WeightsResult<&Bytes> {
         let refuse = |problem: String| WeightsError::Initializer { name: of.name.clone(), problem };
+        if model.file.folder().is_none() {
+            // Not in the current folder, which is no place of the model's.
+            return Err(refuse(format!(
+                "keeps its elements in {location:?}, and a model from a pipe or from memory has no folder to look for it in; give the \
+                 model by its path"
+            )));
+        }
         if self.places.is_none() {
             let place = |f: crate::wire::ExternalFile| {
                 let usable = f.problem().map_or(Ok(f.path.clone()), |e| Err(e.to_string()));
@@ -138,28 +145,7 @@ type Patched = (Range<usize>, Bytes, String);
 pub fn write_back(model: &Model, values: &[(usize, Bytes)], target: &Path, sync: Sync) -> WeightsResult<()> {
     let files = external_files(model)?;
     let is_stream = target.as_os_str() == "-";
-    let mut patches: HashMap<String, Vec<Patched>> = HashMap::new();
-    let mut own = Vec::new();
-    let mut change = Change { reason: "trained weights".into(), ..Change::default() };
-    for (i, bytes) in values {
-        let unknown = || WeightsError::Options(format!("there is no initializer {i}"));
-        let initializer = model.graph.initializers.get(*i).ok_or_else(unknown)?;
-        let name = &initializer.name;
-        if !initializer.external.is_empty() {
-            let refuse = |problem: String| WeightsError::Initializer { name: name.clone(), problem };
-            let (location, range) = place(initializer, bytes.len()).map_err(refuse)?;
-            patches.entry(location).or_default().push((range, bytes.clone(), name.clone()));
-        } else if in_place(initializer, bytes.len()) {
-            let mut at = 0;
-            for (_, range) in &initializer.payload {
-                own.push((range.clone(), bytes.slice(at..at + range.len()), name.clone()));
-                at += range.len();
-            }
-        } else {
-            let with = Substitute::Records(reencoded(model, *i, bytes)?.into());
-            change.replacements.push(Replacement { part: Part::Initializer(*i), with });
-        }
-    }
+    let Edits { own, change, outside: mut patches } = edits(model, values)?;
     if is_stream && !patches.is_empty() {
         let problem =
             "weights that lie in data files cannot go to standard output; write to a file with -o, in another folder";
@@ -187,16 +173,78 @@ pub fn write_back(model: &Model, values: &[(usize, Bytes)], target: &Path, sync:
             write(&rope(pieces, source.bytes.len())?, &source, &beside, sync)?;
         }
     }
+    let own = rope(own, model.file.bytes.len())?;
     if change.replacements.is_empty() {
-        write(&rope(own, model.file.bytes.len())?, &model.file, target, sync)?;
+        write(&own, &model.file, target, sync)?;
         return Ok(());
     }
-    // What changes its length moves what lies behind it: first what keeps its length, then that.
-    let kept = rope(own, model.file.bytes.len())?.to_vec(&model.file.bytes);
-    let model = Model::from_bytes(kept)?;
-    let patch = Patch { changes: vec![change], ..Patch::default() };
-    write(&splice(&model, &patch)?, &model.file, target, sync)?;
+    let (model, spliced) = moved(model, &own, change)?;
+    write(&spliced, &model.file, target, sync)?;
     Ok(())
+}
+
+/// The bytes of the model's file with new elements for some initializers, as [`write_back`] writes them.
+///
+/// # Errors
+/// When elements lie in data files; when two initializers share their elements and were given different ones.
+pub fn with_values(model: &Model, values: &[(usize, Bytes)]) -> WeightsResult<Vec<u8>> {
+    let Edits { own, change, outside } = edits(model, values)?;
+    if let Some(location) = outside.keys().next() {
+        let problem = format!(
+            "weights that lie in data files ({location:?}) cannot go into a model in memory; give the model by its path"
+        );
+        return Err(WeightsError::Options(problem));
+    }
+    let own = rope(own, model.file.bytes.len())?;
+    if change.replacements.is_empty() {
+        return Ok(own.to_vec(&model.file.bytes));
+    }
+    let (model, spliced) = moved(model, &own, change)?;
+    Ok(spliced.to_vec(&model.file.bytes))
+}
+
+/// What changes its length moves what lies behind it: first what keeps its length, then that.
+fn moved(model: &Model, own: &Rope, change: Change) -> WeightsResult<(Model, Rope)> {
+    let model = Model::from_bytes(own.to_vec(&model.file.bytes))?;
+    let patch = Patch { changes: vec![change], ..Patch::default() };
+    let spliced = splice(&model, &patch)?;
+    Ok((model, spliced))
+}
+
+/// New elements by where the old ones lie.
+struct Edits {
+    /// In the model's file, as bytes that others of the same length take the place of.
+    own: Vec<Patched>,
+    /// In the model's file, as varints.
+    change: Change,
+    /// In data files, by location.
+    outside: HashMap<String, Vec<Patched>>,
+}
+
+fn edits(model: &Model, values: &[(usize, Bytes)]) -> WeightsResult<Edits> {
+    let mut outside: HashMap<String, Vec<Patched>> = HashMap::new();
+    let mut own = Vec::new();
+    let mut change = Change { reason: "trained weights".into(), ..Change::default() };
+    for (i, bytes) in values {
+        let unknown = || WeightsError::Options(format!("there is no initializer {i}"));
+        let initializer = model.graph.initializers.get(*i).ok_or_else(unknown)?;
+        let name = &initializer.name;
+        if !initializer.external.is_empty() {
+            let refuse = |problem: String| WeightsError::Initializer { name: name.clone(), problem };
+            let (location, range) = place(initializer, bytes.len()).map_err(refuse)?;
+            outside.entry(location).or_default().push((range, bytes.clone(), name.clone()));
+        } else if in_place(initializer, bytes.len()) {
+            let mut at = 0;
+            for (_, range) in &initializer.payload {
+                own.push((range.clone(), bytes.slice(at..at + range.len()), name.clone()));
+                at += range.len();
+            }
+        } else {
+            let with = Substitute::Records(reencoded(model, *i, bytes)?.into());
+            change.replacements.push(Replacement { part: Part::Initializer(*i), with });
+        }
+    }
+    Ok(Edits { own, change, outside })
 }
 
 fn is_same(a: &Path, b: &Path) -> bool {

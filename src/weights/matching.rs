@@ -7,6 +7,7 @@ use regex_lite::Regex;
 use super::array::{Array, describe};
 use super::error::{WeightsError, WeightsResult};
 use super::{Candidate, Source, initializers};
+use crate::onnx::tensor_proto::DataType;
 use crate::select::nearest;
 use crate::wire::Model;
 
@@ -168,6 +169,11 @@ fn fitted(model: &Model, i: usize, array: &Array, is_transposed: bool) -> Weight
         wanted: describe(elem as i32, &shape),
         problem,
     };
+    let array = match elem {
+        // NumPy lacks the type, and keeps its numbers in this one.
+        DataType::Bfloat16 => array.as_bfloat16().unwrap_or_else(|| array.clone()),
+        _ => array.clone(),
+    };
     if array.elem != elem {
         return Err(misfit("its type is another one; weights are not rounded here, so convert the array first".into()));
     }
@@ -175,7 +181,7 @@ fn fitted(model: &Model, i: usize, array: &Array, is_transposed: bool) -> Weight
         let value = array.transposed();
         value.ok_or_else(|| misfit("only a matrix, of two axes, can be transposed with :T".into()))?
     } else {
-        array.clone()
+        array
     };
     if value.shape == shape {
         return Ok(value);
@@ -185,7 +191,7 @@ fn fitted(model: &Model, i: usize, array: &Array, is_transposed: bool) -> Weight
         let advice = if is_transposed {
             "it fits as it is, without :T".to_owned()
         } else {
-            format!("it would fit transposed: --map '{}={}:T'", array.name, initializer.name)
+            format!("it would fit transposed: --map '{}={}:T'", value.name, initializer.name)
         };
         return Err(misfit(advice));
     }

@@ -146,6 +146,14 @@ impl Plan {
     pub fn write(&self, model: &Model, target: &Path, sync: Sync) -> WeightsResult<()> {
         initializers::write_back(model, &self.changes, target, sync)
     }
+
+    /// The model with its new weights, as the bytes of its file.
+    ///
+    /// # Errors
+    /// See [`initializers::with_values`].
+    pub fn to_vec(&self, model: &Model) -> WeightsResult<Vec<u8>> {
+        initializers::with_values(model, &self.changes)
+    }
 }
 
 fn nothing(report: &Report) -> WeightsError {

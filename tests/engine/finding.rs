@@ -36,12 +36,13 @@ fn a_library_is_found_by_its_name_its_folder_and_its_environment() {
 }
 
 #[test]
-fn the_option_comes_first_then_the_variable_then_environments_then_python() {
+fn the_option_comes_first_then_the_variable_then_ones_own_python_then_environments_then_python_3() {
     let venv = environment(".venv");
     let python = venv.join("bin/python");
     let mut search = Search {
         option: Some(venv.clone()),
         variable: Some(venv.clone()),
+        interpreter: Some(python.clone()),
         environments: vec![("VIRTUAL_ENV", "/nowhere".into()), ("CONDA_PREFIX", venv.clone())],
         python: Some(python.clone()),
         system: true,
@@ -50,6 +51,9 @@ fn the_option_comes_first_then_the_variable_then_environments_then_python() {
     search.option = None;
     assert_eq!(find(&search).unwrap().by, FoundBy::Variable);
     search.variable = None;
+    assert_eq!(find(&search).unwrap().by, FoundBy::Python(python.clone()));
+    // One without ONNX Runtime is passed over.
+    search.interpreter = Some("no-such-python".into());
     assert_eq!(find(&search).unwrap().by, FoundBy::Environment("CONDA_PREFIX"));
     search.environments.clear();
     let found = find(&search).unwrap();

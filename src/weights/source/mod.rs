@@ -70,6 +70,19 @@ impl Source {
         Source { kind, arrays, minor }.checked(path)
     }
 
+    /// The arrays of an `.npz` archive in memory.
+    ///
+    /// # Errors
+    /// As [`Source::open`].
+    pub fn of_archive(bytes: &Bytes) -> WeightsResult<Self> {
+        let arrays = numpy::archive(bytes).map_err(WeightsError::Options)?;
+        if arrays.is_empty() {
+            return Err(WeightsError::Options("there is no array to put in".into()));
+        }
+        let minor = vec![false; arrays.len()];
+        Ok(Source { kind: "arrays in memory", arrays, minor })
+    }
+
     /// The initializers of another model; those that are not trained are minor, and of types without a fixed size left out.
     fn of_model(path: &Path, file: ModelFile) -> WeightsResult<Self> {
         let fail = |problem: String| WeightsError::Source { path: path.to_owned(), problem };

@@ -185,9 +185,9 @@ SINCE = {"TopK": 11, "Upsample": 11, "ReduceMax": 11, "ReduceMin": 11, "Scatter"
 
 
 def reference(session, case) -> dict[str, np.ndarray]:
-    """Central differences in float64; for Hardmax and GridSample, which have no float64 kernel in their old meaning, the gradients before raising."""
+    """Central differences in float64; for Hardmax, GridSample and Upsample, which have no float64 kernel in their old meaning, the gradients before raising."""
     model = case.model()
-    if case.name.startswith(("Hardmax", "GridSample")):
+    if case.name.startswith(("Hardmax", "GridSample", "Upsample")):
         step = outputs(differentiated(model.SerializeToString(), "--wrt", "re:^p"), case.feeds)
         return {name.removesuffix("_grad"): value for name, value in step.items() if name.endswith("_grad")}
     try:

@@ -6,6 +6,8 @@
 //! Dependencies run downward: [`regularizer`] and [`select`] read a [`graph`], and that reads a file through [`wire`]. An edit is data
 //! ([`patch::Patch`]).
 #![deny(unsafe_code)]
+// Both panic where their stream is closed or full.
+#![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
 #![warn(missing_docs)]
 
 pub mod graph;

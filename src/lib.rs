@@ -21,6 +21,8 @@
 //! `compare` runs models on an `engine`.
 //! `train` drives an `engine` too, step by step; `weights` takes weights out of a model and puts others in.
 #![deny(unsafe_code)]
+// Both panic where their stream is closed or full.
+#![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
 #![warn(missing_docs)]
 
 // The command line is a user of the library, and names it as any other.

@@ -226,8 +226,7 @@ class Trainer(Generic[M]):
             raise UsageError(f"where shall the run go? {what} wants out=FOLDER")
         if out is not None:
             return self._run(data, evaluation, epochs, out, resume, checkpoint_every, keep)
-        kept = "weights, model and history of the Trainer are those before it; start again with a lower lr, or leave such steps out "
-        kept += 'with on_nan="skip"'
+        kept = "in weights, model and history of the Trainer"
         with tempfile.TemporaryDirectory(prefix="per-inject-") as folder:
             return self._run(data, evaluation, epochs, folder, resume, checkpoint_every, keep, kept)
 

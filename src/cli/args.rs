@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -251,7 +252,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "DEVICE", env = "PER_INJECT_DEVICE", default_value_t = Device::Cpu)]
     pub device: Device,
     /// Threads on the CPU; all cores where it is not given
-    #[arg(long, value_name = "N", env = "PER_INJECT_THREADS")]
+    #[arg(long, value_name = "N", env = "PER_INJECT_THREADS", value_parser = threads)]
     pub threads: Option<NonZeroUsize>,
 }
 
@@ -366,6 +367,26 @@ impl From<ExternalArg> for ExternalPolicy {
 
 pub fn whole_number(text: &str) -> Result<u64, String> {
     text.trim().parse().map_err(|_| format!("it must be a whole number from 0 to {}", u64::MAX))
+}
+
+/// A whole number that is not 0.
+pub fn from_one<N: FromStr + PartialOrd + From<u8>>(text: &str) -> Result<N, String> {
+    let number = text.trim().parse().ok().filter(|n: &N| *n >= N::from(1));
+    number.ok_or_else(|| "it must be a whole number from 1 up".into())
+}
+
+/// A number of threads that the machine can run without most of them waiting for each other.
+pub fn threads(text: &str) -> Result<NonZeroUsize, String> {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let number = from_one(text)?;
+    match NonZeroUsize::new(number).filter(|n| n.get() <= cores.saturating_mul(4)) {
+        Some(number) => Ok(number),
+        None => Err(format!(
+            "this machine has {cores} core{}, and more than 4 threads for each would only keep each other waiting; all cores are taken \
+             where --threads is not given",
+            if cores == 1 { "" } else { "s" }
+        )),
+    }
 }
 
 /// What an environment variable may hold for an option without a value: true, yes, on, 1, and their opposites.

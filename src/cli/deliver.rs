@@ -12,7 +12,7 @@ use per_inject::wire::{
 };
 
 use super::failure::Failure;
-use super::render;
+use super::streams;
 
 /// Writes `patch` applied to `model` to `output`; returns remarks for the report.
 pub fn deliver(
@@ -58,7 +58,7 @@ pub fn refuse_a_terminal(output: Option<&Path>) -> Result<(), Failure> {
 
 /// Writes a report about `models` to `output`, or to standard output.
 pub fn report(text: String, output: Option<&Path>, models: &[&Model]) -> Result<(), Failure> {
-    let Some(output) = output.filter(|o| o.as_os_str() != "-") else { return render::print(&text) };
+    let Some(output) = output.filter(|o| o.as_os_str() != "-") else { return streams::print(&text) };
     for model in models {
         let same = |path: &Path| path.canonicalize().is_ok_and(|p| output.canonicalize().is_ok_and(|o| o == p));
         if !model.file.path.as_os_str().is_empty() && same(&model.file.path) {

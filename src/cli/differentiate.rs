@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{Args, ValueEnum};
-use per_inject::autodiff::{Clip, Group, LossScale, Optimizer, Options, differentiate};
+use per_inject::autodiff::{Clip, Group, LossScale, Optimizer, Options, Setting, differentiate};
 use per_inject::wire::Model;
 
 use super::args::{ExternalArg, yes_or_no};
 use super::deliver::deliver;
 use super::failure::Failure;
-use super::render;
+use super::{render, streams};
 
 /// What the command takes.
 #[derive(Debug, Args)]
@@ -69,11 +69,17 @@ pub struct DifferentiateArgs {
     pub sync: bool,
 }
 
+/// μ, also for an optimiser that has none: a slip of the pen is told either way.
+fn momentum(text: &str) -> Result<f64, String> {
+    let number: f64 = text.trim().parse().map_err(|_| format!("{text:?} is no number"))?;
+    Setting::Momentum.refusal(number).map_or(Ok(number), |expected| Err(format!("it has to be {expected}")))
+}
+
 /// The constants of optimisers; one that the chosen optimiser does not have is refused.
 #[derive(Debug, Args)]
 pub struct OptimizerConstants {
     /// μ of momentum and nesterov [default: 0.9]
-    #[arg(long, value_name = "μ", env = "PER_INJECT_MOMENTUM")]
+    #[arg(long, value_name = "μ", env = "PER_INJECT_MOMENTUM", value_parser = momentum)]
     pub momentum: Option<f64>,
     /// Weight decay λ: added to the gradient, with adamw decoupled from it
     #[arg(long, value_name = "λ", default_value_t = 0.0, env = "PER_INJECT_WEIGHT_DECAY")]
@@ -209,8 +215,8 @@ pub fn run(args: &DifferentiateArgs) -> Result<(), Failure> {
         render::differentiated(&step.report, &args.output, &remarks)
     };
     if args.output.as_os_str() == "-" {
-        eprint!("{text}");
+        streams::tell(&text);
         return Ok(());
     }
-    render::print(&text)
+    streams::print(&text)
 }

@@ -16,6 +16,7 @@ use per_inject::weights::WeightsError;
 use per_inject::wire::WireError;
 
 use super::args::Cli;
+use super::streams;
 use super::text::legible;
 
 /// Why a command did not do what it was asked for.
@@ -101,7 +102,7 @@ impl Failure {
                 let options = if io::stderr().is_terminal() { options } else { options.width(usize::MAX) };
                 let _ = miette::set_hook(Box::new(move |_| Box::new(options.clone().build())));
                 let text = format!("{:?}", miette::miette!("{}", legible(&message)));
-                eprintln!("{}", text.trim_end());
+                streams::tell(&format!("{}\n", text.trim_end()));
                 1
             }
             Failure::Usage(error) => told(&error),

@@ -9,7 +9,7 @@ use per_inject::wire::Model;
 use super::args::InjectArgs;
 use super::deliver::deliver;
 use super::failure::Failure;
-use super::render;
+use super::{render, streams};
 
 /// A coefficient from here on is a slip of the pen more often than not.
 const SUSPICIOUS: f64 = 1000.0;
@@ -47,20 +47,22 @@ pub fn refuse_slips(args: &InjectArgs) -> Result<&Path, Failure> {
             "where shall the result go? add -o OUT.onnx (-o - is standard output), or --dry-run to see what would be done",
         ));
     }
-    for coef in &args.coef {
-        // What is not finite is refused later, whatever else is accepted.
-        if coef.value >= SUSPICIOUS && coef.value.is_finite() && !args.any_coef {
-            let written = format!("{:e}", coef.value);
-            let meant = written.replace('e', "e-");
-            return Err(Failure::usage(
-                ErrorKind::InvalidValue,
-                format!(
-                    "the coefficient {written} would drown every task loss: did you mean {meant}? (the paper takes 1e-7 to 3e-4; --any-coef accepts it)"
-                ),
-            ));
-        }
-    }
+    args.coef.iter().try_for_each(|coef| refuse_drowning(coef.value, args.any_coef))?;
     Ok(path)
+}
+
+/// Refuses a coefficient beside which no task loss counts.
+pub fn refuse_drowning(coefficient: f64, is_accepted: bool) -> Result<(), Failure> {
+    // What is not finite is refused later, whatever else is accepted.
+    if coefficient < SUSPICIOUS || !coefficient.is_finite() || is_accepted {
+        return Ok(());
+    }
+    let written = format!("{coefficient:e}");
+    let meant = written.replace('e', "e-");
+    let message = format!(
+        "the coefficient {written} would drown every task loss: did you mean {meant}? (the paper takes 1e-7 to 3e-4; --any-coef accepts it)"
+    );
+    Err(Failure::usage(ErrorKind::InvalidValue, message))
 }
 
 /// Injects, and writes the result where it is to go somewhere.
@@ -87,8 +89,8 @@ fn show(args: &InjectArgs, report: &Report, to_stdout: bool) -> Result<(), Failu
     }
     let text = render::injection(report, args.output.as_deref().filter(|_| !args.dry_run));
     if to_stdout && !args.dry_run {
-        eprint!("{text}");
+        streams::tell(&text);
         return Ok(());
     }
-    render::print(&text)
+    streams::print(&text)
 }

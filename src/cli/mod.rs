@@ -11,12 +11,15 @@ mod differentiate;
 mod failure;
 mod host;
 mod hunks;
+mod identity;
 mod inject;
 mod inspect;
 mod measure_args;
 mod operators;
 mod render;
 mod running;
+mod signals;
+mod streams;
 mod strip;
 mod text;
 mod train;
@@ -25,7 +28,6 @@ mod training;
 mod weights;
 
 use std::ffi::OsString;
-use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Once;
 
@@ -101,6 +103,7 @@ fn set_panic_hook() {
 
 /// Parses a program's arguments, its name first, runs one command, and prints its error. Returns the exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    signals::keep_file_limits_from_killing();
     say_what_the_binding_panics_with();
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let parsed = one_format(without_empty_variables(Cli::command()), &arguments).try_get_matches_from(&arguments);
@@ -124,9 +127,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             // Into memory first: clap panics where nobody reads on.
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "per-inject", &mut script);
-            io::stdout().write_all(&script).map_err(Failure::from)
+            streams::print(&String::from_utf8_lossy(&script))
         }
-        Some(Command::Man) => clap_mangen::Man::new(Cli::command()).render(&mut io::stdout()).map_err(Failure::from),
+        Some(Command::Man) => {
+            let mut page = Vec::new();
+            let made = clap_mangen::Man::new(Cli::command()).render(&mut page).map_err(Failure::from);
+            made.and_then(|()| streams::print(&String::from_utf8_lossy(&page)))
+        }
     };
     result.map_or_else(Failure::report, |()| 0)
 }

@@ -5,7 +5,7 @@ use per_inject::autodiff::operators::{How, SCHEMA, constant, operators};
 
 use super::args::yes_or_no;
 use super::failure::Failure;
-use super::render;
+use super::streams;
 
 /// What the command takes.
 #[derive(Debug, Args)]
@@ -20,7 +20,7 @@ pub fn run(args: &OperatorsArgs) -> Result<(), Failure> {
     let all = operators();
     if args.json {
         let report = serde_json::json!({ "schema": SCHEMA, "operators": all, "constant": constant() });
-        return render::print(&(serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"));
+        return streams::print(&(serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"));
     }
     let width = all.iter().map(|o| o.name.len()).max().unwrap_or_default();
     let mut text = String::new();
@@ -36,5 +36,5 @@ pub fn run(args: &OperatorsArgs) -> Result<(), Failure> {
         text.push('\n');
     }
     text.push_str(&format!("\nNo gradient passes {}.\n", constant().join(", ")));
-    render::print(&text)
+    streams::print(&text)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write as _};
+use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use comfy_table::{ContentArrangement, Table, presets};
@@ -13,22 +13,15 @@ use per_inject::record::Record;
 use serde::Serialize;
 
 use super::failure::Failure;
+use super::streams;
 use super::text::{COLUMNS, escaped, legible, visible, wrapped};
 
 /// Rows of a table before the rest is summed up.
 const MOST_ROWS: usize = 40;
 
-/// Writes to standard output; a reader that went away is told apart.
-pub fn print(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()?;
-    Ok(())
-}
-
 /// JSON, indented, on standard output.
 pub fn json(value: &impl Serialize) -> Result<(), Failure> {
-    print(&json_text(value)?)
+    streams::print(&json_text(value)?)
 }
 
 /// JSON, indented.

@@ -8,7 +8,7 @@ use per_inject::wire::{Model, ModelFile, splice};
 use super::args::StripArgs;
 use super::deliver::deliver;
 use super::failure::Failure;
-use super::render;
+use super::{render, streams};
 
 pub fn run(args: &StripArgs) -> Result<(), Failure> {
     let Peeled { model, patch, records } = peel(Model::open(&args.model)?, args.all)?;
@@ -25,10 +25,10 @@ pub fn run(args: &StripArgs) -> Result<(), Failure> {
     std::mem::forget((model, patch));
     let text = render::stripped(&records, &args.output, verified, &remarks);
     if to_stdout {
-        eprint!("{text}");
+        streams::tell(&text);
         return Ok(());
     }
-    render::print(&text)
+    streams::print(&text)
 }
 
 /// A model, and what takes an injection out of it.

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::error::ErrorKind;
@@ -13,7 +12,9 @@ use per_inject::engine::choice::{Chosen, choose};
 use per_inject::engine::{Artifacts, Device, Search, Stepper};
 use per_inject::graph::Graph;
 use per_inject::graph::kind::backward_evidence;
-use per_inject::train::checkpoint::Shelf;
+use per_inject::inject::InjectError;
+use per_inject::train::checkpoint::{Position, Shelf};
+use per_inject::train::claim::claim;
 use per_inject::train::data::{Dataset, Part, Plan};
 use per_inject::train::event::{Logged, Observer, now};
 use per_inject::train::feeds::{Input, inputs, inputs_among};
@@ -24,14 +25,15 @@ use per_inject::train::rows::{HANDOFF, Rows};
 use per_inject::train::run::{Left, OnNan, Settings, Summary, Work, refuse_over, train};
 use per_inject::train::session::{Session, stepper};
 use per_inject::train::{TrainError, TrainResult, artifacts};
-use per_inject::wire::{Model, structure_digest};
+use per_inject::wire::Model;
 
 use super::differentiate::OptimizerArg;
 use super::failure::Failure;
 use super::host::Asking;
-use super::render;
-use super::train_args::{Coefficient, EngineArg, MetricArg, OnNanArg, TrainArgs};
+use super::inject::refuse_drowning;
+use super::train_args::{EngineArg, MetricArg, OnNanArg, TrainArgs};
 use super::training::{Progress, summary};
+use super::{render, signals, streams};
 
 /// Rows of a batch where neither the graph nor an option says it.
 const BATCH: usize = 128;
@@ -57,35 +59,6 @@ impl TrainArgs {
         }
     }
 
-    /// What a checkpoint must have been made with for this run to go on from it.
-    fn identity(&self, model: &Model, recipe: &Recipe, data: &Rows) -> BTreeMap<String, String> {
-        let schedule =
-            |c: &Coefficient| format!("{}{}", c.item.as_ref().map_or(String::new(), |i| format!("{i}=")), c.schedule);
-        let term = recipe.regularizer.as_ref().map_or_else(|| "none".to_owned(), |o| o.arguments().join(" "));
-        let text = |key: &str, value: String| (key.to_owned(), value);
-        let fields: Vec<String> = data.data.fields().iter().map(|f| format!("{} {}", f.name, f.describe())).collect();
-        BTreeMap::from([
-            text("the model", structure_digest(model)),
-            text("the regulariser", term),
-            text("--optimizer", format!("{:?}", recipe.optimizer)),
-            text("--group", format!("{:?}", recipe.groups)),
-            text("the clipping", format!("{:?}", recipe.clip)),
-            text("--accumulate", self.accumulate.to_string()),
-            text("--loss-scale", format!("{:?}", recipe.loss_scale)),
-            text("--loss", format!("{:?}", recipe.loss)),
-            text("--wrt", format!("{:?}", recipe.wrt)),
-            text("--freeze", format!("{:?}", recipe.freeze)),
-            text("--lr", self.lr.to_string()),
-            text("--coef", self.term.coef.iter().map(schedule).collect::<Vec<_>>().join(" ")),
-            text("--seed", self.seed.to_string()),
-            text("--batch-size", data.plan.batch.to_string()),
-            text("--no-shuffle", self.no_shuffle.to_string()),
-            text("--augment", format!("{:?}", data.plan.augment)),
-            text("--normalize", format!("{:?}", self.normalize)),
-            text("the data", fields.join(", ")),
-        ])
-    }
-
     /// Reads data for the inputs, with as many samples a batch as the graph takes, and looks through all of it once.
     fn rows(&self, paths: &[PathBuf], inputs: &[Input], part: Part) -> TrainResult<Rows> {
         let wanted: Vec<_> = inputs.iter().map(Input::for_data).collect();
@@ -106,15 +79,6 @@ impl TrainArgs {
             (None, asked) => asked.unwrap_or(BATCH),
         };
         let keep_rest = fixed.is_none() && !self.machine.cuda_graph;
-        let (rows, left) = (data.rows(), data.rows() % batch);
-        data.notes().iter().for_each(|note| self.tell("", note));
-        if !keep_rest && left > 0 {
-            let who = if fixed.is_some() { "the graph takes" } else { "a CUDA graph takes" };
-            self.tell(
-                "",
-                &format!("{who} {batch} samples at once; the last {left} of {rows} are left out of every epoch"),
-            );
-        }
         let is_training = part == Part::Training;
         let plan = Plan {
             batch,
@@ -125,19 +89,33 @@ impl TrainArgs {
             augment: self.augment.filter(|_| is_training).unwrap_or_default(),
             ahead: self.ahead,
         };
+        data.suits(&plan).map_err(|e| e.of(&place))?;
+        let (rows, left) = (data.rows(), data.rows() % batch);
+        data.notes().iter().for_each(|note| self.tell("", note));
+        if !keep_rest && left > 0 {
+            let who = if fixed.is_some() { "the graph takes" } else { "a CUDA graph takes" };
+            let of = if is_training { "epoch" } else { "evaluation" };
+            self.tell(
+                "",
+                &format!("{who} {batch} samples at once; the last {left} of {rows} are left out of every {of}"),
+            );
+        }
         let handoff = if self.machine.fills_all_cores() { HANDOFF } else { Duration::ZERO };
         Ok(Rows { data, plan, handoff })
     }
 
     /// How messages name the data.
     fn place(&self, paths: &[PathBuf], part: Part) -> String {
-        let part = match part {
-            Part::Training => "data to train on",
-            Part::Evaluation => "data to evaluate on",
+        let (part, option) = match part {
+            Part::Training => ("the training data", "--data"),
+            Part::Evaluation => ("the evaluation data", "--eval"),
         };
         match &self.host {
             Some(_) => part.to_owned(),
-            None => format!("{part}, {}", paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")),
+            None => {
+                let paths: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
+                format!("{part}, {option} {}", paths.join(" "))
+            }
         }
     }
 
@@ -209,19 +187,19 @@ impl TrainArgs {
         match &self.host {
             Some(host) => host.remark(sentence),
             None if self.course.quiet => {}
-            None => eprintln!("{what}{}", super::text::legible(sentence)),
+            None => streams::tell(&format!("{what}{}\n", super::text::legible(sentence))),
         }
     }
 
-    /// The logs of a run, and what is seen of it. `behind` are the steps of a run that goes on.
-    fn observers(&self, behind: Option<u64>) -> TrainResult<Vec<Box<dyn Observer>>> {
+    /// The logs of a run, and what is seen of it. `behind` is where a run was that goes on.
+    fn observers(&self, behind: Option<&Position>) -> TrainResult<Vec<Box<dyn Observer>>> {
         let failed = |source| TrainError::Io { path: self.out.clone(), source };
         let log = self.out.join("log.jsonl");
         let lines = match behind {
-            Some(step) => JsonLines::resume(&log, step),
+            Some(position) => JsonLines::resume(&log, position.step, position.evaluation_due),
             None => JsonLines::create(&log),
         };
-        let board = TensorBoard::create(&self.out.join("tensorboard"), now(), behind);
+        let board = TensorBoard::create(&self.out.join("tensorboard"), now(), behind.map(|position| position.step));
         let logs: Vec<Box<dyn Sink>> = vec![Box::new(lines.map_err(failed)?), Box::new(board.map_err(failed)?)];
         let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(Logged::new(logs))];
         if !self.course.quiet {
@@ -238,24 +216,22 @@ impl TrainArgs {
 pub fn run(args: &TrainArgs) -> Result<u8, Failure> {
     let done = carry_out(args)?;
     if done.interrupted {
-        eprintln!(
-            "stopped after step {}; the state is in {}; go on with the same command and --resume",
+        streams::tell(&format!(
+            "stopped after step {}; the state is in {}; go on with the same command and --resume\n",
             done.steps,
             args.out.join("checkpoints").display()
-        );
-        // What a shell reports of a process that Ctrl-C ended.
-        return Ok(130);
+        ));
+        return Ok(signals::exit_code());
     }
     let shown = if args.course.json {
         render::json(&done)
     } else if args.course.quiet {
         Ok(())
     } else {
-        render::print(&summary(&done))
+        streams::print(&summary(&done))
     };
-    // Whoever does not read the summary has the run all the same.
-    let _ = shown;
-    Ok(0)
+    let advice = format!("the run is over all the same, and what it made is in {}", args.out.display());
+    shown.map(|()| 0).map_err(|failure| failure.with_advice(&advice))
 }
 
 /// Trains.
@@ -275,6 +251,14 @@ pub fn refuse_slips(args: &TrainArgs) -> Result<(), Failure> {
     if args.term.layers.is_none() && !args.term.coef.is_empty() {
         let message = "--coef without --layers: which layers? add --layers relu, or --layers all";
         return Err(Failure::usage(ErrorKind::MissingRequiredArgument, message));
+    }
+    for coefficient in &args.term.coef {
+        refuse_drowning(coefficient.schedule.highest(), args.term.any_coef)?;
+    }
+    let slices = args.term.measure.slices;
+    if slices == 0 {
+        // Also where nothing draws them.
+        return Err(InjectError::BadSlices { slices }.into());
     }
     if args.machine.device == Device::Cpu
         && let Some(option) = args.machine.only_for_cuda()
@@ -324,6 +308,7 @@ fn of_model(args: &TrainArgs) -> TrainResult<Summary> {
             (Some(&graphs.step), &graphs.interface, stepper(&**engine, &model, &graphs, &load)?)
         }
         Chosen::OrtTraining(runtime) => {
+            let _claimed = claim(&args.out)?;
             made = artifacts::make(&model, &recipe, &args.machine.pythons(), &args.out.join("artifacts"))?;
             let (artifacts, interface) = &made;
             let mut stepper = runtime.ort_training(artifacts.clone(), &load)?;
@@ -331,7 +316,7 @@ fn of_model(args: &TrainArgs) -> TrainResult<Summary> {
             (None, interface, Box::new(stepper) as Box<dyn Stepper>)
         }
     };
-    let mut identity = args.identity(&model, &recipe, &data);
+    let mut identity = args.identity(&model, &recipe, &data, evaluation.as_ref());
     if let Chosen::OrtTraining(_) = chosen {
         // Its state is its own.
         identity.insert("--engine".into(), "ort-training".into());
@@ -363,7 +348,7 @@ fn of_artifacts(args: &TrainArgs, artifacts: Artifacts) -> TrainResult<Summary> 
     let for_data = |name: &str| stepper.inputs().iter().any(|p| p.name == name);
     let inputs = inputs_among(&model, &args.batch_axis, for_data)?;
     let (data, evaluation) = args.all_rows(&inputs)?;
-    let mut identity = args.identity(&model, &args.recipe(), &data);
+    let mut identity = args.identity(&model, &args.recipe(), &data, evaluation.as_ref());
     identity.insert("--engine".into(), "ort-training".into());
     let session = Session::new(chosen.engine(), &interface, Box::new(stepper), &name, inputs, load, args.seed);
     let evaluation = evaluation.as_ref();
@@ -382,7 +367,7 @@ fn drive(
         args.tell("engine: ", engine);
     }
     work.interface.warnings.iter().for_each(|warning| args.tell("warning: ", warning));
-    std::fs::create_dir_all(&args.out).map_err(|source| TrainError::Io { path: args.out.clone(), source })?;
+    let _claimed = claim(&args.out)?;
     let epochs = args.epochs as f64;
     let changing = args.term.coef.iter().filter(|c| !c.schedule.is_constant());
     let settings = Settings {
@@ -404,33 +389,28 @@ fn drive(
     };
     let shelf = Shelf { folder: args.out.join("checkpoints"), keep: settings.keep };
     let last = shelf.last()?;
-    if let Some(checkpoint) = last.as_ref().filter(|_| args.course.resume) {
-        // Before the log of that run is touched.
-        checkpoint.check(&settings.identity)?;
+    match last.as_ref() {
+        _ if !args.course.resume => {}
+        Some(checkpoint) => {
+            for problem in &checkpoint.passed_over {
+                let sentence =
+                    format!("{problem}; it is passed over, and the run goes on from {}", checkpoint.path.display());
+                args.tell("warning: ", &sentence);
+            }
+            // Before the log of that run is touched.
+            checkpoint.check(&settings.identity)?;
+        }
+        None => args.tell("", &format!("no checkpoint in {}: the run starts anew", shelf.folder.display())),
     }
-    let last = last.map(|c| c.meta.position.step);
+    let last = last.map(|c| c.meta.position);
     // A run that is refused leaves the log of the one that is there.
     let mut observers = match (last, args.course.resume) {
         (Some(_), false) => Vec::new(),
-        (last, true) => args.observers(Some(last.unwrap_or_default()))?,
+        (last, true) => args.observers(Some(&last.unwrap_or_default()))?,
         (None, false) => args.observers(None)?,
     };
-    let stop = args.host.as_ref().map_or_else(stop_on_signals, |host| Arc::clone(&host.stop));
+    let stop = args.host.as_ref().map_or_else(signals::stop, |host| Arc::clone(&host.stop));
     train(session, work, &settings, &mut observers, &stop)
-}
-
-/// Set by Ctrl-C and by SIGTERM; the second time ends the process at once.
-fn stop_on_signals() -> Arc<AtomicBool> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let set = Arc::clone(&stop);
-    let handler = move || {
-        if set.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-    };
-    // Without a handler the process ends at once, and the last checkpoint counts.
-    let _ = ctrlc::set_handler(handler);
-    stop
 }
 
 /// Errors about the model are told with its name.

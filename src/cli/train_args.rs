@@ -11,7 +11,7 @@ use per_inject::inject;
 use per_inject::train::data::{Augment, Normalize, parse_map};
 use per_inject::train::schedule::Schedule;
 
-use super::args::{whole_number, yes_or_no};
+use super::args::{from_one, threads, whole_number, yes_or_no};
 use super::differentiate::{GradientArgs, OptimizerArg, OptimizerConstants};
 use super::host::Host;
 use super::measure_args::MeasureArgs;
@@ -97,6 +97,9 @@ pub struct TermArgs {
     pub coef: Vec<Coefficient>,
     #[command(flatten)]
     pub measure: MeasureArgs,
+    /// Accept a coefficient of 1000 and more
+    #[arg(long, env = "PER_INJECT_ANY_COEF", value_parser = yes_or_no())]
+    pub any_coef: bool,
     /// Refuse when a selected activation cannot be regularised, instead of leaving it out with a warning
     #[arg(long, env = "PER_INJECT_STRICT", value_parser = yes_or_no())]
     pub strict: bool,
@@ -119,10 +122,10 @@ pub struct CourseArgs {
     #[arg(long, env = "PER_INJECT_RESUME", value_parser = yes_or_no())]
     pub resume: bool,
     /// Steps between two checkpoints; without it there is one after every epoch
-    #[arg(long, value_name = "N", env = "PER_INJECT_CHECKPOINT_EVERY", value_parser = whole_number)]
+    #[arg(long, value_name = "N", env = "PER_INJECT_CHECKPOINT_EVERY", value_parser = from_one::<u64>)]
     pub checkpoint_every: Option<u64>,
     /// How many of the last checkpoints are kept, beside the best
-    #[arg(long, value_name = "N", default_value_t = 3, env = "PER_INJECT_KEEP")]
+    #[arg(long, value_name = "N", default_value_t = 3, env = "PER_INJECT_KEEP", value_parser = from_one::<usize>)]
     pub keep: usize,
     /// What happens when a step gives a loss or a gradient that is no number
     #[arg(long, value_enum, default_value = "stop", env = "PER_INJECT_ON_NAN")]
@@ -149,7 +152,7 @@ pub struct MachineArgs {
     #[arg(long, value_name = "DEVICE", env = "PER_INJECT_DEVICE", default_value_t = Device::Cpu)]
     pub device: Device,
     /// Threads on the CPU; all cores where it is not given
-    #[arg(long, value_name = "N", env = "PER_INJECT_THREADS")]
+    #[arg(long, value_name = "N", env = "PER_INJECT_THREADS", value_parser = threads)]
     pub threads: Option<NonZeroUsize>,
     /// What makes the steps: auto is ort where ONNX Runtime is found, else tract where this program has it inside
     #[arg(long, value_enum, default_value = "auto", env = "PER_INJECT_ENGINE")]

@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use per_inject::train::event::{Event, Means, Observer, Step};
 use per_inject::train::run::Summary;
 
+use super::streams;
 use super::text::{short, wrapped};
 
 /// Longest name of a layer in the table.
@@ -36,13 +37,10 @@ impl Progress {
     }
 
     fn line(&mut self, text: &str) {
-        match self.bar.take() {
-            Some(bar) => {
-                bar.finish_and_clear();
-                eprintln!("{text}");
-            }
-            None => eprintln!("{text}"),
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
         }
+        streams::tell(&format!("{text}\n"));
     }
 }
 
@@ -52,7 +50,7 @@ impl Observer for Progress {
             Event::Start { step, epochs, steps_per_epoch, .. } => {
                 (self.epochs, self.per_epoch) = (*epochs, *steps_per_epoch);
                 if *step > 0 {
-                    eprintln!("going on after step {step}");
+                    streams::tell(&format!("going on after step {step}\n"));
                 }
             }
             Event::Step(Step { step, epoch, loss, .. }) => {

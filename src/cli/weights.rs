@@ -13,8 +13,8 @@ use per_inject::wire::{Model, Sync};
 
 use super::args::yes_or_no;
 use super::failure::Failure;
-use super::render;
 use super::text::{short, visible, wrapped};
+use super::{render, streams};
 
 /// Columns of a name in a table.
 const NAME: usize = 40;
@@ -168,7 +168,7 @@ fn get_from(args: &GetArgs) -> Result<(), Failure> {
     let (arrays, report) = taken(args, &model)?;
     get::save(&arrays, format, &args.output, sync(args.sync)).map_err(failure)?;
     let text = if args.json { render::json_text(&report)? } else { was_taken(&report, &args.output) };
-    render::print(&text)
+    streams::print(&text)
 }
 
 fn same(a: &Path, b: &Path) -> bool {
@@ -186,10 +186,10 @@ fn failure(error: WeightsError) -> Failure {
 
 fn tell(text: &str, output: Option<&Path>) -> Result<(), Failure> {
     if output.is_some_and(|o| o.as_os_str() == "-") {
-        eprint!("{text}");
+        streams::tell(text);
         return Ok(());
     }
-    render::print(text)
+    streams::print(text)
 }
 
 fn plural(n: usize, what: &str) -> String {
@@ -230,6 +230,14 @@ fn was_put(report: &put::Report, output: Option<&Path>) -> String {
     let mut out =
         wrapped(&format!("{verb} {arrays} of {kind} into the model: {} changed.", plural(changed, "initializer")));
     out.push('\n');
+    if !report.not_finite.is_empty() {
+        let names: Vec<String> = report.not_finite.iter().map(|name| short(name, NAME)).collect();
+        let _ = writeln!(
+            out,
+            "{}",
+            wrapped(&format!("warning: these are given NaN or infinite elements: {}", names.join(", ")))
+        );
+    }
     list(&mut out, "matched", report.matched.iter().map(matched).collect());
     list(&mut out, "missing: no array is for these initializers", entries(&report.missing));
     list(

@@ -31,6 +31,9 @@ pub struct Position {
     pub step: u64,
     /// Steps that were left out because their result was no number.
     pub skipped: u64,
+    /// How many of these are the last ones.
+    #[serde(default)]
+    pub skipped_in_a_row: u64,
     /// How often the parameters changed: what optimisers count.
     pub updates: u64,
     /// Batches whose gradients are summed up since.
@@ -39,6 +42,9 @@ pub struct Position {
     pub epoch: u64,
     /// Batches of the epoch behind it.
     pub batch: u64,
+    /// Whether the epoch's steps are all behind it, and its evaluation is not.
+    #[serde(default)]
+    pub evaluation_due: bool,
     /// Sums over the epoch so far.
     pub sums: Sums,
     /// The best evaluation so far, and after how many steps it was.
@@ -110,6 +116,14 @@ pub struct Checkpoint {
     pub meta: Meta,
     /// The state.
     pub state: HashMap<String, Tensor>,
+    /// Later ones that cannot be read, and why.
+    pub passed_over: Vec<String>,
+}
+
+/// A checkpoint without its state. Only the beginning of the file was read, and its length was checked.
+struct Head {
+    file: ModelFile,
+    meta: Meta,
 }
 
 /// The bytes of a safetensors file.
@@ -140,16 +154,12 @@ pub fn write_whole(bytes: Vec<u8>, path: &Path) -> TrainResult<()> {
     Ok(())
 }
 
-impl Checkpoint {
-    /// Reads one.
-    ///
-    /// # Errors
-    /// When the file is none, or is broken.
-    pub fn read(path: &Path) -> TrainResult<Self> {
+impl Head {
+    fn read(path: &Path) -> TrainResult<Self> {
         let fail = |problem: String| TrainError::Checkpoint { path: path.to_owned(), problem };
         let file = ModelFile::open(path)?;
-        let (_, head) =
-            SafeTensors::read_metadata(&file.bytes).map_err(|e| fail(format!("it is no safetensors file ({e})")))?;
+        let (_, head) = SafeTensors::read_metadata(&file.bytes)
+            .map_err(|e| fail(format!("it is no safetensors file, or is cut off ({e})")))?;
         let text = head.metadata().as_ref().and_then(|m| m.get(KEY));
         let text = text.ok_or_else(|| fail("it is no checkpoint: it lacks the position of a run".into()))?;
         let meta: Meta =
@@ -157,6 +167,18 @@ impl Checkpoint {
         if meta.format != FORMAT {
             return Err(fail(format!("it is of format {:?}, and {FORMAT:?} is known", meta.format)));
         }
+        Ok(Head { file, meta })
+    }
+}
+
+impl Checkpoint {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// When the file is none, or is broken.
+    pub fn read(path: &Path) -> TrainResult<Self> {
+        let fail = |problem: String| TrainError::Checkpoint { path: path.to_owned(), problem };
+        let Head { file, meta } = Head::read(path)?;
         let tensors = SafeTensors::deserialize(&file.bytes).map_err(|e| fail(e.to_string()))?;
         let mut state = HashMap::new();
         for (name, view) in tensors.iter() {
@@ -164,7 +186,7 @@ impl Checkpoint {
             let tensor = from_bytes(elem as i32, view.shape().to_vec(), view.data());
             state.insert(name.to_owned(), tensor.ok_or_else(|| fail(format!("{name:?} is broken")))?);
         }
-        Ok(Checkpoint { path: path.to_owned(), meta, state })
+        Ok(Checkpoint { path: path.to_owned(), meta, state, passed_over: Vec::new() })
     }
 
     /// Refuses to go on with a run that is another one.
@@ -172,21 +194,22 @@ impl Checkpoint {
     /// # Errors
     /// The first thing that differs, with both values.
     pub fn check(&self, identity: &BTreeMap<String, String>) -> TrainResult<()> {
-        let fail = |problem: String| Err(TrainError::Checkpoint { path: self.path.clone(), problem });
+        let fail = |difference: String| {
+            let advice = "go on with the same options and data, or start a new run in another folder";
+            let problem = format!("it belongs to a run {difference}; {advice}");
+            Err(TrainError::Checkpoint { path: self.path.clone(), problem })
+        };
+        // An option without a value has an empty one.
+        let shown = |key: &str, value: &str| format!("{key} {value}").trim_end().to_owned();
         for (key, now) in identity {
             match self.meta.identity.get(key) {
                 Some(then) if then == now => {}
-                Some(then) => {
-                    return fail(format!(
-                        "it belongs to a run with {key} {then}, and this one has {now}; go on with the same options and data, or \
-                         start a new run in another folder"
-                    ));
-                }
-                None => return fail(format!("it belongs to a run without {key}, and this one has {now}")),
+                Some(then) => return fail(format!("with {key} {then}, and this one has {now}")),
+                None => return fail(format!("without {key}, and this one has {}", shown(key, now))),
             }
         }
         match self.meta.identity.iter().find(|(key, _)| !identity.contains_key(*key)) {
-            Some((key, then)) => fail(format!("it belongs to a run with {key} {then}, and this one has none")),
+            Some((key, then)) => fail(format!("with {}, and this one has none", shown(key, then))),
             None => Ok(()),
         }
     }
@@ -240,7 +263,9 @@ impl Shelf {
         if is_best {
             self.name_best(&path)?;
         }
-        for (_, old) in self.list()?.into_iter().skip(self.keep.max(1)) {
+        // One that cannot be read is none to go back to.
+        let readable = self.list()?.into_iter().filter(|(_, path)| Head::read(path).is_ok());
+        for (_, old) in readable.skip(self.keep.max(1)) {
             // What cannot be taken away does no harm.
             let _ = fs::remove_file(old);
         }
@@ -258,19 +283,22 @@ impl Shelf {
         fs::rename(&passing, self.best()).map_err(failed)
     }
 
-    /// The last one that can be read; `None` where there is none at all.
+    /// The last one that can be read, which says what was passed over; `None` where there is none at all.
     ///
     /// # Errors
     /// When there are some and none of them can be read: that of the last one.
     pub fn last(&self) -> TrainResult<Option<Checkpoint>> {
-        let mut first_problem = None;
+        let mut problems = Vec::new();
         for (_, path) in self.list()? {
             match Checkpoint::read(&path) {
-                Ok(found) => return Ok(Some(found)),
-                Err(problem) => first_problem = first_problem.or(Some(problem)),
+                Ok(found) => {
+                    let passed_over = problems.iter().map(ToString::to_string).collect();
+                    return Ok(Some(Checkpoint { passed_over, ..found }));
+                }
+                Err(problem) => problems.push(problem),
             }
         }
-        first_problem.map_or(Ok(None), Err)
+        problems.into_iter().next().map_or(Ok(None), Err)
     }
 }
 
@@ -319,10 +347,23 @@ mod tests {
         fs::write(folder.path().join("step-0000000002.safetensors"), &whole[..whole.len() - 1]).unwrap();
         let found = shelf.last().unwrap().unwrap();
         assert_eq!(found.path, good);
+        assert!(found.passed_over[0].contains("step-0000000002.safetensors: it is no safetensors file, or is cut off"));
         let other = BTreeMap::from([("--lr".to_owned(), "0.2".to_owned())]);
         let message = found.check(&other).unwrap_err().to_string();
         assert!(message.contains("a run with --lr 0.1, and this one has 0.2"), "{message}");
         assert!(found.check(&meta(1).identity).is_ok());
+        let more = |key: &str, value: &str| {
+            let own = meta(1).identity.into_iter().chain([(key.to_owned(), value.to_owned())]);
+            found.check(&own.collect()).unwrap_err().to_string()
+        };
+        assert!(more("--freeze", "*.bias").contains("a run without --freeze, and this one has --freeze *.bias; go on"));
+        assert!(more("--no-shuffle", "").contains("a run without --no-shuffle, and this one has --no-shuffle; go on"));
+        let message = found.check(&BTreeMap::new()).unwrap_err().to_string();
+        assert!(message.contains("a run with --lr 0.1, and this one has none; go on"), "{message}");
+        // It counts for nothing where the last ones are kept.
+        let few = Shelf { keep: 1, ..shelf.clone() };
+        let next = few.put(&state(), &meta(1), false).unwrap();
+        assert!(next == good && good.exists());
         fs::write(&good, "text").unwrap();
         assert!(shelf.last().unwrap_err().to_string().contains("no safetensors file"));
     }

@@ -3,6 +3,7 @@
 
 pub mod artifacts;
 pub mod checkpoint;
+pub mod claim;
 pub mod data;
 mod diagnose;
 mod edit;

@@ -40,7 +40,7 @@ pub enum Left {
     Checkpoints,
     /// The model with its weights as well, as at the end: for a program that reads them.
     Model {
-        /// What is said of a state that was kept, where nobody is left the folder of the run.
+        /// Where messages say that the state is, in the place of the folder of the run, which goes away.
         kept: Option<String>,
     },
 }
@@ -74,6 +74,9 @@ pub struct Settings {
     /// What is left where it stops before its end.
     pub left: Left,
 }
+
+/// After so many steps in a row without a number, leaving out another one is no help.
+const MOST_SKIPPED: u64 = 20;
 
 /// Version of the JSON layout, `schemas/train.schema.json`.
 pub const SCHEMA: &str = "per-inject.train/1";
@@ -223,45 +226,77 @@ impl Run<'_> {
             layers: self.summary.layers.clone(),
         })?;
         while self.position.epoch < self.settings.epochs {
-            let started = Instant::now();
-            let before = self.position.sums.samples;
-            let Position { epoch, batch, step, .. } = self.position;
-            let mut batches = data.prepared(epoch, batch, self.session.preparation(true), step)?;
-            while let Some(batch) = batches.next_item()? {
-                self.step(batch, per_epoch)?;
-                let is_due =
-                    self.settings.checkpoint_every.is_some_and(|n| self.position.step.is_multiple_of(n.max(1)));
-                if stop.load(Ordering::Relaxed) {
+            // A run that was saved before an evaluation goes on with it.
+            if !self.position.evaluation_due && !self.epoch(data, per_epoch, stop)? {
+                return self.interrupt();
+            }
+            let is_last = self.position.epoch + 1 >= self.settings.epochs;
+            let is_due = is_last || self.is_due().unwrap_or(true);
+            let mut is_best = false;
+            if let Some(evaluation) = evaluation {
+                self.position.evaluation_due = true;
+                // What the epoch brought must not depend on an evaluation, which may take long and may fail.
+                if is_due && self.saved != Some(self.position.step) {
                     self.save(false)?;
-                    self.summary.interrupted = true;
-                    return Ok(());
                 }
-                // That after an epoch's last batch comes when the epoch is over.
-                if is_due && self.position.batch < per_epoch {
-                    self.save(false)?;
+                match self.evaluate(evaluation, stop)? {
+                    Some(found) => is_best = found,
+                    None => return self.interrupt(),
                 }
             }
-            drop(batches);
-            let seconds = started.elapsed().as_secs_f64();
-            let mut means = self.means(&self.position.sums, self.position.sums.samples - before, seconds);
-            let measures_norm = self.work.interface.step.outputs.gradient_norm.is_some();
-            let norm = f64::from(self.position.sums.norm) / self.position.sums.steps.max(1) as f64;
-            means.gradient_norm = Some(norm).filter(|_| measures_norm);
-            self.tell(&Event::Epoch(means.clone()))?;
-            self.summary.training = Some(means);
-            let is_best = match evaluation {
-                Some(evaluation) => self.evaluate(evaluation)?,
-                None => false,
-            };
+            self.position.evaluation_due = false;
             self.position.epoch += 1;
             self.position.batch = 0;
             self.position.sums = Sums::default();
-            let is_last = self.position.epoch >= self.settings.epochs;
-            let is_due = self.settings.checkpoint_every.is_none_or(|n| self.position.step.is_multiple_of(n.max(1)));
-            if is_due || is_best || is_last {
+            if is_due || is_best {
                 self.save(is_best)?;
             }
+            if stop.load(Ordering::Relaxed) && !is_last {
+                return self.interrupt();
+            }
         }
+        Ok(())
+    }
+
+    /// Whether a checkpoint is to be written after so many steps; `None` where epochs count instead.
+    fn is_due(&self) -> Option<bool> {
+        self.settings.checkpoint_every.map(|n| self.position.step.is_multiple_of(n.max(1)))
+    }
+
+    /// The steps of an epoch, or what is left of them. False where it was stopped before its end.
+    fn epoch(&mut self, data: &Rows, per_epoch: u64, stop: &AtomicBool) -> TrainResult<bool> {
+        let started = Instant::now();
+        let before = self.position.sums.samples;
+        let Position { epoch, batch, step, .. } = self.position;
+        let mut batches = data.prepared(epoch, batch, self.session.preparation(true), step)?;
+        while let Some(batch) = batches.next_item()? {
+            self.step(batch, per_epoch)?;
+            // What follows an epoch's last batch comes when the epoch is over.
+            if self.position.batch < per_epoch {
+                if stop.load(Ordering::Relaxed) {
+                    return Ok(false);
+                }
+                if self.is_due() == Some(true) {
+                    self.save(false)?;
+                }
+            }
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        let mut means = self.means(&self.position.sums, self.position.sums.samples - before, seconds);
+        let measures_norm = self.work.interface.step.outputs.gradient_norm.is_some();
+        let norm = f64::from(self.position.sums.norm) / self.position.sums.steps.max(1) as f64;
+        means.gradient_norm = Some(norm).filter(|_| measures_norm);
+        self.tell(&Event::Epoch(means.clone()))?;
+        self.summary.training = Some(means);
+        Ok(true)
+    }
+
+    /// Keeps the state of a run that is stopped.
+    fn interrupt(&mut self) -> TrainResult<()> {
+        if self.saved != Some(self.position.step) {
+            self.save(false)?;
+        }
+        self.summary.interrupted = true;
         Ok(())
     }
 
@@ -281,13 +316,16 @@ impl Run<'_> {
         let is_update = held + 1 >= settings.accumulate || self.position.batch + 1 == per_epoch;
         let numbers = self.session.step(&Moment { rate, updates, held, is_update }, batch)?;
         if let Some(what) = numbers.not_finite() {
-            if settings.on_nan == OnNan::Stop {
-                return Err(self.not_finite(what)?);
+            let in_a_row = self.position.skipped_in_a_row + 1;
+            if settings.on_nan == OnNan::Stop || in_a_row >= MOST_SKIPPED {
+                return Err(self.not_finite(what, in_a_row)?);
             }
             self.position.skipped += 1;
+            self.position.skipped_in_a_row = in_a_row;
             self.tell(&Event::Skipped { step: step + 1, what })?;
         } else {
             self.session.advance()?;
+            self.position.skipped_in_a_row = 0;
             (self.position.updates, self.position.held) =
                 if is_update { (updates + 1, 0) } else { (updates, held + 1) };
             self.position.sums.add(&numbers, samples);
@@ -307,29 +345,37 @@ impl Run<'_> {
     }
 
     /// Keeps the state before the step, and says what went wrong.
-    fn not_finite(&mut self, what: String) -> TrainResult<TrainError> {
+    fn not_finite(&mut self, what: String, in_a_row: u64) -> TrainResult<TrainError> {
         let where_from = first_not_finite(&self.session, self.work.step)?;
         let step = self.position.step + 1;
         if self.saved != Some(self.position.step) {
             self.save(false)?;
         }
-        let kept = match &self.settings.left {
-            Left::Model { kept: Some(kept) } => kept.clone(),
-            _ => format!(
-                "the state before it is kept in {}; start again with a lower --lr, or go on from there with --resume --on-nan skip",
-                self.shelf.folder.display()
-            ),
+        let (place, skip) = match &self.settings.left {
+            Left::Model { kept: Some(place) } => (place.clone(), "leave such steps out with --on-nan skip"),
+            _ => (format!("kept in {}", self.shelf.folder.display()), "go on from there with --resume --on-nan skip"),
+        };
+        let kept = if in_a_row < MOST_SKIPPED {
+            format!("the state before it is {place}; start again with a lower --lr, or {skip}")
+        } else {
+            format!(
+                "that makes {in_a_row} steps in a row without a number, so no single batch is to blame; the state before them is {place}; \
+                 start again with a lower --lr"
+            )
         };
         Ok(TrainError::NotFinite { step, what, where_from, kept })
     }
 
-    /// Evaluates; returns whether it was the best so far.
-    fn evaluate(&mut self, data: &Rows) -> TrainResult<bool> {
+    /// Evaluates; returns whether it was the best so far, and `None` where it was stopped before its end.
+    fn evaluate(&mut self, data: &Rows, stop: &AtomicBool) -> TrainResult<Option<bool>> {
         self.session.prepare_evaluation()?;
         let started = Instant::now();
         let mut sums = Sums::default();
         let mut batches = data.prepared(0, 0, self.session.preparation(false), EVALUATIONS)?;
         while let Some(batch) = batches.next_item()? {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
             let samples = batch.samples as u64;
             sums.add(&self.session.evaluate(batch)?, samples);
         }
@@ -337,7 +383,8 @@ impl Run<'_> {
         let value = means.accuracy.filter(|_| self.work.interface.metric.grows()).unwrap_or(means.task_loss);
         let best = self.position.best.map(|(b, _)| f64::from(b));
         let is_better = |best: f64| if self.work.interface.metric.grows() { value > best } else { value < best };
-        let is_best = best.is_none_or(is_better) && value.is_finite();
+        let is_finite = value.is_finite() && means.loss.is_finite() && means.task_loss.is_finite();
+        let is_best = is_finite && best.is_none_or(is_better);
         if is_best {
             self.position.best = Some((value.into(), self.position.step));
         }
@@ -345,7 +392,7 @@ impl Run<'_> {
         self.position.history.push(means.task_loss.into());
         self.tell(&Event::Evaluation(means.clone()))?;
         self.summary.evaluation = Some(means);
-        Ok(is_best)
+        Ok(Some(is_best))
     }
 
     fn means(&self, sums: &Sums, samples: u64, seconds: f64) -> Means {

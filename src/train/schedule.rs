@@ -114,6 +114,19 @@ impl Schedule {
         matches!(self.shape, Shape::Plateau { .. })
     }
 
+    /// Whether it goes by the number of epochs of the run, and is another one where these are others.
+    pub fn ends_with_the_run(&self) -> bool {
+        matches!(self.shape, Shape::Ramp { until: None, .. })
+    }
+
+    /// The greatest value among those that it is written with.
+    pub fn highest(&self) -> f64 {
+        match self.shape {
+            Shape::Ramp { from, to, .. } => from.max(to),
+            _ => self.first(),
+        }
+    }
+
     /// The value for step `step`, counted from 0, where an epoch has `steps_per_epoch`. `metrics` are all evaluations so far, oldest first;
     /// lower is better, and NaN is never better.
     pub fn at(&self, step: u64, steps_per_epoch: u64, metrics: &[f64]) -> f64 {

@@ -49,6 +49,20 @@ impl Array {
         Some(Array { elem: DataType::Bfloat16, data: data.concat().into(), ..self.clone() })
     }
 
+    /// Whether no element is NaN or infinite.
+    pub fn is_finite(&self) -> bool {
+        fn all<const N: usize>(data: &[u8], is_finite: impl Fn([u8; N]) -> bool) -> bool {
+            data.as_chunks::<N>().0.iter().all(|bytes| is_finite(*bytes))
+        }
+        match self.elem {
+            DataType::Float => all(&self.data, |b| f32::from_le_bytes(b).is_finite()),
+            DataType::Double => all(&self.data, |b| f64::from_le_bytes(b).is_finite()),
+            DataType::Float16 => all(&self.data, |b| half::f16::from_le_bytes(b).is_finite()),
+            DataType::Bfloat16 => all(&self.data, |b| half::bf16::from_le_bytes(b).is_finite()),
+            _ => true,
+        }
+    }
+
     /// The transpose of a matrix; `None` for other ranks.
     pub fn transposed(&self) -> Option<Array> {
         let [rows, columns] = self.shape[..] else { return None };

@@ -47,6 +47,8 @@ pub struct Report {
     pub unknown: Vec<Entry>,
     /// Arrays of initializers that are not wanted.
     pub left: Vec<Entry>,
+    /// Initializers that are given NaN or infinite elements.
+    pub not_finite: Vec<String>,
 }
 
 /// An initializer and its array.
@@ -106,6 +108,7 @@ pub fn plan(model: &Model, source: &Source, options: &Options) -> WeightsResult<
         missing: missing.iter().filter_map(initializer).collect(),
         unknown: unknown.iter().filter_map(array).collect(),
         left: left.iter().filter_map(array).collect(),
+        not_finite: Vec::new(),
     };
     if matching.matched.is_empty() {
         return Err(nothing(&report));
@@ -118,6 +121,9 @@ pub fn plan(model: &Model, source: &Source, options: &Options) -> WeightsResult<
     for each in matching.matched {
         let Some(t) = model.graph.initializers.get(each.initializer) else { continue };
         let changed = initializers::read(model, t, &mut files)?.data != each.value.data;
+        if !each.value.is_finite() {
+            report.not_finite.push(t.name.clone());
+        }
         report.matched.push(Matched {
             initializer: t.name.clone(),
             array: source.arrays.get(each.array).map(|a| a.name.clone()).unwrap_or_default(),

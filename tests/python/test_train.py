@@ -461,7 +461,7 @@ def test_ctrl_c_finishes_the_step_and_says_how_to_go_on(uninterrupted, tmp_path)
         while not checkpoints(out) if (out / "checkpoints").exists() else True:
             time.sleep(0.01)
         process.send_signal(sent)
-        assert process.wait() == 130
+        assert process.wait() == 128 + sent
         said = process.stderr.read().decode()
         last = max(checkpoints(out))
         assert f"stopped after step {last};" in said and "--resume" in said
@@ -475,7 +475,7 @@ def test_another_run_is_not_gone_on_with(uninterrupted, tmp_path, data):
     assert "holds a run already; go on with it with --resume" in refusal(model, expected, *options)
     other = [*options]
     other[other.index("--optimizer") + 1] = "adamw"
-    assert "it belongs to a run with --optimizer Adam" in refusal(model, expected, *other, "--resume")
+    assert "it belongs to a run with --optimizer adam --beta1 0.9" in refusal(model, expected, *other, "--resume")
     sentence = refusal(model, expected, *[0.002 if o == 1e-3 else o for o in options], "--resume")
     assert "it belongs to a run with --lr 0.001, and this one has 0.002" in sentence
     assert "the model" in refusal(MLP, expected, *options, "--resume")
@@ -516,10 +516,10 @@ def test_data_that_does_not_fit_is_refused_before_anything_runs(data, tmp_path):
     ]:
         np.savez(tmp_path / f"{name}.npz", **arrays)
         sentence = refusal(MLP, tmp_path / name, "--data", tmp_path / f"{name}.npz")
-        assert all(word in sentence for word in [*words, f"data to train on, {tmp_path / name}.npz: "]), (name, sentence)
+        assert all(word in sentence for word in [*words, f"the training data, --data {tmp_path / name}.npz: "]), (name, sentence)
         assert not (tmp_path / name).exists()
     sentence = refusal(MLP, tmp_path / "evaluation", "--data", data / "train.npz", "--eval", tmp_path / "class.npz")
-    assert f"data to evaluate on, {tmp_path}/class.npz: row " in sentence
+    assert f"the evaluation data, --eval {tmp_path}/class.npz: row " in sentence
     assert "given by its own path" in refusal(MLP, tmp_path / "folder", "--data", tmp_path)
     np.savez(tmp_path / "named.npz", image=good["x"], labels=good["y"])
     train(MLP, tmp_path / "mapped", "--data", tmp_path / "named.npz", "--map", "x=image,y=labels", "--epochs", 1, "--quiet")

@@ -1,6 +1,7 @@
 //! Parameters with settings of their own: `--group 'name:*.bias=lr:0.1,decay:0'`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::str::FromStr;
 
 use thiserror::Error;
@@ -53,8 +54,8 @@ impl Setting {
     }
 
     /// What it has to be, where a number is not.
-    fn refusal(self, value: f64) -> Option<&'static str> {
-        let is_share = matches!(self, Setting::Beta1 | Setting::Beta2 | Setting::Alpha);
+    pub fn refusal(self, value: f64) -> Option<&'static str> {
+        let is_share = matches!(self, Setting::Momentum | Setting::Beta1 | Setting::Beta2 | Setting::Alpha);
         match (value >= 0.0 && value.is_finite(), is_share && value >= 1.0) {
             (true, false) => None,
             (_, _) if is_share => Some("a number from 0 up to 1, without 1"),
@@ -101,6 +102,14 @@ pub enum GroupError {
         /// What it could be.
         expected: &'static str,
     },
+}
+
+/// As it is read.
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let values: Vec<String> = self.values.iter().map(|(set, value)| format!("{}:{value}", set.name())).collect();
+        write!(f, "{}={}", self.selector, values.join(","))
+    }
 }
 
 impl FromStr for Group {
@@ -249,6 +258,9 @@ mod tests {
         let group: Group = "re:^a=b,!c=lr:0.1, decay:0".parse().unwrap();
         assert_eq!(group.selector, "re:^a=b,!c");
         assert_eq!(group.values, [(Setting::Rate, 0.1), (Setting::Decay, 0.0)]);
+        assert_eq!(group.to_string().parse::<Group>().unwrap(), group);
+        let message = "fc=momentum:1".parse::<Group>().unwrap_err().to_string();
+        assert!(message.contains("has to be a number from 0 up to 1, without 1"), "{message}");
     }
 
     #[test]

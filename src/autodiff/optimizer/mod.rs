@@ -9,6 +9,8 @@ mod update;
 
 pub use group::{Group, GroupError, Setting};
 
+use std::fmt;
+
 use crate::graph::ValueId;
 use crate::graph::types::TensorType;
 use crate::onnx::tensor_proto::DataType;
@@ -88,6 +90,30 @@ impl Optimizer {
             Optimizer::Adam { .. } => "adamw",
             Optimizer::RmsProp { .. } => "rmsprop",
         }
+    }
+}
+
+/// As it is given on the command line, with all of its constants: `adam --beta1 0.9 …`.
+impl fmt::Display for Optimizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.name())?;
+        let decay = match self {
+            Optimizer::None => return Ok(()),
+            Optimizer::Sgd { decay } => decay,
+            Optimizer::Momentum { momentum, decay, .. } => {
+                write!(f, " --momentum {momentum:?}")?;
+                decay
+            }
+            Optimizer::Adam { betas: [beta1, beta2], epsilon, decay, .. } => {
+                write!(f, " --beta1 {beta1:?} --beta2 {beta2:?} --epsilon {epsilon:?}")?;
+                decay
+            }
+            Optimizer::RmsProp { alpha, epsilon, decay } => {
+                write!(f, " --alpha {alpha:?} --epsilon {epsilon:?}")?;
+                decay
+            }
+        };
+        write!(f, " --weight-decay {decay:?}")
     }
 }
 

@@ -87,7 +87,11 @@ impl Dataset {
         Ok(Box::new(Ahead::start(items, plan.ahead)?))
     }
 
-    fn suits(&self, plan: &Plan) -> DataResult<()> {
+    /// Refuses a plan that the data or the graph cannot follow, before the first batch.
+    ///
+    /// # Errors
+    /// What does not suit.
+    pub fn suits(&self, plan: &Plan) -> DataResult<()> {
         let refuse = |problem: String| Err(DataError::Options(problem));
         let rows = self.rows();
         if plan.batch == 0 {

@@ -28,6 +28,7 @@ mod batches;
 mod check;
 mod cifar;
 mod convert;
+mod digest;
 mod error;
 mod fit;
 mod idx;

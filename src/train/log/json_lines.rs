@@ -29,6 +29,7 @@ struct Line {
 /// What must be known of a line to go on behind it.
 #[derive(Deserialize)]
 struct Place {
+    kind: Kind,
     step: u64,
 }
 
@@ -41,11 +42,13 @@ impl JsonLines {
         Ok(JsonLines { file: BufWriter::new(File::create(path)?) })
     }
 
-    /// The file of a run that goes on after `step`: what came later is cut off, and so is a line that is not whole. Without a file, a new one.
+    /// The file of a run that goes on after `step`: what came later is cut off, and so is a line that is not whole, and an evaluation after
+    /// that step where the run goes on with it (`evaluation_due`). Without a file, a new one.
     ///
     /// # Errors
     /// When it cannot be read or written.
-    pub fn resume(path: &Path, step: u64) -> io::Result<Self> {
+    pub fn resume(path: &Path, step: u64, evaluation_due: bool) -> io::Result<Self> {
+        let is_repeated = |p: Place| p.step > step || (evaluation_due && p.step == step && p.kind == Kind::Eval);
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         let mut kept = 0;
         let mut reader = BufReader::new(&file);
@@ -54,7 +57,7 @@ impl JsonLines {
             line.clear();
             let length = reader.read_until(b'\n', &mut line)?;
             let place = line.strip_suffix(b"\n").and_then(|l| serde_json::from_slice::<Place>(l).ok());
-            if place.is_none_or(|p| p.step > step) {
+            if place.is_none_or(is_repeated) {
                 break;
             }
             kept += length as u64;
@@ -118,16 +121,30 @@ mod tests {
     }
 
     #[test]
+    fn an_evaluation_that_is_made_again_is_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.jsonl");
+        let mut log = JsonLines::create(&path).unwrap();
+        log.record(&event(3, 1.0)).unwrap();
+        log.record(&Event { kind: Kind::Eval, ..event(3, 2.0) }).unwrap();
+        drop(log);
+        drop(JsonLines::resume(&path, 3, false).unwrap());
+        assert_eq!(lines(&path).len(), 2);
+        drop(JsonLines::resume(&path, 3, true).unwrap());
+        assert_eq!(lines(&path).len(), 1);
+    }
+
+    #[test]
     fn a_run_that_goes_on_cuts_off_what_it_repeats() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log.jsonl");
-        let mut log = JsonLines::resume(&path, 0).unwrap();
+        let mut log = JsonLines::resume(&path, 0, false).unwrap();
         (1..=5).for_each(|step| log.record(&event(step, step as f64)).unwrap());
         drop(log);
         let whole = std::fs::read(&path).unwrap();
         for cut in 0..=whole.len() {
             std::fs::write(&path, &whole[..cut]).unwrap();
-            let mut log = JsonLines::resume(&path, 3).unwrap();
+            let mut log = JsonLines::resume(&path, 3, false).unwrap();
             log.record(&event(4, 9.0)).unwrap();
             drop(log);
             let lines = lines(&path);

@@ -7,7 +7,7 @@ mod tensor_board;
 use std::io;
 
 pub use json_lines::JsonLines;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 pub use tensor_board::TensorBoard;
 
 /// Numbers that a run has to tell.
@@ -26,7 +26,7 @@ pub struct Event {
 }
 
 /// What an event is of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// A step or several in training.

@@ -333,6 +333,7 @@ def test_refusals(arrays, tmp_path):
         (MLP, {"lr": 10**400}, "lr is larger"),
         (MLP, {"engine": "ortt"}, "ortt"),
         (MLP, {"coef": 1}, "which layers"),
+        (MLP, {"layers": "relu", "coef": 3e5}, "any_coef=True"),
         (MLP, {"layers": "relu", "coef": "cosine:1"}, "cosine"),
         (MLP, {"tf32": True}, "tf32"),
         (MLP, {"batch_size": 0}, "batch_size"),

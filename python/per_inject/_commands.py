@@ -469,7 +469,7 @@ def weights_put(
     Warns
     -----
     PerInjectWarning
-        Of arrays that were not put in.
+        Of arrays that were not put in, and of elements that are NaN or infinite.
     """
     target = destination(model, output)
     options = Arguments("weights", "put")
@@ -488,22 +488,25 @@ def weights_put(
     else:
         raise TypeError(f"weights are arrays by name, or a path, not {type(weights).__name__}")
     data, report, _ = _native.weights_put(_in(options, model), arrays, options.list)
-    warn(_left_over(_dict(report)))
+    warn(_second_looks(_dict(report)))
     return same_kind(model, output, data)
 
 
-def _left_over(report: Mapping[str, Any]) -> list[str]:
+def _second_looks(report: Mapping[str, Any]) -> list[str]:
     """What deserves a second look of a report of ``per-inject weights put``."""
 
-    def names(entries: list[dict[str, Any]]) -> str:
-        shown = ", ".join(repr(entry["name"]) for entry in entries[:5])
-        return shown if len(entries) <= 5 else f"{shown} and {len(entries) - 5} more"
+    def names(entries: list[Any]) -> str:
+        found = [entry if isinstance(entry, str) else entry["name"] for entry in entries]
+        shown = ", ".join(map(repr, found[:5]))
+        return shown if len(found) <= 5 else f"{shown} and {len(found) - 5} more"
 
     sentences = []
     if report["unknown"]:
         sentences.append(f"no initializer is called like {names(report['unknown'])}; map={{FROM: TO}} says where an array goes")
     if report["left"]:
         sentences.append(f"training does not move {names(report['left'])}, and they stay as they are; all=True puts their arrays in too")
+    if report["not_finite"]:
+        sentences.append(f"elements of {names(report['not_finite'])} are NaN or infinite now")
     return sentences
 
 

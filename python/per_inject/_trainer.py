@@ -46,7 +46,7 @@ class Trainer(Generic[M]):
     ----------
     model
         The forward graph with its loss: its path, its bytes, or ``onnx.ModelProto``.
-    layers, coef, estimator, slices, share_slices, view, reduction, at, strict, loss, wrt, freeze
+    layers, coef, estimator, slices, share_slices, view, reduction, at, any_coef, strict, loss, wrt, freeze
         As for `inject`. Without `layers` nothing is regularised; ``coef=0`` measures PER and leaves the loss alone; a coefficient may be a
         schedule.
     optimizer, momentum, weight_decay, beta1, beta2, alpha, epsilon, group, clip_norm, clip_value
@@ -101,6 +101,7 @@ class Trainer(Generic[M]):
         view: str = "auto",
         reduction: str = "mean",
         at: str = "post",
+        any_coef: bool = False,
         strict: bool = False,
         loss: Optional[str] = None,
         wrt: Optional[str] = None,
@@ -153,7 +154,7 @@ class Trainer(Generic[M]):
         options.number(clip_norm=clip_norm, clip_value=clip_value, loss_scale=loss_scale)
         options.several(group=group, normalize=normalize)
         options.pairs(batch_axis=batch_axis, map=map)
-        options.flag(share_slices=share_slices, strict=strict, quiet=quiet, tf32=tf32, cuda_graph=cuda_graph)
+        options.flag(share_slices=share_slices, any_coef=any_coef, strict=strict, quiet=quiet, tf32=tf32, cuda_graph=cuda_graph)
         options.flag(no_shuffle=not shuffle if isinstance(shuffle, bool) else shuffle)
         if isinstance(lr, str):
             options.text(lr=lr)
@@ -226,8 +227,7 @@ class Trainer(Generic[M]):
             raise UsageError(f"where shall the run go? {what} wants out=FOLDER")
         if out is not None:
             return self._run(data, evaluation, epochs, out, resume, checkpoint_every, keep)
-        kept = "weights, model and history of the Trainer are those before it; start again with a lower lr, or leave such steps out "
-        kept += 'with on_nan="skip"'
+        kept = "in weights, model and history of the Trainer"
         with tempfile.TemporaryDirectory(prefix="per-inject-") as folder:
             return self._run(data, evaluation, epochs, folder, resume, checkpoint_every, keep, kept)
 

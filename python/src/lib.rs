@@ -149,7 +149,8 @@ fn check_training(py: Python<'_>, model: Model, arguments: Vec<OsString>) -> PyR
 const BETWEEN_SIGNALS: Duration = Duration::from_millis(50);
 
 /// Trains; gives whether the run was stopped, its summary as JSON, and warnings. What Python's handlers of signals raise stops the run after
-/// the step, with a checkpoint, and is raised then. `kept` is said of a state that was kept, where the folder of the run goes away.
+/// the step, with a checkpoint, and is raised then. `kept` is where messages say that the state is, in the
+/// place of the folder of the run, where that goes away.
 #[pyfunction]
 fn train(
     py: Python<'_>,

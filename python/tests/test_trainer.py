@@ -214,7 +214,7 @@ def test_a_run_without_a_number_leaves_the_state_before_that_step(arrays, tmp_pa
     with pytest.raises(per_inject.RefusedError, match="step [0-9]+ gave") as caught:
         stopped.fit(arrays, epochs=3)
     said = str(caught.value)
-    assert "weights, model and history of the Trainer are those before it" in said and "per-inject-" not in said and "--" not in said
+    assert "the state before it is in weights, model and history of the Trainer; start" in said and "per-inject-" not in said and "--" not in said
     steps = [event["step"] for event in stopped.history if "loss" in event["values"]]
     assert 1 <= len(steps) < 5
     expected = trainer(MLP.read_bytes())
@@ -333,6 +333,7 @@ def test_refusals(arrays, tmp_path):
         (MLP, {"lr": 10**400}, "lr is larger"),
         (MLP, {"engine": "ortt"}, "ortt"),
         (MLP, {"coef": 1}, "which layers"),
+        (MLP, {"layers": "relu", "coef": 3e5}, "any_coef=True"),
         (MLP, {"layers": "relu", "coef": "cosine:1"}, "cosine"),
         (MLP, {"tf32": True}, "tf32"),
         (MLP, {"batch_size": 0}, "batch_size"),

@@ -61,7 +61,7 @@ pub struct Training {
     pub data: Data,
     /// What is evaluated on.
     pub evaluation: Option<Data>,
-    /// What is said of a state that was kept, where the folder of the run goes away with it.
+    /// Where messages say that the state is, in the place of the folder of the run, which goes away.
     pub kept: Option<String>,
 }
 

@@ -21,7 +21,7 @@ pub struct Host {
     pub data: Data,
     /// What is evaluated on; asked for only where `--eval` says that there is something.
     pub evaluation: Option<Data>,
-    /// What is said of a state that was kept, where the folder of the run goes away.
+    /// Where messages say that the state is, in the place of the folder of the run, which goes away.
     pub kept: Option<String>,
     /// Asked after every event: whether the run goes on.
     pub goes_on: Box<dyn Fn() -> bool + Send + Sync>,

@@ -40,7 +40,7 @@ pub enum Left {
     Checkpoints,
     /// The model with its weights as well, as at the end: for a program that reads them.
     Model {
-        /// What is said of a state that was kept, where nobody is left the folder of the run.
+        /// Where messages say that the state is, in the place of the folder of the run, which goes away.
         kept: Option<String>,
     },
 }
@@ -351,16 +351,17 @@ impl Run<'_> {
         if self.saved != Some(self.position.step) {
             self.save(false)?;
         }
-        let folder = self.shelf.folder.display();
-        let kept = match &self.settings.left {
-            Left::Model { kept: Some(kept) } => kept.clone(),
-            _ if in_a_row < MOST_SKIPPED => format!(
-                "the state before it is kept in {folder}; start again with a lower --lr, or go on from there with --resume --on-nan skip"
-            ),
-            _ => format!(
-                "that makes {in_a_row} steps in a row without a number, so no single batch is to blame; the state before them is kept in \
-                 {folder}; start again with a lower --lr"
-            ),
+        let (place, skip) = match &self.settings.left {
+            Left::Model { kept: Some(place) } => (place.clone(), "leave such steps out with --on-nan skip"),
+            _ => (format!("kept in {}", self.shelf.folder.display()), "go on from there with --resume --on-nan skip"),
+        };
+        let kept = if in_a_row < MOST_SKIPPED {
+            format!("the state before it is {place}; start again with a lower --lr, or {skip}")
+        } else {
+            format!(
+                "that makes {in_a_row} steps in a row without a number, so no single batch is to blame; the state before them is {place}; \
+                 start again with a lower --lr"
+            )
         };
         Ok(TrainError::NotFinite { step, what, where_from, kept })
     }

@@ -39,6 +39,16 @@ impl Array {
         describe(self.elem as i32, &self.shape)
     }
 
+    /// The same numbers as bfloat16, where this array is of float32 and each of them is one; else `None`.
+    pub fn as_bfloat16(&self) -> Option<Array> {
+        if self.elem != DataType::Float {
+            return None;
+        }
+        let upper = |number: &[u8]| if let [0, 0, a, b] = *number { Some([a, b]) } else { None };
+        let data: Vec<[u8; 2]> = self.data.chunks_exact(4).map(upper).collect::<Option<_>>()?;
+        Some(Array { elem: DataType::Bfloat16, data: data.concat().into(), ..self.clone() })
+    }
+
     /// Whether no element is NaN or infinite.
     pub fn is_finite(&self) -> bool {
         fn all<const N: usize>(data: &[u8], is_finite: impl Fn([u8; N]) -> bool) -> bool {
@@ -51,16 +61,6 @@ impl Array {
             DataType::Bfloat16 => all(&self.data, |b| half::bf16::from_le_bytes(b).is_finite()),
             _ => true,
         }
-    }
-
-    /// The same numbers as bfloat16, where this array is of float32 and each of them is one; else `None`.
-    pub fn as_bfloat16(&self) -> Option<Array> {
-        if self.elem != DataType::Float {
-            return None;
-        }
-        let upper = |number: &[u8]| if let [0, 0, a, b] = *number { Some([a, b]) } else { None };
-        let data: Vec<[u8; 2]> = self.data.chunks_exact(4).map(upper).collect::<Option<_>>()?;
-        Some(Array { elem: DataType::Bfloat16, data: data.concat().into(), ..self.clone() })
     }
 
     /// The transpose of a matrix; `None` for other ranks.

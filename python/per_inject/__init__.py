@@ -13,9 +13,10 @@ Everything is what the command line does, with the same options, reports and ref
 """
 
 from . import _native
-from ._commands import diff, differentiate, inject, inspect, plan, strip, weights_get, weights_put
+from ._commands import diff, differentiate, inject, inspect, plan, strip
 from ._errors import AccessError, MissingFileError, PerInjectError, PerInjectWarning, RefusedError, UsageError
 from ._trainer import Trainer
+from ._weights import weights_get, weights_put
 
 __version__: str = _native.VERSION
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import io
 import json
 import os
 import pathlib
@@ -17,7 +16,7 @@ from ._models import M, Model, destination, native, same_kind, warn
 from ._options import Arguments, Coefficient, Number, StrPath
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
 
 def inject(
@@ -123,7 +122,7 @@ def inject(
     options.path(output=target)
     options.text(external=external)
     options.flag(sync=sync, dry_run=target is None)
-    data, _, warnings = _native.inject(_in(options, model), options.list)
+    data, _, warnings = _native.inject(handed(options, model), options.list)
     warn(warnings)
     return same_kind(model, output, data)
 
@@ -167,7 +166,7 @@ def plan(
     options = Arguments()
     _injection(options, dict(locals()))
     options.flag(dry_run=True)
-    return _dict(_native.inject(_in(options, model), options.list)[1])
+    return report_of(_native.inject(handed(options, model), options.list)[1])
 
 
 def strip(
@@ -204,7 +203,7 @@ def strip(
     options.path(output=target or "/dev/null")
     options.text(external=external)
     options.flag(all=all, sync=sync)
-    data, _, warnings = _native.strip(_in(options, model), options.list)
+    data, _, warnings = _native.strip(handed(options, model), options.list)
     warn(warnings)
     return same_kind(model, output, data)
 
@@ -284,7 +283,7 @@ def differentiate(
     options.several(group=group)
     options.whole(opset=opset)
     options.flag(gradient_norm=gradient_norm, accumulate=accumulate, loss_scale_input=loss_scale_input, sync=sync)
-    data, _, warnings = _native.differentiate(_in(options, model), options.list)
+    data, _, warnings = _native.differentiate(handed(options, model), options.list)
     warn(warnings)
     return same_kind(model, output, data)
 
@@ -311,7 +310,7 @@ def inspect(model: Model, *, wrt: Optional[str] = None, freeze: Optional[str] = 
     """
     options = Arguments("inspect")
     options.text(wrt=wrt, freeze=freeze)
-    return _dict(_native.inspect(_in(options, model), options.list))
+    return report_of(_native.inspect(handed(options, model), options.list))
 
 
 def diff(
@@ -380,134 +379,7 @@ def diff(
     with _as_file(inputs) as path:
         options.path(inputs=path)
         # The command line wants to see two models; these are handed over beside it.
-        return _dict(_native.diff(native(a), native(b), [*options.list, "--", "a", "b"]))
-
-
-def weights_get(model: Model, *, all: bool = False, wrt: Optional[str] = None) -> dict[str, NDArray[Any]]:
-    """The weights of a model by the name of their initializer.
-
-    Parameters
-    ----------
-    model
-        The model: its path, its bytes, or ``onnx.ModelProto``.
-    all
-        All initializers; without it those that training moves: weights by their role, and running statistics.
-    wrt
-        These initializers, whatever their role: a selector over names.
-
-    Returns
-    -------
-    Arrays of the initializers' shapes and element types; bfloat16 as float32, which holds every value of it.
-
-    Raises
-    ------
-    RefusedError
-        Where there is nothing to take, or elements cannot be read.
-    UsageError, AccessError, TypeError
-        As `inject`.
-
-    Warns
-    -----
-    PerInjectWarning
-        Of initializers whose element type no array has.
-    """
-    options = Arguments("weights", "get")
-    options.flag(all=all)
-    options.text(wrt=wrt)
-    options.path(output="weights.safetensors")
-    data, warnings = _native.weights_get(_in(options, model), options.list)
-    warn(warnings)
-    return _arrays.safetensors(data)
-
-
-def weights_put(
-    model: M,
-    weights: Union[StrPath, Mapping[str, ArrayLike]],
-    *,
-    output: Optional[StrPath] = None,
-    map: Optional[Mapping[str, str]] = None,
-    all: bool = False,
-    wrt: Optional[str] = None,
-    strict: bool = False,
-    sync: bool = False,
-) -> M:
-    """Puts weights into a model; no other byte of it changes.
-
-    Parameters
-    ----------
-    model
-        The model: its path, its bytes, or ``onnx.ModelProto``.
-    weights
-        Arrays by the name of their initializer, as `weights_get` and `Trainer.weights` give them; or the path of a training checkpoint of
-        ONNX Runtime, a safetensors file, an .npz archive, a PyTorch state dict, or another ONNX file. Nothing is rounded: an array has the
-        element type and the shape of its initializer, and of bfloat16 the same numbers as float32.
-    output
-        Where the result goes, for a model given by its path; it may be the same path, where no weights lie in data files.
-    map
-        The initializer that an array is for, by array, where it has another name. ``*`` stands for any text, and ``:T`` behind the
-        initializer transposes a matrix: ``{"module.*": "*", "fc.weight": "val_40:T"}``.
-    all
-        Arrays of all initializers are put in; without it those of initializers that training moves.
-    wrt
-        Arrays of these initializers are put in, whatever their role: a selector over names.
-    strict
-        Refuse when an initializer has no array, or an array no initializer.
-    sync
-        As for `inject`.
-
-    Returns
-    -------
-    The same kind as `model`.
-
-    Raises
-    ------
-    RefusedError
-        Where an array does not fit its initializer, or there is an initializer for none of them.
-    UsageError, AccessError, TypeError
-        As `inject`.
-
-    Warns
-    -----
-    PerInjectWarning
-        Of arrays that were not put in, and of elements that are NaN or infinite.
-    """
-    target = destination(model, output)
-    options = Arguments("weights", "put")
-    options.path(output=target or "/dev/null")
-    options.pairs(map=map)
-    options.flag(all=all, strict=strict, sync=sync)
-    options.text(wrt=wrt)
-    arrays = None
-    if isinstance(weights, Mapping):
-        file = io.BytesIO()
-        _arrays.save(file, weights)
-        arrays = file.getvalue()
-        options.text(**{"from": "weights"})
-    elif isinstance(weights, (str, os.PathLike)):
-        options.path(**{"from": weights})
-    else:
-        raise TypeError(f"weights are arrays by name, or a path, not {type(weights).__name__}")
-    data, report, _ = _native.weights_put(_in(options, model), arrays, options.list)
-    warn(_second_looks(_dict(report)))
-    return same_kind(model, output, data)
-
-
-def _second_looks(report: Mapping[str, Any]) -> list[str]:
-    """What deserves a second look of a report of ``per-inject weights put``."""
-
-    def names(entries: list[Any]) -> str:
-        found = [entry if isinstance(entry, str) else entry["name"] for entry in entries]
-        shown = ", ".join(map(repr, found[:5]))
-        return shown if len(found) <= 5 else f"{shown} and {len(found) - 5} more"
-
-    sentences = []
-    if report["unknown"]:
-        sentences.append(f"no initializer is called like {names(report['unknown'])}; map={{FROM: TO}} says where an array goes")
-    if report["left"]:
-        sentences.append(f"training does not move {names(report['left'])}, and they stay as they are; all=True puts their arrays in too")
-    if report["not_finite"]:
-        sentences.append(f"elements of {names(report['not_finite'])} are NaN or infinite now")
-    return sentences
+        return report_of(_native.diff(native(a), native(b), [*options.list, "--", "a", "b"]))
 
 
 def runtime() -> Optional[str]:
@@ -544,13 +416,13 @@ def _injection(options: Arguments, given: Mapping[str, Any]) -> None:
     options.flag(**{name: given[name] for name in flags})
 
 
-def _in(options: Arguments, model: Model) -> Union[bytes, str]:
+def handed(options: Arguments, model: Model) -> Union[bytes, str]:
     """The model for the extension module, and its name for the command line."""
-    handed = native(model)
-    options.list += ["--", handed if isinstance(handed, str) else "model"]
-    return handed
+    data = native(model)
+    options.list += ["--", data if isinstance(data, str) else "model"]
+    return data
 
 
-def _dict(text: str) -> dict[str, Any]:
+def report_of(text: str) -> dict[str, Any]:
     report: dict[str, Any] = json.loads(text)
     return report

@@ -24,11 +24,11 @@ _VALUES = {
 @functools.cache
 def keywords() -> dict[str, str]:
     """What an option of the command line is called here, by its name without dashes; of one that takes no value, as it is given."""
-    from . import _commands, _trainer
+    from . import _commands, _trainer, _weights
 
     functions = (
         *(_commands.inject, _commands.strip, _commands.differentiate, _commands.inspect, _commands.diff),
-        *(_commands.weights_get, _commands.weights_put, _trainer.Trainer, _trainer.Trainer.fit),
+        *(_weights.weights_get, _weights.weights_put, _trainer.Trainer, _trainer.Trainer.fit),
     )
     found = {"no-shuffle": "shuffle=False", "eval": "evaluation"}
     for function in functions:

@@ -1,9 +1,9 @@
 //! Conv: y[n, o, p] = Σ w[o, c, k]·x[n, c, s·p + d·k − pad].
 //!
 //! ∂x is the transposed convolution of g with w; on large maps the convolution with w turned around, where the kernel is a point with wᵀ,
-//! and on maps of a few places one product for all samples. ∂w[o, c, k] = Σ g[n, o, p]·x[n, c, s·p + d·k − pad] is itself a convolution: of one picture that has samples as
-//! channels and x's channels along its last axis, with g for weights (strides and dilations exchanged), which takes ONNX Runtime's CPU hardly
-//! longer than the bare product of matrices. Where it makes few columns, the product over explicit patches, k^dims slices of x with
+//! and on maps of a few places one product for all samples. ∂w[o, c, k] = Σ g[n, o, p]·x[n, c, s·p + d·k − pad] is itself a convolution: of
+//! one picture that has samples as channels and x's channels along its last axis, with g for weights (strides and dilations exchanged),
+//! which takes ONNX Runtime's CPU hardly longer than the bare product of matrices. Where it makes few columns, the product over explicit patches, k^dims slices of x with
 //! channels in front, is as fast. With groups it is the convolution with samples and channels exchanged. ∂b = Σ g.
 //!
 //! ConvTranspose is the same with x and y in each other's place: ∂x is the convolution of g with w, and ∂w that of a Conv from g to x.

@@ -161,8 +161,11 @@ pub fn explain(message: &str, index: u32) -> String {
             Some("there is no NVIDIA GPU, or CUDA_VISIBLE_DEVICES hides it".into())
         } else if has("invalid device ordinal") || has("invalid device id") {
             Some(format!("there is no GPU {index}; they count from 0, and 'nvidia-smi -L' lists them"))
-        } else if has("out of memory") {
-            Some("the GPU's memory is full".into())
+        } else if has("out of memory") || has("failed to allocate memory") {
+            Some(
+                "the GPU's memory is full: take smaller batches, or end what else fills it ('nvidia-smi' lists that)"
+                    .into(),
+            )
         } else {
             None
         }
@@ -199,6 +202,11 @@ mod tests {
             (
                 "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version".into(),
                 "update the driver",
+            ),
+            ("CUDA failure 2: out of memory".into(), "the GPU's memory is full: take smaller batches"),
+            (
+                "Failed to allocate memory for requested buffer of size 4294967296".into(),
+                "the GPU's memory is full: take smaller batches",
             ),
         ] {
             let text = explain(&message, 7);

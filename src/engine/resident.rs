@@ -237,7 +237,8 @@ impl Resident {
     fn failed(&self, message: &str) -> EngineError {
         let message = one_line(message);
         match self.device {
-            Device::Cuda { index } if message.contains("CUDA") || message.contains("CUDNN") => {
+            // The arena's words when the GPU is full name no CUDA.
+            Device::Cuda { index } if ["CUDA", "CUDNN", "allocate memory"].iter().any(|w| message.contains(w)) => {
                 EngineError::Device { device: self.device.to_string(), problem: cuda::explain(&message, index) }
             }
             _ => EngineError::Run { model: self.loaded.name.clone(), message },

@@ -69,7 +69,7 @@ fn names(ops: &str, name: &str) -> bool {
 /// Operators that are newer than [`error::OLDEST`].
 const SINCE: &[(i64, &str)] = &[
     (10, "Mod Resize ReverseSequence ThresholdedRelu"),
-    (11, "CumSum GatherElements GatherND ScatterElements ScatterND"),
+    (11, "CumSum GatherElements GatherND ScatterElements ScatterND SequenceAt SequenceConstruct"),
     (12, "Celu Einsum NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss"),
     (14, "HardSwish Trilu"),
     (15, "CastLike"),

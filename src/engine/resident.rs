@@ -28,6 +28,21 @@ pub struct Carried {
     pub output: String,
 }
 
+/// Where a carried value stands among those of a model, by its input.
+pub(super) fn position_of(
+    model: &str,
+    carried: &[Carried],
+    positions: &HashMap<String, usize>,
+    input: &str,
+) -> EngineResult<usize> {
+    let unknown = || EngineError::UnknownInput {
+        model: model.to_owned(),
+        name: input.to_owned(),
+        all: carried.iter().map(|c| c.input.as_str()).collect::<Vec<_>>().join(", "),
+    };
+    positions.get(input).copied().ok_or_else(unknown)
+}
+
 /// What of a model stays on the device, and what comes down.
 #[derive(Debug, Clone, Default)]
 pub struct Residence {
@@ -222,12 +237,7 @@ impl Resident {
     }
 
     fn position(&self, input: &str) -> EngineResult<usize> {
-        let unknown = || EngineError::UnknownInput {
-            model: self.loaded.name.clone(),
-            name: input.to_owned(),
-            all: self.carried.iter().map(|c| c.input.as_str()).collect::<Vec<_>>().join(", "),
-        };
-        self.positions.get(input).copied().ok_or_else(unknown)
+        position_of(&self.loaded.name, &self.carried, &self.positions, input)
     }
 
     fn check(&self, name: &str, tensor: &Tensor) -> EngineResult<()> {

@@ -7,7 +7,7 @@ use super::plan::{Value, tensor_of, value_of};
 use crate::engine::differentiated::Stateful;
 use crate::engine::error::{EngineError, EngineResult};
 use crate::engine::program::{Port, check_named, require_output};
-use crate::engine::resident::{Carried, Residence};
+use crate::engine::resident::{Carried, Residence, position_of};
 use crate::engine::tensor::Tensor;
 use crate::graph::types::{Dim, TensorType};
 
@@ -64,12 +64,7 @@ impl Resident {
     }
 
     fn position(&self, input: &str) -> EngineResult<usize> {
-        let unknown = || EngineError::UnknownInput {
-            model: self.loaded.name.clone(),
-            name: input.to_owned(),
-            all: self.carried.iter().map(|c| c.input.as_str()).collect::<Vec<_>>().join(", "),
-        };
-        self.positions.get(input).copied().ok_or_else(unknown)
+        position_of(&self.loaded.name, &self.carried, &self.positions, input)
     }
 
     fn check(&self, name: &str, tensor: &Tensor) -> EngineResult<()> {

@@ -1,5 +1,7 @@
 //! A tensor in memory: what goes into a program and what comes out of it.
 
+use bytemuck::cast_slice;
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use crate::graph::types::{Dim, TensorType};
@@ -63,10 +65,14 @@ pub trait Element: Copy + Send + Sync + 'static {
 
     /// Elements of this type as [`Data`].
     fn into_data(values: Vec<Self>) -> Data;
+
+    /// The bytes of elements, in the order of this machine: at once, as one by one takes several times as long where a build is made for
+    /// size.
+    fn as_bytes(values: &[Self]) -> &[u8];
 }
 
 macro_rules! elements {
-    ($($type:ty => $variant:ident),* $(,)?) => {$(
+    ($($type:ty => $variant:ident, $words:expr;)*) => {$(
         impl Element for $type {
             const TYPE: DataType = DataType::$variant;
 
@@ -77,14 +83,27 @@ macro_rules! elements {
             fn into_data(values: Vec<Self>) -> Data {
                 Data::$variant(values)
             }
+
+            fn as_bytes(values: &[Self]) -> &[u8] {
+                let words: fn(&[Self]) -> &[_] = $words;
+                cast_slice(words(values))
+            }
         }
     )*};
+    ($($type:ty => $variant:ident),* $(,)?) => {
+        elements! { $($type => $variant, |values| values;)* }
+    };
 }
 
 elements! {
-    f16 => Float16, bf16 => Bfloat16, f32 => Float, f64 => Double,
+    f32 => Float, f64 => Double,
     i8 => Int8, i16 => Int16, i32 => Int32, i64 => Int64,
     u8 => Uint8, u16 => Uint16, u32 => Uint32, u64 => Uint64,
+}
+
+elements! {
+    f16 => Float16, |values| values.reinterpret_cast();
+    bf16 => Bfloat16, |values| values.reinterpret_cast();
 }
 
 impl Element for bool {
@@ -96,6 +115,10 @@ impl Element for bool {
 
     fn into_data(values: Vec<Self>) -> Data {
         Data::Bool(values)
+    }
+
+    fn as_bytes(values: &[Self]) -> &[u8] {
+        cast_slice(values)
     }
 }
 

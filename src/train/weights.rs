@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-use bytemuck::cast_slice;
 use half::{bf16, f16};
 
 use super::error::{TrainError, TrainResult};
@@ -54,7 +53,7 @@ pub fn from_bytes(elem: i32, shape: Vec<usize>, bytes: &[u8]) -> Option<Tensor> 
 
 /// The elements of a tensor, little-endian.
 pub fn to_bytes(tensor: &Tensor) -> Vec<u8> {
-    let mut bytes = with_elements!(tensor.data(), values => cast_slice::<_, u8>(values).to_vec());
+    let mut bytes = with_elements!(tensor.data(), values => Element::as_bytes(values.as_slice()).to_vec());
     if cfg!(target_endian = "big") {
         let size = element_size(tensor.elem() as i32).unwrap_or(1);
         bytes.chunks_exact_mut(size).for_each(<[u8]>::reverse);

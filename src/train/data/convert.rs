@@ -1,6 +1,7 @@
 //! From the bytes of rows to the tensor that an input takes.
 
 use bytemuck::{Pod, cast_slice_mut};
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::array::Array;
@@ -77,11 +78,11 @@ pub(super) trait Number: Element + Default {
 }
 
 /// Copies elements at once: one by one takes a batch of images several times as long where a build is made for size.
-fn copy_elements<T: Pod>(bytes: &[u8], out: &mut [T], from_le: impl Fn(T) -> T) {
+fn copy_elements<T: Pod>(bytes: &[u8], out: &mut [T]) {
     let places: &mut [u8] = cast_slice_mut(out);
     places.copy_from_slice(bytes);
     if cfg!(target_endian = "big") {
-        out.iter_mut().for_each(|e| *e = from_le(*e));
+        places.chunks_exact_mut(size_of::<T>()).for_each(<[u8]>::reverse);
     }
 }
 
@@ -100,7 +101,7 @@ macro_rules! integers {
             }
 
             fn copy(bytes: &[u8], out: &mut [Self]) {
-                copy_elements(bytes, out, |e| Self::from_le_bytes(e.to_ne_bytes()));
+                copy_elements(bytes, out);
             }
         }
     )*};
@@ -109,7 +110,7 @@ macro_rules! integers {
 integers!(i8, i16, i32, i64, u8, u16, u32, u64);
 
 macro_rules! reals {
-    ($($type:ty, $from:expr, $to:expr);*) => {$(
+    ($($type:ty, $from:expr, $words:expr;)*) => {$(
         impl Number for $type {
             fn wide(self) -> Wide {
                 Wide::Real(f64::from(self))
@@ -124,13 +125,19 @@ macro_rules! reals {
             }
 
             fn copy(bytes: &[u8], out: &mut [Self]) {
-                copy_elements(bytes, out, |e| Self::from_le_bytes(e.to_ne_bytes()));
+                let words: fn(&mut [Self]) -> &mut [_] = $words;
+                copy_elements(bytes, words(out));
             }
         }
     )*};
 }
 
-reals!(f16, f16::from_f64, f64::from; bf16, bf16::from_f64, f64::from; f32, |x| x as f32, f64::from; f64, |x| x, f64::from);
+reals! {
+    f16, f16::from_f64, |out| out.reinterpret_cast_mut();
+    bf16, bf16::from_f64, |out| out.reinterpret_cast_mut();
+    f32, |x| x as f32, |out| out;
+    f64, |x| x, |out| out;
+}
 
 impl Number for bool {
     fn wide(self) -> Wide {

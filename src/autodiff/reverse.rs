@@ -73,16 +73,24 @@ impl Reversed {
         self.wide.get(&gradient.name).unwrap_or(gradient).clone()
     }
 
-    /// Leaves out the narrow forms that nothing reads.
+    /// Leaves out what neither a result nor anything that stays reads.
     pub fn without_unread(&mut self, results: &HashSet<&str>) {
-        if self.wide.is_empty() {
-            return;
+        let mut read: HashSet<String> = results.iter().map(|name| (*name).to_owned()).collect();
+        read.extend(self.remade.values().flat_map(reads));
+        let mut gone = HashSet::new();
+        let mut kept = Vec::with_capacity(self.nodes.len());
+        for node in std::mem::take(&mut self.nodes).into_iter().rev() {
+            if node.output.iter().any(|o| read.contains(o)) {
+                read.extend(reads(&node));
+                kept.push(node);
+            } else {
+                gone.extend(node.output);
+            }
         }
-        let read: HashSet<String> = self.nodes.iter().flat_map(reads).collect();
-        let is_read = |name: &str| read.contains(name) || results.contains(name);
-        let gone: HashSet<String> = self.wide.keys().filter(|name| !is_read(name)).cloned().collect();
-        self.nodes.retain(|n| !n.output.iter().any(|o| gone.contains(o)));
+        kept.reverse();
+        self.nodes = kept;
         self.value_info.retain(|v| !gone.contains(v.name()));
+        self.constants.retain(|name, _| read.contains(name));
     }
 
     /// Puts something before everything else.
@@ -137,12 +145,9 @@ pub fn reverse(analysis: &Analysis, path: &Path, goal: Goal, root: &str) -> Resu
             let parts = value.and_then(|v| contributions.remove(&v)).unwrap_or_default();
             cotangents.push(value.and_then(|v| total(&mut builder, analysis, v, parts)));
         }
-        let composite = composite::ending_at(graph, id).filter(|c| path.needs_gradient(c.operand));
+        let composite = composite::ending_at(graph, path, id);
         if let (Some(composite), [Some(g)]) = (composite, &cotangents[..]) {
-            let slope = Tensor {
-                name: graph.name(composite.slope).to_owned(),
-                ty: analysis.types.get(composite.slope).clone(),
-            };
+            let slope = composite.slope(analysis, &mut builder);
             let product = builder.binary("Mul", &g.tensor, &slope);
             let tensor = Tensor { ty: slope.ty, ..product };
             contributions.entry(composite.operand).or_default().push(Cotangent { tensor, is_full: true });

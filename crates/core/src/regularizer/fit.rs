@@ -170,7 +170,10 @@ pub(super) fn coefficients(b: f64, degree: u32) -> Vec<f64> {
 }
 
 /// The coefficients of P + 4·P'/s, of the same degree: 4/s = 2·(1 − x), so k_j = (1 − 2j)·c_j + 2·(j + 1)·c_{j+1}.
-pub(super) fn slope_coefficients(coefficients: &[f64]) -> Vec<f64> {
+///
+/// So for any polynomial P, the derivative of √s·P(1 − 2/s) by s is half of this one at x, over √s.
+#[must_use]
+pub fn slope_coefficients(coefficients: &[f64]) -> Vec<f64> {
     let next = coefficients.iter().skip(1).chain(std::iter::once(&0.0));
     (0..)
         .map(f64::from)

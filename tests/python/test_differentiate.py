@@ -59,6 +59,39 @@ def test_loss_and_gradients_are_those_of_pytorch(reference, inject, session, nam
     assert max(errors.values()) <= TOLERANCE, errors
 
 
+def read_inside(graph: onnx.GraphProto) -> set[str]:
+    """The names that a body's nodes and its outputs read."""
+    names = {output.name for output in graph.output}
+    for node in graph.node:
+        names |= set(node.input)
+        for attribute in node.attribute:
+            names |= read_inside(attribute.g)
+    return names
+
+
+@pytest.mark.parametrize("estimator", [None, "exact", "sampled", "structured"])
+@pytest.mark.parametrize("name", models.NAMES)
+def test_nothing_is_computed_that_nobody_reads(reference, inject, name, estimator):
+    """Down to the inputs of the last node: what only an unread node reads is unread too. The forward pass is the exporter's."""
+    model = reference(name)
+    source = model.path
+    if estimator:
+        source = inject(model.path, "--layers", ACTIVATION[model.family], "--estimator", estimator, "--coef", 1e-3).data
+    forward = onnx.load_from_string(source) if isinstance(source, bytes) else onnx.load(source)
+    written = {name for node in forward.graph.node for name in node.output}
+    graph = onnx.load_from_string(differentiated(source, "--optimizer", "adamw")).graph
+    read = {output.name for output in graph.output}
+    unread = []
+    for node in reversed(graph.node):
+        if read.isdisjoint(node.output) and written.isdisjoint(node.output):
+            unread.append(node.name)
+            continue
+        read |= set(node.input)
+        read = read.union(*(read_inside(a.g) for a in node.attribute))
+    assert not unread
+    assert {i.name for i in graph.initializer} <= read | {i.name for i in forward.graph.initializer}
+
+
 # One operator at a time, each against central differences in float64, with the tolerance of test_lowering_operators.py.
 OPERATOR_TOLERANCE = 2e-4
 

@@ -4,11 +4,11 @@
 
 use crate::autodiff::adjoint::{Adjoint, Cotangent};
 use crate::autodiff::rule::Rule;
-use crate::autodiff::shape::{elements_per, reshape_like};
+use crate::autodiff::shape::{elements_per, in_shape_of};
 use crate::graph::types::{Dim, TensorType};
 use crate::regularizer::emit::Tensor;
 use crate::rewrite::builder::Builder;
-use crate::rewrite::site::{Known, Refusal, axis, rank};
+use crate::rewrite::site::{Known, axis, rank};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[
@@ -133,22 +133,20 @@ fn with(
         (y, g.tensor)
     } else {
         let axes = axes(a)?;
-        let dims = x.ty.dims.clone().ok_or_else(|| Refusal(format!("the rank of {:?} is unknown", x.name)))?;
-        let kept =
-            dims.into_iter().enumerate().map(|(i, d)| if axes.contains(&i) { Dim::Known(1) } else { d }).collect();
-        let like = Tensor { name: String::new(), ty: TensorType { elem: x.ty.elem, dims: Some(kept) } };
-        let y = kept_axes(a, &y, &like, &axes);
-        // A number goes with every shape; any other cotangent that is smaller than y is brought to its shape first.
-        let g = if is_number { g.tensor } else { a.g(0).map(|g| kept_axes(a, &g, &like, &axes))? };
-        (y, g)
+        // A number goes with every shape, and a cotangent of y's rank gets the axes; any other is brought to y's shape first.
+        let kept = |i: usize, d: &Dim| if axes.contains(&i) { Dim::Known(1) } else { d.clone() };
+        let dims = x.ty.dims.as_ref().map(|dims| dims.iter().enumerate().map(|(i, d)| kept(i, d)).collect());
+        let like = Tensor { name: String::new(), ty: TensorType { elem: x.ty.elem, dims } };
+        let y_kept = in_shape_of(a.b.unsqueeze(&y, &axes), &like);
+        let is_of_rank = g.tensor.ty.rank().is_some_and(|rank| Some(rank) == y.ty.rank());
+        let g = match (is_number, is_of_rank && !g.is_full) {
+            (true, _) => g.tensor,
+            (false, true) => a.b.unsqueeze(&g.tensor, &axes),
+            (false, false) => a.g(0).map(|g| in_shape_of(a.b.unsqueeze(&g, &axes), &like))?,
+        };
+        (y_kept, g)
     };
     let (tensor, is_full) = f(a, &x, &y, &g)?;
     a.give_as_it_is(0, Cotangent { tensor, is_full });
     Ok(())
-}
-
-/// `t` with the reduced axes as axes of extent 1.
-fn kept_axes(a: &mut Adjoint<'_, '_>, t: &Tensor, like: &Tensor, axes: &[usize]) -> Tensor {
-    let open = like.ty.dims.iter().flatten().filter(|d| d.known().is_none()).count();
-    if open <= 1 { reshape_like(a.b, t, like) } else { a.b.unsqueeze(t, axes) }
 }

@@ -38,6 +38,11 @@ struct Scaling {
     window: Option<(f64, f64)>,
 }
 
+/// Upsample, or Resize before operator set 11: scales are input 1, and nothing says where it reads.
+fn is_old(site: &Site) -> bool {
+    site.node.op_type() == "Upsample" || site.opset() < 11
+}
+
 /// Whether a region of x is resized.
 fn is_crop(site: &Site) -> bool {
     site.node.string("coordinate_transformation_mode") == Some("tf_crop_and_resize")
@@ -105,9 +110,9 @@ fn is_inside(s: &Scaling, at: f64) -> bool {
 /// What happens to an axis; `None` when it stays.
 fn scaling(site: &Site, x: &Tensor, k: usize, axis: usize, axes: &[usize]) -> Known<Option<Scaling>> {
     let count = axes.len();
-    let is_upsample = site.node.op_type() == "Upsample";
+    let is_old = is_old(site);
     let at = |slot: usize| site.numbers(slot).filter(|v| v.len() == count).map(|v| v[k]);
-    let scale = at(if is_upsample { 1 } else { 2 });
+    let scale = at(if is_old { 1 } else { 2 });
     let is_crop = is_crop(site);
     if scale == Some(1.0) && !is_crop {
         return Ok(None);
@@ -119,7 +124,7 @@ fn scaling(site: &Site, x: &Tensor, k: usize, axis: usize, axes: &[usize]) -> Kn
         return Ok(None);
     }
     let inferred = after.known().map(|n| n as f64).filter(|_| site.input(3).is_some());
-    let wanted = if is_upsample { None } else { at(3).or(inferred) };
+    let wanted = if is_old { None } else { at(3).or(inferred) };
     let length = extent(size(x, axis)?);
     let policy = site.node.string("keep_aspect_ratio_policy").unwrap_or("stretch");
     if wanted == Some(length as f64) && policy == "stretch" && !is_crop {
@@ -158,8 +163,7 @@ fn scaling(site: &Site, x: &Tensor, k: usize, axis: usize, axes: &[usize]) -> Kn
 /// Where output position `i` lies in the input.
 fn source(site: &Site, s: &Scaling, i: i64) -> Known<f64> {
     let i = i as f64;
-    let is_upsample = site.node.op_type() == "Upsample";
-    let mode = if is_upsample {
+    let mode = if is_old(site) {
         "asymmetric"
     } else {
         site.node.string("coordinate_transformation_mode").unwrap_or("half_pixel")
@@ -167,6 +171,7 @@ fn source(site: &Site, s: &Scaling, i: i64) -> Known<f64> {
     Ok(match mode {
         "asymmetric" => i / s.scale,
         "half_pixel" => (i + 0.5) / s.scale - 0.5,
+        "tf_half_pixel_for_nn" => (i + 0.5) / s.scale,
         "pytorch_half_pixel" if s.resized > 1 => (i + 0.5) / s.scale - 0.5,
         "pytorch_half_pixel" => 0.0,
         "half_pixel_symmetric" => {
@@ -191,10 +196,16 @@ fn source(site: &Site, s: &Scaling, i: i64) -> Known<f64> {
 fn nearest(site: &Site, s: &Scaling, i: i64) -> Known<i64> {
     // ONNX Runtime computes positions in float32; so do we, where a tie depends on it.
     let at = f64::from(source(site, s, i)? as f32);
-    let mode = if site.node.op_type() == "Upsample" {
-        "floor"
-    } else {
-        site.node.string("nearest_mode").unwrap_or("round_prefer_floor")
+    let mode = match site.node.string("nearest_mode") {
+        // Before it can be told, ONNX Runtime rounds up where a size shrinks.
+        _ if is_old(site) => {
+            if s.scale < 1.0 {
+                "ceil"
+            } else {
+                "floor"
+            }
+        }
+        mode => mode.unwrap_or("round_prefer_floor"),
     };
     let rounded = match mode {
         "round_prefer_floor" => (at - 0.5).ceil(),

@@ -9,8 +9,7 @@ use crate::graph::infer::Types;
 use crate::graph::kind::{Kind, backward_evidence, kind, scalar_outputs};
 use crate::graph::reach::Reach;
 use crate::graph::role::{Because, InitializerRole, Role, apply_overrides, roles};
-use crate::graph::{Graph, GraphError, ValueId, bodies};
-use crate::onnx::NodeProto;
+use crate::graph::{Graph, GraphError, ValueId, inner_initializers};
 use crate::record::{ROOT, Record};
 use crate::select::{Catalog, Found, SelectError, select_names};
 use crate::wire::Model;
@@ -44,7 +43,7 @@ pub struct Analysis<'m> {
     pub roles: Vec<InitializerRole>,
     /// Which initializers are trained, in the same order.
     pub trained: Vec<bool>,
-    /// Initializers of bodies that a selector decided about, by name: whether it wants them trained.
+    /// Initializers of bodies that a selector decided about, by [their names](crate::graph::Inner::name): whether it wants them trained.
     pub decided_in_bodies: HashMap<String, bool>,
     /// What depends on trainable initializers.
     pub reach: Reach,
@@ -64,11 +63,10 @@ impl<'m> Analysis<'m> {
 
     /// As [`Analysis::of`], with selectors over initializers that override their roles.
     pub fn with_overrides(model: &'m Model, wrt: Option<&str>, freeze: Option<&str>) -> Result<Self, AnalysisError> {
+        let inner = if wrt.is_some() || freeze.is_some() { inner_initializers(model) } else { Vec::new() };
         let mut names: Vec<&str> = model.graph.initializers.iter().map(|t| t.name.as_str()).collect();
         let own = names.len();
-        if wrt.is_some() || freeze.is_some() {
-            visit_initializers(&model.graph.nodes, &mut names);
-        }
+        names.extend(inner.iter().map(|i| i.name.as_str()));
         let chosen = |option, spec: Option<&str>| {
             spec.map(|spec| select_names(spec, &names))
                 .transpose()
@@ -82,6 +80,11 @@ impl<'m> Analysis<'m> {
             analysis.decided_in_bodies.extend(decided.map(|d| ((*name).to_owned(), d)));
         }
         Ok(analysis)
+    }
+
+    /// As [`Analysis::of`], of a model whose trained initializers are known, in file order.
+    pub fn with_trained(model: &'m Model, trained: &[bool]) -> Result<Self, GraphError> {
+        Self::build(model, Some(trained), None)
     }
 
     fn build(model: &'m Model, wrt: Option<&[bool]>, freeze: Option<&[bool]>) -> Result<Self, GraphError> {
@@ -175,14 +178,6 @@ impl<'m> Analysis<'m> {
     /// Whether any initializer is trained. Where none is, parameters are probably graph inputs.
     pub fn has_trainable(&self) -> bool {
         self.reach.trains()
-    }
-}
-
-/// Names of the initializers of bodies, however deep.
-fn visit_initializers<'m>(nodes: &'m [NodeProto], names: &mut Vec<&'m str>) {
-    for body in nodes.iter().flat_map(bodies).map(|(body, _)| body) {
-        names.extend(body.initializer.iter().map(|t| t.name()));
-        visit_initializers(&body.node, names);
     }
 }
 

@@ -5,9 +5,11 @@ use serde::Serialize;
 use crate::analysis::{Analysis, AnalysisError};
 use crate::graph::backward::requests;
 use crate::graph::kind::Kind;
+use crate::graph::types::{Dim, TensorType};
 use crate::graph::warn::warnings;
 use crate::graph::work::Work;
 use crate::graph::{Graph, GraphError};
+use crate::hoist::{Known, known};
 use crate::inject::gradient::locate;
 use crate::inject::layers::{describe, resolve};
 use crate::inject::report::{ModelSummary, Skipped};
@@ -113,6 +115,9 @@ pub struct InitializerReport {
     pub name: String,
     /// Element type and shape.
     pub shape: String,
+    /// The body of If, Loop or Scan that it stands in; `None` for those of the main graph.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
     /// What it is for.
     pub role: String,
     /// Whether it is trained.
@@ -135,6 +140,7 @@ pub fn report(analysis: &Analysis) -> Inspection {
     let initializer = |(r, trained): (&crate::graph::role::InitializerRole, &bool)| InitializerReport {
         name: analysis.graph.name(r.value).into(),
         shape: analysis.types.get(r.value).to_string(),
+        body: None,
         role: r.role.name().into(),
         trained: *trained,
         because: r.because.explain(&analysis.graph),
@@ -169,7 +175,13 @@ pub fn report(analysis: &Analysis) -> Inspection {
             })
             .collect(),
         for_ort_training: for_ort_training(analysis, &candidates),
-        initializers: analysis.roles.iter().zip(&analysis.trained).map(initializer).collect(),
+        initializers: analysis
+            .roles
+            .iter()
+            .zip(&analysis.trained)
+            .map(initializer)
+            .chain(known(analysis).into_iter().map(of_body))
+            .collect(),
         injections,
         warnings: warnings(&analysis.graph, model, &analysis.types, &analysis.roles, &analysis.reach, &analysis.kind)
             .iter()
@@ -178,6 +190,19 @@ pub fn report(analysis: &Analysis) -> Inspection {
             .collect(),
         multiply_adds: work.multiply_adds,
         per_sample: work.open_dimensions,
+    }
+}
+
+fn of_body(known: Known<'_>) -> InitializerReport {
+    let Known { inner, role, because, is_trained } = known;
+    let dims = inner.tensor.dims.iter().map(|d| u64::try_from(*d).map_or(Dim::Unknown, Dim::Known)).collect();
+    InitializerReport {
+        shape: TensorType { elem: inner.tensor.data_type(), dims: Some(dims) }.to_string(),
+        name: inner.name,
+        body: Some(inner.body),
+        role: role.name().into(),
+        trained: is_trained,
+        because,
     }
 }
 

@@ -38,6 +38,7 @@ pub mod cli;
 pub mod compare;
 pub mod diff;
 pub mod engine;
+mod hoist;
 pub mod inject;
 pub mod inspect;
 pub mod lower;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::naming;
 pub use crate::naming::{KEY, ROOT};
-use crate::patch::Width;
+use crate::patch::{Place, Width};
 use crate::wire::Model;
 
 /// Metadata key of a step graph's names, by what they are for: [`autodiff::Report`](crate::autodiff::Report) as JSON.
@@ -47,6 +47,9 @@ pub struct Record {
     /// Parts that others took the place of, so that strip can put them back.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replaced: Vec<Replaced>,
+    /// Initializers of bodies that stand in the main graph now, under names of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hoisted: Vec<Hoisted>,
     /// Activations of the original that are spelt out now, so that selectors still find them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub activations: Vec<RecordedActivation>,
@@ -93,6 +96,17 @@ pub struct Replaced {
     pub by: Standin,
     /// Its record as it stood in the file, in Base64.
     pub record: String,
+}
+
+/// An initializer of a body that was moved to the main graph.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hoisted {
+    /// Its name there.
+    pub name: String,
+    /// What the node stands under whose body it is of, as in [`Standin::Nodes`].
+    pub node: String,
+    /// Where it stands in the original: field numbers and positions, from the main graph's node inwards.
+    pub place: Place,
 }
 
 /// An activation whose nodes others took the place of.

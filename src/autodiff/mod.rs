@@ -2,7 +2,7 @@
 //!
 //! Reverse mode over the graph (`reverse.rs`); one [`Rule`] for each operator or family. The forward nodes stay what they are,
 //! but for outputs that a gradient reads and that were left out; the backward pass is put behind them. Parameters become inputs that have
-//! their initializers as defaults, so the file still holds the weights.
+//! their initializers as defaults, so the file still holds the weights. Those of bodies are moved to the main graph first.
 //!
 //! | name | what it is |
 //! |---|---|
@@ -42,7 +42,7 @@ pub use optimizer::{
     ACCUMULATED, APPLY, Clip, GRADIENT_NORM, GRADIENTS_FINITE, Group, GroupError, LEARNING_RATE, LOSS_SCALE, LossScale,
     Optimizer, STEP, Setting,
 };
-pub use report::{Inputs, Outputs, Parameter, Report, SCHEMA, Successor};
+pub use report::{Inputs, OfBody, Outputs, Parameter, Report, SCHEMA, Successor};
 pub use rule::Rule;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -50,15 +50,16 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use crate::analysis::Analysis;
 use crate::graph::kind::Kind;
 use crate::graph::{Attributes, NodeId, ValueId};
+use crate::hoist::{self, Hoisting, Moved};
 use crate::inject;
 use crate::naming;
 use crate::onnx::{NodeProto, StringStringEntryProto, ValueInfoProto};
-use crate::patch::{Change, Part, Patch, Replacement, Substitute};
+use crate::patch::{Change, Part, Patch, Place, Replacement, Substitute};
 use crate::record::{self, Added, LOWERED, Original, Record, Replaced, Standin};
 use crate::regularizer::emit::Tensor;
 use crate::rewrite::builder::{Builder, is_half};
 use crate::rewrite::path::Path;
-use crate::wire::{Model, narrowed, record_bytes, structure_digest};
+use crate::wire::{Model, narrowed, record_bytes, structure_digest_without};
 use prepare::Prepared;
 use reverse::{Goal, Reversed, reverse, with_saved};
 
@@ -108,7 +109,16 @@ pub fn differentiate(model: &Model, options: &Options) -> Result<Differentiation
     if model.ir_version < 4 {
         return Err(DifferentiateError::IrVersion { found: model.ir_version });
     }
-    let analysis = Analysis::with_overrides(model, options.wrt.as_deref(), options.freeze.as_deref())?;
+    let given = Analysis::with_overrides(model, options.wrt.as_deref(), options.freeze.as_deref())?;
+    let hoisting = hoist::hoist(&given);
+    let without = hoisting.as_ref().map(|h| model.with_nodes(&h.change)).transpose()?;
+    let analysis = match (&hoisting, &without) {
+        (Some(hoisting), Some(model)) => {
+            let trained = [given.trained, vec![true; hoisting.moved.len()]].concat();
+            Analysis::with_trained(model, &trained)?
+        }
+        _ => given,
+    };
     if let Kind::ForwardBackward { evidence } = &analysis.kind {
         return Err(DifferentiateError::HasGradients { evidence: evidence.clone() });
     }
@@ -120,13 +130,13 @@ pub fn differentiate(model: &Model, options: &Options) -> Result<Differentiation
     let loss = inject::loss::choose(&analysis, &choice)?.value;
     let (root, number) = naming::free_root(model, &analysis.graph);
     let raised = options.opset.map(|to| raise::raise(&analysis, to, &root)).transpose()?.flatten();
-    let prepared = prepare::prepare(&analysis, &analysis.trained_values(), &[loss], &root, raised)?;
+    let start = prepare::Start { raised, changed: hoisting.as_ref().map(|h| &h.nodes) };
+    let prepared = prepare::prepare(&analysis, &analysis.trained_values(), &[loss], &root, start)?;
     let inner = match &prepared {
         None => None,
         Some(prepared) => {
             let mut inner = Analysis::of(&prepared.model)?;
             inner.trained = prepare::trained(&analysis, &inner);
-            inner.decided_in_bodies.clone_from(&analysis.decided_in_bodies);
             Some(inner)
         }
     };
@@ -141,7 +151,8 @@ pub fn differentiate(model: &Model, options: &Options) -> Result<Differentiation
     if reversed.gradients.is_empty() {
         return Err(DifferentiateError::NothingTrained { loss: working.graph.name(loss).into() });
     }
-    Draft { model, analysis: working, prepared: prepared.as_ref(), options, root: &root, number, loss }.finish(reversed)
+    let (hoisting, prepared) = (hoisting.as_ref(), prepared.as_ref());
+    Draft { model, analysis: working, hoisting, prepared, options, root: &root, number, loss }.finish(reversed)
 }
 
 /// Whether the cotangent of the loss is η: see [`optimizer::takes_rate`]. In half precision it would make gradients vanish.
@@ -154,6 +165,8 @@ struct Draft<'a> {
     model: &'a Model,
     /// What is differentiated: the original, or what stands for it.
     analysis: &'a Analysis<'a>,
+    /// What was moved out of bodies first.
+    hoisting: Option<&'a Hoisting>,
     prepared: Option<&'a Prepared>,
     options: &'a Options,
     root: &'a str,
@@ -208,6 +221,11 @@ impl Draft<'_> {
             }
             reversed.value_info.extend(prepared.value_info.iter().cloned());
         }
+        if let Some(Change { reason, initializers, .. }) = self.hoisting.map(|h| &h.change) {
+            added.initializers += initializers.len();
+            let (reason, initializers) = (reason.clone(), initializers.clone());
+            changes.push(Change { reason, initializers, ..Change::default() });
+        }
         changes.push(Change {
             reason: format!("the gradient of {:?} and the step that it leads to", graph.name(self.loss)),
             nodes: reversed.nodes.into(),
@@ -221,7 +239,7 @@ impl Draft<'_> {
             schema: SCHEMA,
             loss: graph.name(self.loss).to_owned(),
             optimizer: self.options.optimizer.name(),
-            parameters: written.parameters,
+            parameters: written.parameters.into_iter().map(|p| self.with_origin(p)).collect(),
             statistics: statistics.into_iter().map(|(s, _)| s).collect(),
             counters: written.counters,
             inputs: written.decided,
@@ -233,6 +251,18 @@ impl Draft<'_> {
         let mut patch = Patch { changes, ..Patch::default() };
         self.remember(&mut patch, added, replaced, names, &report)?;
         Ok(Differentiation { patch, report })
+    }
+
+    /// What was moved out of bodies.
+    fn moved(&self) -> &[Moved] {
+        self.hoisting.map(|h| h.moved.as_slice()).unwrap_or_default()
+    }
+
+    /// With where it stands in the model, where that is a body.
+    fn with_origin(&self, parameter: Parameter) -> Parameter {
+        let moved = self.moved().iter().find(|m| m.name == parameter.name);
+        let of_body = moved.map(|m| OfBody { body: m.body.clone(), initializer: m.own.clone() });
+        Parameter { of_body, ..parameter }
     }
 
     /// The gradient of a parameter, as the optimiser takes it.
@@ -385,12 +415,21 @@ impl Draft<'_> {
         report: &Report,
     ) -> Result<(), DifferentiateError> {
         let model = self.model;
+        let places: Vec<Place> = self.moved().iter().map(|m| m.place.clone()).collect();
+        let names = self.prepared.map(|p| &p.names);
+        let hoisted = |m: &Moved| {
+            let node = names?.get(&m.place.first()?.1)?.clone();
+            Some(record::Hoisted { name: m.name.clone(), node, place: m.place.clone() })
+        };
         let record = Record {
             record: record::VERSION,
             version: env!("CARGO_PKG_VERSION").into(),
             arguments: vec![record::DIFFERENTIATE.into(), format!("--optimizer={}", report.optimizer)],
             root: self.root.into(),
-            original: Original { structure: structure_digest(model), size: model.file.bytes.len() as u64 },
+            original: Original {
+                structure: structure_digest_without(model, &places)?,
+                size: model.file.bytes.len() as u64,
+            },
             task_loss: None,
             gradients: Vec::new(),
             steps: Vec::new(),
@@ -398,6 +437,7 @@ impl Draft<'_> {
             added,
             layers: Vec::new(),
             replaced,
+            hoisted: self.moved().iter().filter_map(hoisted).collect(),
             activations: Vec::new(),
             widths: narrowed(model, patch)?,
         };

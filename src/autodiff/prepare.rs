@@ -1,7 +1,7 @@
 //! Before the way back: calls of local functions are spelt out, and so are operators (or forms of them) that have no rule of their own
 //! but that [lowering](crate::lower) knows in terms of operators that do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::{DifferentiateError, Undifferentiable};
 use super::raise::Raised;
@@ -36,6 +36,15 @@ pub struct Prepared {
     pub value_info: Vec<ValueInfoProto>,
 }
 
+/// What was done to the model before.
+#[derive(Default)]
+pub struct Start<'a> {
+    /// What it became in a newer operator set, which has no functions.
+    pub raised: Option<Raised>,
+    /// Nodes of it that are not those of its file.
+    pub changed: Option<&'a BTreeSet<usize>>,
+}
+
 /// Which initializers of a prepared model are trained: those that were.
 pub fn trained(original: &Analysis, prepared: &Analysis) -> Vec<bool> {
     let mut trained = original.trained.clone();
@@ -49,8 +58,8 @@ pub fn same_value(from: &Analysis, value: ValueId, to: &Analysis) -> ValueId {
     to.graph.find(from.graph.name(value)).unwrap_or(value)
 }
 
-/// Spells out what has no rule between some values and others; `None` where everything has one. New names start with `root`.
-/// A model that was raised, which has no functions, takes the place of the original.
+/// Spells out what has no rule between some values and others; `None` where everything has one, and every node is the file's own. New names
+/// start with `root`.
 ///
 /// # Errors
 ///
@@ -60,7 +69,7 @@ pub fn prepare(
     from: &[ValueId],
     to: &[ValueId],
     root: &str,
-    raised: Option<Raised>,
+    start: Start<'_>,
 ) -> Result<Option<Prepared>, DifferentiateError> {
     let path = Path::between(original, from, to, rule::stops);
     let mut names = BTreeMap::new();
@@ -69,7 +78,10 @@ pub fn prepare(
         let id = NodeId(u32::try_from(old).unwrap_or(u32::MAX));
         names.entry(old).or_insert_with(|| layers.name(&original.graph, Some(id), "")).clone()
     };
-    let mut state = match raised {
+    for old in start.changed.into_iter().flatten() {
+        name_of(&mut names, *old);
+    }
+    let mut state = match start.raised {
         Some(raised) => {
             for old in raised.converted {
                 name_of(&mut names, old);
@@ -85,6 +97,10 @@ pub fn prepare(
             (inlined.model, inlined.origin)
         }),
     };
+    if state.is_none() && !names.is_empty() {
+        let itself = original.model.with_nodes(&Change::default())?;
+        state = Some((itself, (0..original.graph.nodes.len()).collect()));
+    }
     let (mut constants, mut value_info) = (BTreeMap::new(), Vec::new());
     for round in 0..ROUNDS {
         let inner = state.as_ref().map(|(model, _)| Analysis::of(model)).transpose()?;

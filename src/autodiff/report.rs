@@ -41,6 +41,9 @@ pub struct Report {
 pub struct Parameter {
     /// Its name: that of the initializer and input.
     pub name: String,
+    /// Where it stands in the model, where that is a body of If, Loop or Scan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of_body: Option<OfBody>,
     /// Output: its gradient.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gradient: Option<String>,
@@ -53,6 +56,15 @@ pub struct Parameter {
     /// The optimiser's constants for it, in the words of `--group`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub settings: BTreeMap<&'static str, f64>,
+}
+
+/// Where an initializer of a body stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OfBody {
+    /// The body: `If@1/then_branch`, by operator, position and attribute of its node, behind those around it.
+    pub body: String,
+    /// Its name there.
+    pub initializer: String,
 }
 
 /// An input, and the output that takes its place in the next step.

@@ -371,7 +371,9 @@ fn initializer_roles(out: &mut String, found: &Inspection, all: bool) {
         let mut table = table(&["initializer", "shape", "role", "trained", "because"]);
         for i in &found.initializers {
             let trained = if i.trained { "yes" } else { "no" };
-            table.add_row([visible(&i.name), visible(&i.shape), i.role.clone(), trained.into(), visible(&i.because)]);
+            let body = i.body.as_ref().map(|body| format!("in {body}, ")).unwrap_or_default();
+            let because = visible(&format!("{body}{}", i.because));
+            table.add_row([visible(&i.name), visible(&i.shape), i.role.clone(), trained.into(), because]);
         }
         // Long reasons are whole where they are asked for.
         let whole = |l: &str| all || l.chars().count() <= COLUMNS;

@@ -118,6 +118,7 @@ pub(super) fn record(
         task_loss: joined.task_loss,
         gradients: joined.gradients,
         replaced: joined.replaced,
+        hoisted: Vec::new(),
         activations: joined.activations,
         steps: joined.steps,
         added: report.added,

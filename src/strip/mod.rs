@@ -11,11 +11,11 @@ use thiserror::Error;
 
 use crate::graph::{Graph, GraphError, NodeId, ValueId};
 use crate::onnx::StringStringEntryProto;
-use crate::patch::{Change, Part, Patch, Rename};
+use crate::patch::{Change, Part, Patch, Place, Rename};
 use crate::record::{Added, Record, Renamed, STEP_KEY};
 use crate::step::Step;
 use crate::wire::fields::{graph as graph_field, node as node_field};
-use crate::wire::{Model, ModelFile, WireError, structure_digest_of};
+use crate::wire::{Model, ModelFile, WireError, structure_digest_of, structure_digest_without};
 use restore::restore;
 
 /// Why nothing was taken out.
@@ -57,6 +57,15 @@ pub enum StripError {
     StandinGone {
         /// What was looked for.
         what: String,
+    },
+    /// Elements that cannot be put back.
+    #[error(
+        "the initializer {name:?} has other elements now, and the body that it came from keeps them as numbers of varying length \
+         (int32_data); save the model with raw data before differentiating it"
+    )]
+    Elements {
+        /// The initializer.
+        name: String,
     },
     /// Something outside the injection reads what the injection made.
     #[error("{node} reads {tensor:?}, which belongs to the injection, so taking it out would break the graph")]
@@ -124,7 +133,7 @@ fn undo(model: &Model, record: &Record) -> Result<Change, StripError> {
     let gone = (0..is_ours.len()).filter(|i| is_ours[*i] && !kept.contains(i));
     change.removals.extend(gone.map(Part::Node));
     for (i, initializer) in model.graph.initializers.iter().enumerate() {
-        if ours(&initializer.name) {
+        if ours(&initializer.name) || record.hoisted.iter().any(|h| h.name == initializer.name) {
             found.initializers += 1;
             change.removals.push(Part::Initializer(i));
         }
@@ -179,7 +188,12 @@ fn undo(model: &Model, record: &Record) -> Result<Change, StripError> {
 
 /// Whether a stripped file has the structure that the record remembers: the same bytes, but for elements of initializers.
 pub fn is_original(stripped: &ModelFile, record: &Record) -> Result<bool, WireError> {
-    Ok(structure_digest_of(stripped)? == record.original.structure)
+    let places: Vec<Place> = record.hoisted.iter().map(|h| h.place.clone()).collect();
+    let digest = match places.is_empty() {
+        true => structure_digest_of(stripped)?,
+        false => structure_digest_without(&Model::from_bytes(stripped.bytes.clone())?, &places)?,
+    };
+    Ok(digest == record.original.structure)
 }
 
 fn all_there(record: &Record, found: Added) -> Result<(), StripError> {

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use super::StripError;
 use crate::graph::Graph;
 use crate::patch::{Part, Replacement, Substitute};
-use crate::record::{LOWERED, Record, Standin};
-use crate::wire::Model;
+use crate::record::{Hoisted, LOWERED, Record, Standin};
+use crate::wire::fields::tensor as field;
+use crate::wire::{Initializer, Model, decode_elements, tensor_in};
 
 /// What brings the original parts back.
 #[derive(Debug, Default)]
@@ -38,7 +39,7 @@ pub fn restore(model: &Model, graph: &Graph, record: &Record) -> Result<Restored
     }
     let mut restored = Restored::default();
     for replaced in &record.replaced {
-        let records = replaced.bytes().ok_or_else(|| StripError::BadRecord {
+        let mut records = replaced.bytes().ok_or_else(|| StripError::BadRecord {
             problem: "the record of the injection holds bytes that are no Base64".into(),
         })?;
         let gone = |what: String| StripError::StandinGone { what };
@@ -46,6 +47,9 @@ pub fn restore(model: &Model, graph: &Graph, record: &Record) -> Result<Restored
             Standin::Nodes(name) => {
                 let standins = nodes.remove(name.as_str()).ok_or_else(|| gone(format!("a node {prefix}{name}/…")))?;
                 restored.stands_in.extend(&standins);
+                for hoisted in record.hoisted.iter().filter(|h| h.node == *name) {
+                    put_back(model, hoisted, &mut records)?;
+                }
                 Part::Node(standins[0])
             }
             Standin::Inputs => {
@@ -67,4 +71,40 @@ pub fn restore(model: &Model, graph: &Graph, record: &Record) -> Result<Restored
         restored.replacements.push(Replacement { part, with: Substitute::Records(Bytes::from(records)) });
     }
     Ok(restored)
+}
+
+/// Gives an initializer of a body, in the record of the body's node, the elements that it has in the main graph now. Those that lie in a data
+/// file stay there.
+fn put_back(model: &Model, hoisted: &Hoisted, node: &mut [u8]) -> Result<(), StripError> {
+    let Some(now) = model.graph.initializers.iter().find(|t| t.name == hoisted.name) else { return Ok(()) };
+    let then = tensor_in(node, hoisted.place.get(1..).unwrap_or_default())?;
+    let (new, old) = (elements(now, &model.file.bytes), elements(&then, node));
+    if new == old {
+        return Ok(());
+    }
+    let is_plain =
+        |(number, _): &(u32, Vec<u8>)| matches!(*number, field::RAW_DATA | field::FLOAT_DATA | field::DOUBLE_DATA);
+    let new_bytes: Vec<u8> = new.iter().flat_map(|(_, bytes)| bytes).copied().collect();
+    let length: usize = old.iter().map(|(_, bytes)| bytes.len()).sum();
+    if new.iter().chain(&old).all(is_plain) && new_bytes.len() == length {
+        let mut at = 0;
+        for (_, range) in &then.payload {
+            node[range.clone()].copy_from_slice(&new_bytes[at..at + range.len()]);
+            at += range.len();
+        }
+        return Ok(());
+    }
+    let values = |tensor: &Initializer, payload: &[(u32, Vec<u8>)]| {
+        let payload: Vec<(u32, &[u8])> = payload.iter().map(|(f, bytes)| (*f, bytes.as_slice())).collect();
+        decode_elements(tensor.data_type, &payload)
+    };
+    if values(now, &new).is_some_and(|new| Some(new) == values(&then, &old)) {
+        return Ok(());
+    }
+    Err(StripError::Elements { name: hoisted.name.clone() })
+}
+
+/// The fields that hold a tensor's elements.
+fn elements(tensor: &Initializer, bytes: &[u8]) -> Vec<(u32, Vec<u8>)> {
+    tensor.payload.iter().map(|(f, range)| (*f, bytes.get(range.clone()).unwrap_or_default().to_vec())).collect()
 }

@@ -4,19 +4,21 @@
 use std::collections::HashSet;
 
 use super::edit::{applied, as_inputs, changed};
-use super::error::TrainResult;
+use super::error::{TrainError, TrainResult};
 use super::metrics::{self, Metric};
 use super::noise::{self, Draw};
 use crate::analysis::Analysis;
 use crate::autodiff::{self, Clip, GRADIENT_NORM, Group, LossScale, Optimizer};
 use crate::engine::Carried;
 use crate::graph::{Attributes, Graph};
+use crate::hoist::hoist;
 use crate::inject;
 use crate::lower::Target;
 use crate::onnx::NodeProto;
 use crate::patch::{Change, Part, Replacement, Substitute};
 use crate::record::Record;
-use crate::wire::Model;
+use crate::weights::initializers::{IRREPLACEABLE, is_replaceable};
+use crate::wire::{Model, tensor_at};
 
 /// What decides the graphs.
 #[derive(Debug, Clone, Default)]
@@ -190,6 +192,8 @@ pub(super) fn warnings_of(left: &[String]) -> impl Iterator<Item = String> + '_ 
 /// # Errors
 /// When the regulariser cannot be put in or the graph cannot be differentiated; each error says why.
 pub fn build(model: &Model, recipe: &Recipe) -> TrainResult<Graphs> {
+    let hoisted = hoisted(model, recipe)?;
+    let (model, recipe) = hoisted.as_ref().map_or((model, recipe), |(model, recipe)| (model, recipe));
     let Forward { model: forward, loss, mut interface, outputs } = forward(model, recipe, None)?;
     let fed = noise::feed(&forward)?;
     interface.warnings.extend(warnings_of(&fed.left));
@@ -238,6 +242,26 @@ pub fn build(model: &Model, recipe: &Recipe) -> TrainResult<Graphs> {
         ..interface
     };
     Ok(Graphs { step, evaluation, carried, report, interface })
+}
+
+/// The model with the trained initializers of bodies in its main graph, where a step and an evaluation share them, and a recipe that trains
+/// the same; `None` where bodies hold none.
+fn hoisted(model: &Model, recipe: &Recipe) -> TrainResult<Option<(Model, Recipe)>> {
+    let analysis = Analysis::with_overrides(model, recipe.wrt.as_deref(), recipe.freeze.as_deref())?;
+    let Some(hoisting) = hoist(&analysis) else { return Ok(None) };
+    // What cannot go back into the file is not trained for nothing.
+    for moved in &hoisting.moved {
+        if !is_replaceable(&tensor_at(model, &moved.place)?) {
+            return Err(TrainError::Weights { name: moved.name.clone(), problem: IRREPLACEABLE.into() });
+        }
+    }
+    let own = analysis.trained_values().into_iter().map(|v| analysis.graph.name(v));
+    let names = own.chain(hoisting.moved.iter().map(|m| m.name.as_str()));
+    let wrt = Some(names.map(|name| name.replace(',', "\\,")).collect::<Vec<_>>().join(","));
+    let regularizer = recipe.regularizer.clone();
+    let regularizer = regularizer.map(|o| inject::Options { wrt: wrt.clone(), freeze: None, ..o });
+    let recipe = Recipe { wrt, freeze: None, regularizer, ..recipe.clone() };
+    Ok(Some((changed(model, hoisting.change)?, recipe)))
 }
 
 /// The model with its labels counted, where it shows them.

@@ -15,6 +15,7 @@ use crate::graph::types::{Dim, TensorType};
 use crate::onnx::tensor_proto::DataType;
 use crate::onnx::{NodeProto, ValueInfoProto};
 use crate::patch::Change;
+use crate::weights::stored;
 use crate::wire::{Model, external_files};
 
 /// The numbers of one step, or of one batch that is evaluated.
@@ -88,9 +89,9 @@ pub fn stepper<'m>(
     let declared: HashMap<&str, TensorType> =
         graphs.step.graph.inputs.iter().filter_map(|i| Some((i.name(), TensorType::of_value(i)?))).collect();
     let mut carried = Vec::new();
+    let stored = stored(model)?;
     for each in &graphs.carried {
-        let stored = model.graph.initializers.iter().find(|t| t.name == each.input);
-        let initial = match stored {
+        let initial = match stored.iter().find(|t| t.name == each.input) {
             Some(initializer) => weights::read(model, initializer)?,
             None => {
                 let missing = || TrainError::Weights {

@@ -11,6 +11,7 @@ use crate::engine::{Element, Tensor, element_size, with_elements};
 use crate::graph::types::elem_name;
 use crate::onnx::tensor_proto::DataType;
 use crate::weights::initializers::{self, DataFiles};
+use crate::weights::stored;
 use crate::wire::{Initializer, Model, Sync};
 
 /// The elements of an initializer.
@@ -67,8 +68,8 @@ pub fn to_bytes(tensor: &Tensor) -> Vec<u8> {
 /// # Errors
 /// When `target` is one of those files; when two initializers share their elements and were given different ones; when writing fails.
 pub fn write_back(model: &Model, values: &[(String, Tensor)], target: &Path) -> TrainResult<()> {
-    let positions: HashMap<&str, usize> =
-        model.graph.initializers.iter().enumerate().map(|(i, t)| (t.name.as_str(), i)).collect();
+    let stored = stored(model)?;
+    let positions: HashMap<&str, usize> = stored.iter().enumerate().map(|(i, t)| (t.name.as_str(), i)).collect();
     let place = |(name, value): &(String, Tensor)| {
         let unknown = || TrainError::Weights { name: name.clone(), problem: "is not in the model".into() };
         let i = *positions.get(name.as_str()).ok_or_else(unknown)?;

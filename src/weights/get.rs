@@ -12,7 +12,7 @@ use super::array::Array;
 use super::error::{WeightsError, WeightsResult};
 use super::initializers::{self, DataFiles};
 use super::put::Entry;
-use super::{SCHEMA, Wanted, candidates, dtype};
+use super::{SCHEMA, Wanted, candidates, dtype, stored};
 use crate::engine::npy;
 use crate::wire::{Model, ModelFile, Piece, Rope, Sync, write};
 
@@ -67,7 +67,7 @@ pub fn get(model: &Model, wanted: &Wanted) -> WeightsResult<(Vec<Array>, Report)
     let mut files = DataFiles::default();
     let mut arrays = Vec::new();
     let mut report = Report { schema: SCHEMA, taken: Vec::new(), left: 0, refused: Vec::new() };
-    for (initializer, candidate) in model.graph.initializers.iter().zip(candidates) {
+    for (initializer, candidate) in stored(model)?.iter().zip(candidates) {
         if !candidate.is_wanted {
             report.left += 1;
             continue;

@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use super::array::{Array, byte_len, describe};
 use super::error::{WeightsError, WeightsResult};
+use super::stored;
 use crate::engine::element_size;
 use crate::graph::types::elem_name;
 use crate::onnx::tensor_proto::DataType;
@@ -133,11 +134,16 @@ fn place(initializer: &Initializer, length: usize) -> Result<(String, Range<usiz
     Ok((location, start..end))
 }
 
+/// What is wrong with an initializer of a body that is not [replaceable](is_replaceable).
+pub const IRREPLACEABLE: &str = "keeps its elements as numbers of varying length (int32_data), inside a body, where only as many bytes can be \
+                                 replaced; save the model with raw data first";
+
 /// Bytes, what takes their place, and whose they are.
 type Patched = (Range<usize>, Bytes, String);
 
 /// Writes the model with new elements for some initializers to `target`, and its data files beside it. Only those elements differ from
-/// the files that it was read from. `values` are positions among the initializers, with little-endian elements of their type and shape.
+/// the files that it was read from. `values` are positions among the
+/// [`stored`] initializers, with little-endian elements of their type and shape.
 ///
 /// # Errors
 /// When a data file would be written over the one that it is made from; when two initializers share their elements and were given
@@ -225,9 +231,10 @@ fn edits(model: &Model, values: &[(usize, Bytes)]) -> WeightsResult<Edits> {
     let mut outside: HashMap<String, Vec<Patched>> = HashMap::new();
     let mut own = Vec::new();
     let mut change = Change { reason: "trained weights".into(), ..Change::default() };
+    let stored = stored(model)?;
     for (i, bytes) in values {
         let unknown = || WeightsError::Options(format!("there is no initializer {i}"));
-        let initializer = model.graph.initializers.get(*i).ok_or_else(unknown)?;
+        let initializer = stored.get(*i).ok_or_else(unknown)?;
         let name = &initializer.name;
         if !initializer.external.is_empty() {
             let refuse = |problem: String| WeightsError::Initializer { name: name.clone(), problem };
@@ -239,6 +246,8 @@ fn edits(model: &Model, values: &[(usize, Bytes)]) -> WeightsResult<Edits> {
                 own.push((range.clone(), bytes.slice(at..at + range.len()), name.clone()));
                 at += range.len();
             }
+        } else if *i >= model.graph.initializers.len() {
+            return Err(WeightsError::Initializer { name: name.clone(), problem: IRREPLACEABLE.into() });
         } else {
             let with = Substitute::Records(reencoded(model, *i, bytes)?.into());
             change.replacements.push(Replacement { part: Part::Initializer(*i), with });
@@ -257,6 +266,14 @@ fn over(path: &Path) -> WeightsError {
          another folder",
         path.display()
     ))
+}
+
+/// Whether an initializer of a body can be given other elements: what lies around it keeps its length.
+pub fn is_replaceable(initializer: &Initializer) -> bool {
+    let plain = |(number, _): &(u32, Range<usize>)| {
+        !matches!(*number, field::INT32_DATA | field::INT64_DATA | field::UINT64_DATA)
+    };
+    !initializer.external.is_empty() || initializer.payload.iter().all(plain)
 }
 
 /// Whether the elements lie in the file as bytes of their own, which others can take the place of.

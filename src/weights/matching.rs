@@ -9,7 +9,7 @@ use super::error::{WeightsError, WeightsResult};
 use super::{Candidate, Source, initializers};
 use crate::onnx::tensor_proto::DataType;
 use crate::select::nearest;
-use crate::wire::Model;
+use crate::wire::Initializer;
 
 /// A rule `FROM=TO`: the array FROM is for the initializer TO. A `*` in FROM stands for any text, and a `*` in TO for the same text, the first
 /// for the first. `:T` behind TO transposes a matrix.
@@ -89,14 +89,18 @@ pub struct Matching {
     pub left: Vec<usize>,
 }
 
-/// Matches the arrays of a source with the initializers of a model. A rule takes an array to where it says, wanted or not; arrays that
+/// Matches the arrays of a source with the [`stored`](super::stored) initializers of a model. A rule takes an array to where it says, wanted or not; arrays that
 /// no rule is about go to the wanted initializer of their name.
 ///
 /// # Errors
 /// For a rule that is about no array, or sends one array to an initializer that is not there; for two arrays for one initializer; for an
 /// array of another type or shape than the initializer.
-pub fn match_up(model: &Model, candidates: &[Candidate], source: &Source, rules: &[Rule]) -> WeightsResult<Matching> {
-    let all = &model.graph.initializers;
+pub fn match_up(
+    all: &[Initializer],
+    candidates: &[Candidate],
+    source: &Source,
+    rules: &[Rule],
+) -> WeightsResult<Matching> {
     let positions: HashMap<&str, usize> = all.iter().enumerate().map(|(i, t)| (t.name.as_str(), i)).collect();
     for rule in rules {
         check_rule(rule, source, &positions)?;
@@ -126,7 +130,7 @@ pub fn match_up(model: &Model, candidates: &[Candidate], source: &Source, rules:
                     array.name
                 )));
             }
-            let value = fitted(model, i, array, is_transposed)?;
+            let value = fitted(all, i, array, is_transposed)?;
             found.matched.push(Match { initializer: i, array: a, value, is_transposed });
         }
         if !is_known && !is_minor {
@@ -157,9 +161,9 @@ fn check_rule(rule: &Rule, source: &Source, positions: &HashMap<&str, usize>) ->
 }
 
 /// The array as an initializer has it.
-fn fitted(model: &Model, i: usize, array: &Array, is_transposed: bool) -> WeightsResult<Array> {
+fn fitted(all: &[Initializer], i: usize, array: &Array, is_transposed: bool) -> WeightsResult<Array> {
     let unknown = || WeightsError::Options(format!("there is no initializer {i}"));
-    let initializer = model.graph.initializers.get(i).ok_or_else(unknown)?;
+    let initializer = all.get(i).ok_or_else(unknown)?;
     let refuse = |problem: String| WeightsError::Initializer { name: initializer.name.clone(), problem };
     let (elem, shape) = initializers::declared(initializer).map_err(refuse)?;
     let misfit = |problem: String| WeightsError::Misfit {

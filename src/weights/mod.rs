@@ -21,9 +21,11 @@ pub use source::Source;
 use std::collections::HashMap;
 
 use crate::analysis::{Analysis, AnalysisError};
+use crate::graph::inner_initializers;
 use crate::graph::role::Role;
+use crate::hoist;
 use crate::select::select_names;
-use crate::wire::Model;
+use crate::wire::{Initializer, Model, tensor_at};
 
 /// Version of the JSON layout of both commands, `schemas/weights.schema.json`.
 pub const SCHEMA: &str = "per-inject.weights/1";
@@ -40,7 +42,21 @@ pub enum Wanted {
     Selected(String),
 }
 
-/// An initializer's role, and whether it is wanted; in file order.
+/// The initializers of a model: those of the main graph, then those of the bodies of If, Loop and Scan, by names that nothing else in it has.
+///
+/// # Errors
+/// When a body cannot be read in the file.
+pub fn stored(model: &Model) -> WeightsResult<Vec<Initializer>> {
+    let mut all = model.graph.initializers.clone();
+    for inner in inner_initializers(model) {
+        let mut initializer = tensor_at(model, &inner.place)?;
+        initializer.name = inner.name;
+        all.push(initializer);
+    }
+    Ok(all)
+}
+
+/// An initializer's role, and whether it is wanted; in the order of [`stored`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Candidate {
     /// What it is for.
@@ -57,8 +73,11 @@ pub fn candidates(model: &Model, wanted: &Wanted) -> WeightsResult<Vec<Candidate
     let analysis = Analysis::of(model).map_err(AnalysisError::from)?;
     let known: HashMap<_, _> = analysis.roles.iter().map(|r| (r.value, r.role)).collect();
     let role = |name: &str| analysis.graph.find(name).and_then(|v| known.get(&v)).copied().unwrap_or(Role::Other);
-    let roles: Vec<Role> = model.graph.initializers.iter().map(|t| role(&t.name)).collect();
-    let names: Vec<&str> = model.graph.initializers.iter().map(|t| t.name.as_str()).collect();
+    let inner = hoist::known(&analysis);
+    let mut roles: Vec<Role> = model.graph.initializers.iter().map(|t| role(&t.name)).collect();
+    let mut names: Vec<&str> = model.graph.initializers.iter().map(|t| t.name.as_str()).collect();
+    roles.extend(inner.iter().map(|k| k.role));
+    names.extend(inner.iter().map(|k| k.inner.name.as_str()));
     let chosen = match wanted {
         Wanted::Selected(spec) => {
             let refused = |source| AnalysisError::Initializers { option: "--wrt", source };

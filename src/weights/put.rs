@@ -9,7 +9,7 @@ use super::array::describe;
 use super::error::{WeightsError, WeightsResult};
 use super::initializers::{self, DataFiles};
 use super::matching::{Matching, Rule, match_up};
-use super::{SCHEMA, Source, Wanted, candidates};
+use super::{SCHEMA, Source, Wanted, candidates, stored};
 use crate::wire::{Model, Sync};
 
 /// What is taken, and to where.
@@ -28,7 +28,7 @@ pub struct Options {
 pub struct Plan {
     /// For people and programs.
     pub report: Report,
-    /// Positions of initializers, and their new elements: only those that differ.
+    /// Positions among the [`stored`] initializers, and their new elements: only those that differ.
     changes: Vec<(usize, Bytes)>,
 }
 
@@ -84,14 +84,14 @@ pub struct Entry {
 /// # Errors
 /// When an array does not fit, nothing matches at all, or [`Options::strict`] finds something left over.
 pub fn plan(model: &Model, source: &Source, options: &Options) -> WeightsResult<Plan> {
-    let candidates = candidates(model, &options.wanted)?;
-    let matching = match_up(model, &candidates, source, &options.rules)?;
+    let (candidates, stored) = (candidates(model, &options.wanted)?, stored(model)?);
+    let matching = match_up(&stored, &candidates, source, &options.rules)?;
     let role_of = |name: &str| {
-        let i = model.graph.initializers.iter().position(|t| t.name == name);
+        let i = stored.iter().position(|t| t.name == name);
         i.and_then(|i| candidates.get(i)).map(|c| c.role.name())
     };
     let initializer = |i: &usize| {
-        let t = model.graph.initializers.get(*i)?;
+        let t = stored.get(*i)?;
         let ty =
             initializers::declared(t).map_or_else(|_| String::new(), |(elem, shape)| describe(elem as i32, &shape));
         Some(Entry { name: t.name.clone(), ty, role: candidates.get(*i).map(|c| c.role.name()) })
@@ -119,7 +119,7 @@ pub fn plan(model: &Model, source: &Source, options: &Options) -> WeightsResult<
     let mut changes = Vec::new();
     let mut files = DataFiles::default();
     for each in matching.matched {
-        let Some(t) = model.graph.initializers.get(each.initializer) else { continue };
+        let Some(t) = stored.get(each.initializer) else { continue };
         let changed = initializers::read(model, t, &mut files)?.data != each.value.data;
         if !each.value.is_finite() {
             report.not_finite.push(t.name.clone());

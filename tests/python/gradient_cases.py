@@ -64,6 +64,13 @@ CASES = [
     Case("CumProd", [node("CumProd", "h axis", reverse=1)], (2, 4), {"axis": np.array(1)}, opset=26, x=np.array([[0.0, 2.0, 0.5, -1.0], [1.0, 0.0, 0.0, 3.0]]), has_kernel=False),
     Case("Pad-trained", [node("Pad", "h widths p1")], (2, 4), {"widths": i64(0, 1, 0, -1), "p1": f()}),
     Case("Pad-runtime", [node("Pad", "h pads")], (2, 4), feeds={"pads": i64(0, 1, 0, -2)}),
+    # Weights outside of a picture go to its border, or are left out.
+    *(
+        Case(f"Resize-antialias-{mode}-{where}-{'inside' if inside else 'border'}", [node("Resize", "h - sc", mode=mode, antialias=1, coordinate_transformation_mode=where, exclude_outside=inside)], (1, 2, 8, 6), {"sc": np.array([1, 1, height, width], np.float32)}, opset=18)
+        for mode in ("linear", "cubic")
+        for where, height, width in (("half_pixel", 0.6, 0.4), ("asymmetric", 0.3, 1.5), ("align_corners", 0.25, 0.5))
+        for inside in (0, 1)
+    ),
     Case("ReverseSequence", [node("ReverseSequence", "h lengths", batch_axis=0, time_axis=1)], (2, 4, 3), feeds={"lengths": i64(3, 2)}),
     # Of so many channels and places that a convolution takes the place of other forms.
     Case("Conv-wide", [node("Conv", "h p1", pads=[1, 0, 2, 1], strides=[2, 1])], (2, 16, 5, 6), {"p1": f(2, 16, 3, 3)}),

@@ -7,7 +7,7 @@ import ort
 import reference_ops
 from onnx import helper
 from onnx.reference.op_run import OpRun
-from onnx.reference.ops import op_max_pool, op_scatter_elements
+from onnx.reference.ops import op_max_pool, op_resize, op_scatter_elements
 
 
 class Dropout(OpRun):
@@ -97,6 +97,15 @@ class MaxPool(op_max_pool.MaxPool):
         return y, places
 
 
+class Resize(op_resize.Resize):
+    """With the coefficient of a cubic as a float64, as which the reference implementation does not read the attribute."""
+
+    op_domain = ""
+
+    def _run(self, *inputs, cubic_coeff_a=None, **attributes):
+        return super()._run(*inputs, cubic_coeff_a=float(cubic_coeff_a), **attributes)
+
+
 class Mean(OpRun):
     """Of operands that broadcast."""
 
@@ -106,7 +115,7 @@ class Mean(OpRun):
         return (sum(operands) / len(operands),)
 
 
-ALL = [*reference_ops.ALL, Dropout, Loop, MaxPool, Mean, Scan, Scatter]
+ALL = [*reference_ops.ALL, Dropout, Loop, MaxPool, Mean, Resize, Scan, Scatter]
 
 # Operators that ONNX Runtime does not compute in float64, or that draw random numbers, other ones in every runtime.
 NOT_BY_RUNTIME = {"Dropout", "GRU", "LSTM", "RNN"}

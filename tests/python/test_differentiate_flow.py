@@ -269,13 +269,6 @@ def test_calls_of_functions_inside_a_body_are_spelt_out(session):
 
 # What cannot be done is said, with the body's node or value.
 REFUSED = {
-    "a parameter of the body": (
-        IF_NESTED.replace("h = Mul(x, p0)", "h = MatMul(x, p0)"),
-        {"p0": f(4, 4), "p1": f(3, 4)},
-        [],
-        'its body holds the initializer "k" of its own (scale, input 1 (B) of',
-    ),
-    "a chosen parameter of the body": (IF_NESTED, {"p0": f(4), "p1": f(3, 4)}, ["--wrt", "re:^[pk]"], 'its body holds the initializer "k"'),
     "an operator without a rule": (IF.replace("a = Mul(u, s)", "w = Unique(u) a = Mul(u, w)"), IF_PARAMETERS, ["--wrt", "re:^p"], "inside its body"),
     "a carried value that grows": (
         LOOP.replace("vn = Tanh(m)", "t = Tanh(m) vn = Concat<axis = 0>(t, m)").replace("float[3,4] vn", "float[6,4] vn"),

@@ -26,6 +26,13 @@ def gather(axis, indices, opset, x="3,4,5", name=""):
     return Case(f"gather-{opset}-{axis}-{indices.ndim}{name}", body, {"p0": f(3, 4, 5)}, {"x": f(3, 4, 5), "i": indices}, opset)
 
 
+def gather_nd(opset, indices, x="3,4,5", batch=0, shape=(3, 4, 5)):
+    dims = ",".join(map(str, indices.shape[:-1])) if x[0].isdigit() else ",".join("jkl"[: indices.ndim - 1])
+    attribute = f"<batch_dims = {batch}>" if opset > 11 else ""
+    body = f"g (float[{x}] x, int64[{','.join(filter(None, (dims, str(indices.shape[-1]))))}] i) => (float loss) {{ h = Mul(x, p0) e = GatherND{attribute}(h, i) q = Mul(e, e) loss = ReduceMean<keepdims = 0>(q) }}"
+    return Case(f"gather-nd-{opset}-{batch}-{'-'.join(map(str, indices.shape))}-{x[0]}", body, {"p0": f(*shape)}, {"x": f(*shape), "i": indices}, opset)
+
+
 def of_matrix(name, opset, made, parameters=None, **feeds):
     """The mean square of what `made` says is y, of h[3,5] = x·p0 whose elements differ."""
     body = f"g (float[n,5] x) => (float loss) {{ h = Mul(x, p0) {made} q = Mul(y, y) loss = ReduceMean<keepdims = 0>(q) }}"
@@ -51,6 +58,19 @@ CASES = [
             opset,
         )
         for opset in (11, 15)
+    ),
+    # Tuples of one number, of two, and of all; of a batch; some of them twice, and some counted from the end.
+    *(
+        gather_nd(opset, indices, x)
+        for opset in (11, 13, 15)
+        for x in ("3,4,5", "a,b,c")
+        for indices in (i64([1], [-2], [1], [0]), i64([2, 1], [0, -1], [-1, 1], [2, 1]), i64([[0, 0, 1], [2, -1, -5]], [[0, 0, 1], [1, 3, 4]]), i64(2, -1))
+    ),
+    *(
+        gather_nd(opset, indices, x, batch)
+        for opset in (12, 15)
+        for x in ("3,4,5", "a,b,c")
+        for batch, indices in ((1, i64([[0], [-1]], [[2], [2]], [[1], [0]])), (1, i64([3, -5], [0, 1], [0, 1])), (2, np.random.default_rng(3).integers(-5, 5, (3, 4, 6, 1))))
     ),
     # Whether one operand is repeated, only the running graph knows.
     *(
@@ -98,6 +118,14 @@ def test_a_gradient_in_an_old_operator_set_is_that_of_float64_differences(sessio
     for name, gradient in expected.items():
         assert np.abs(gradient).max() > 0
         assert np.abs(found[name] - gradient).max() <= TOLERANCE * np.abs(gradient).max(), name
+
+
+def test_tuples_of_unknown_length_are_told(tmp_path):
+    source = tmp_path / "source.onnx"
+    text = "g (float[3,4,5] x, int64[n,k] i) => (float loss) { h = Mul(x, p0) e = GatherND(h, i) s = Constant<value = int64[1] {-1}>() y = Reshape(e, s) loss = ReduceSum<keepdims = 0>(y) }"
+    source.write_bytes(Case("tuples", text, {"p0": f(3, 4, 5)}, {}, 13).model().SerializeToString())
+    result = per_inject("differentiate", source, "-o", tmp_path / "step.onnx", "--wrt", "p0", check=False)
+    assert 'dimension 1 of "i" is known only to the running graph' in taps.refusal(result)
 
 
 def test_pooling_of_places_of_unknown_number_says_what_it_needs(tmp_path):

@@ -1,7 +1,8 @@
 //! Nodes in the form of a newer operator set: attributes that became inputs, and defaults that became others.
 
+use super::Inputs;
 use crate::graph::Attributes;
-use crate::graph::types::TensorType;
+use crate::graph::types::{Dim, TensorType};
 use crate::onnx::attribute_proto::AttributeType;
 use crate::onnx::tensor_proto::DataType;
 use crate::onnx::{AttributeProto, NodeProto, TensorProto};
@@ -10,9 +11,6 @@ use crate::rewrite::site::{Known, Refusal};
 
 /// Since this operator set Reshape can be told that 0 is an extent.
 const ALLOWZERO: i64 = 14;
-
-/// Since this operator set Resize is told where it reads.
-const COORDINATES: i64 = 11;
 
 /// Bounds of Clip before operator set 11, where it names none.
 const BOUNDS: [(&str, f32); 2] = [("min", f32::MIN), ("max", f32::MAX)];
@@ -31,20 +29,21 @@ impl<'a> Converter<'a> {
         Converter { to, root, names: 0 }
     }
 
-    /// Applies one conversion of the table to a node whose first input has the type `x`; whether that changed the node. What goes before
-    /// and behind it is added to `before` and `after`.
+    /// Applies one conversion of the table to a node; whether that changed the node. What goes before and behind it is added to `before`
+    /// and `after`.
     ///
     /// # Errors
     ///
     /// A form of the node that has no counterpart.
-    pub fn convert(
+    pub(super) fn convert(
         &mut self,
         rule: &str,
         node: &mut NodeProto,
-        x: &TensorType,
+        inputs: Inputs<'_>,
         before: &mut Vec<NodeProto>,
         after: &mut Vec<NodeProto>,
     ) -> Known<bool> {
+        let x = &inputs.ty(0);
         match rule {
             "axes" => self.moved(node, "axes", 1, before),
             "split" => self.moved(node, "split", 1, before),
@@ -103,23 +102,23 @@ impl<'a> Converter<'a> {
             },
             "floor" => match node.int("ceil_mode").unwrap_or(0) {
                 0 => Ok(false),
-                _ => Err("ceil_mode counts windows that begin in the padding otherwise since then".into()),
+                _ if has_the_same_windows(node, x) => Ok(false),
+                _ => Err("ceil_mode counts windows that begin in the padding otherwise since then, or what reaches behind it".into()),
             },
             "upsample" => self.upsample(node, before),
-            "coordinates" => match node.attribute("coordinate_transformation_mode") {
-                Some(_) => Ok(false),
-                None => Err("what it reads where a size shrinks is not said before operator set 11".into()),
+            "coordinates" => self.coordinates(node, inputs, before),
+            "sizes" => super::resize::sizes(node),
+            "mask" => match inputs.ty(3).dims.as_deref().and_then(<[Dim]>::last) {
+                Some(Dim::Known(1)) => {
+                    Err("a mask of one column was for all keys, and since operator set 24 is for the first alone".into())
+                }
+                _ => Ok(false),
             },
-            "sizes" => {
-                if node.string("coordinate_transformation_mode") == Some("tf_half_pixel_for_nn") {
-                    return Err("tf_half_pixel_for_nn is gone since operator set 13".into());
-                }
-                // Scales used to be an empty tensor beside sizes.
-                let has_sizes = node.input.get(3).is_some_and(|s| !s.is_empty());
-                if has_sizes {
-                    set(node, 2, String::new());
-                }
-                Ok(has_sizes)
+            "axis" => {
+                let axis = take(node, "axis").map_or(1, |a| a.i());
+                let name = self.constant(TensorProto { dims: Vec::new(), ..integers(&[axis]) }, before);
+                set(node, 2, name);
+                Ok(true)
             }
             "modes" => {
                 let renamed = match node.string("mode") {
@@ -200,22 +199,6 @@ impl<'a> Converter<'a> {
         after.push(plain("Reshape", &[made, shape], &output, attributes));
     }
 
-    /// Upsample is a Resize to no smaller size, whose output at i reads at i/scale, rounded down where it reads one element.
-    fn upsample(&mut self, node: &mut NodeProto, before: &mut Vec<NodeProto>) -> Known<bool> {
-        if self.to < COORDINATES {
-            return Err(
-                "it is Resize then, which says where it reads since operator set 11; raise it to that or later".into(),
-            );
-        }
-        node.op_type = Some("Resize".into());
-        let none = TensorProto { dims: vec![0], data_type: Some(DataType::Float as i32), ..TensorProto::default() };
-        let roi = self.constant(none, before);
-        node.input.insert(1, roi);
-        node.attribute.push(string("coordinate_transformation_mode", "asymmetric"));
-        node.attribute.push(string("nearest_mode", "floor"));
-        Ok(true)
-    }
-
     /// Scale and bias had one element for each group; since operator set 21 they have one for each channel.
     fn channels(&mut self, node: &mut NodeProto, x: &TensorType, before: &mut Vec<NodeProto>) -> Known<bool> {
         let channels = x.dims.as_ref().and_then(|dims| i64::try_from(dims.get(1)?.known()?).ok());
@@ -255,7 +238,7 @@ impl<'a> Converter<'a> {
     }
 
     /// A Constant node.
-    fn constant(&mut self, tensor: TensorProto, before: &mut Vec<NodeProto>) -> String {
+    pub(super) fn constant(&mut self, tensor: TensorProto, before: &mut Vec<NodeProto>) -> String {
         let name = self.name();
         let value = AttributeProto {
             name: Some("value".into()),
@@ -279,16 +262,40 @@ fn plain(op: &str, inputs: &[String], outputs: &[String], attribute: Vec<Attribu
     NodeProto { op_type: Some(op.into()), name, input, output, attribute, ..NodeProto::default() }
 }
 
-fn take(node: &mut NodeProto, name: &str) -> Option<AttributeProto> {
+pub(super) fn take(node: &mut NodeProto, name: &str) -> Option<AttributeProto> {
     let at = node.attribute.iter().position(|a| a.name() == name)?;
     Some(node.attribute.remove(at))
 }
 
-fn set(node: &mut NodeProto, slot: usize, name: String) {
+pub(super) fn set(node: &mut NodeProto, slot: usize, name: String) {
     if node.input.len() <= slot {
         node.input.resize(slot + 1, String::new());
     }
     node.input[slot] = name;
+}
+
+/// Whether a pooling with ceil_mode has no window that begins behind the last element of x, nor, where what is padded counts, one that
+/// reaches behind the padding.
+fn has_the_same_windows(node: &NodeProto, x: &TensorType) -> bool {
+    let (Some(kernel), Some(dims)) = (node.ints("kernel_shape"), &x.dims) else { return false };
+    let n = kernel.len();
+    let list = |name: &str, default: i64, length: usize| {
+        node.ints(name).filter(|l| l.len() == length).map_or_else(|| vec![default; length], <[i64]>::to_vec)
+    };
+    let (strides, dilations, pads) = (list("strides", 1, n), list("dilations", 1, n), list("pads", 0, 2 * n));
+    let counts_padding = node.int("count_include_pad").unwrap_or(0) != 0;
+    let is_plain = matches!(node.string("auto_pad"), None | Some("NOTSET"));
+    let is_same = |i: usize| {
+        let length = dims.get(i + 2).and_then(Dim::known).and_then(|d| i64::try_from(d).ok())?;
+        let room = length + pads[i] + pads[n + i] - dilations[i] * (kernel[i] - 1) - 1;
+        let stride = strides[i];
+        if stride < 1 || room < 0 {
+            return None;
+        }
+        let last = (room + stride - 1) / stride * stride;
+        Some(room % stride == 0 || (!counts_padding && last < length + pads[i]))
+    };
+    is_plain && (0..n).all(|i| is_same(i) == Some(true))
 }
 
 fn only_output(node: &NodeProto, reason: &str) -> Known<()> {

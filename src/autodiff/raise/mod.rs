@@ -4,13 +4,14 @@
 //! form is known exactly, and is refused where it might mean something else. Bodies of If, Loop and Scan are raised with their nodes.
 
 mod convert;
+mod resize;
 
 use std::collections::BTreeSet;
 
 use super::error::DifferentiateError;
 use crate::analysis::Analysis;
 use crate::graph::types::TensorType;
-use crate::graph::{NodeId, bodies_mut};
+use crate::graph::{NodeId, ValueId, bodies_mut};
 use crate::lower::by_reason;
 use crate::onnx::NodeProto;
 use crate::patch::{Change, Part, Replacement, Substitute};
@@ -64,8 +65,7 @@ pub fn raise(analysis: &Analysis, to: i64, root: &str) -> Result<Option<Raised>,
     let mut converter = Converter::new(to, root);
     for (i, node) in graph.nodes.iter().enumerate() {
         let id = NodeId(u32::try_from(i).unwrap_or(u32::MAX));
-        let x = graph.input(id, 0).map(|v| analysis.types.get(v).clone()).unwrap_or_default();
-        match raised(node, &x, found, &mut converter) {
+        match raised(node, Inputs::Of(analysis, id), found, &mut converter) {
             Ok(None) => origin.push(i),
             Ok(Some(nodes)) => {
                 origin.extend(std::iter::repeat_n(i, nodes.len()));
@@ -88,8 +88,35 @@ pub fn is_standard(domain: &str) -> bool {
     matches!(domain, "" | "ai.onnx")
 }
 
-/// What stands for a node whose first input has the type `x`; `None` where the node stays.
-fn raised(node: &NodeProto, x: &TensorType, from: i64, converter: &mut Converter) -> Known<Option<Vec<NodeProto>>> {
+/// What is known of a node's inputs.
+#[derive(Clone, Copy)]
+enum Inputs<'a> {
+    /// Of a node of the main graph.
+    Of(&'a Analysis<'a>, NodeId),
+    /// Inside bodies nothing is inferred.
+    Unknown,
+}
+
+impl<'a> Inputs<'a> {
+    fn value(self, slot: usize) -> Option<(&'a Analysis<'a>, ValueId)> {
+        let Inputs::Of(analysis, node) = self else { return None };
+        Some((analysis, analysis.graph.input(node, slot)?))
+    }
+
+    /// The type of an input.
+    fn ty(self, slot: usize) -> TensorType {
+        self.value(slot).map(|(analysis, value)| analysis.types.get(value).clone()).unwrap_or_default()
+    }
+
+    /// The numbers of a constant input.
+    fn numbers(self, slot: usize) -> Option<Vec<f64>> {
+        let (analysis, value) = self.value(slot)?;
+        analysis.graph.constant(value)
+    }
+}
+
+/// What stands for a node; `None` where it stays.
+fn raised(node: &NodeProto, inputs: Inputs<'_>, from: i64, converter: &mut Converter) -> Known<Option<Vec<NodeProto>>> {
     if !is_standard(node.domain()) {
         let has_body = node.attribute.iter().any(|a| a.g.is_some() || !a.graphs.is_empty());
         return if has_body { Err(Refusal(format!("{:?} has a body", node.op_type()))) } else { Ok(None) };
@@ -99,8 +126,7 @@ fn raised(node: &NodeProto, x: &TensorType, from: i64, converter: &mut Converter
     for body in bodies_mut(&mut made) {
         let mut nodes = Vec::with_capacity(body.node.len());
         for inner in std::mem::take(&mut body.node) {
-            // Types inside bodies are not inferred.
-            let raised = raised(&inner, &TensorType::default(), from, converter)
+            let raised = raised(&inner, Inputs::Unknown, from, converter)
                 .map_err(|Refusal(reason)| Refusal(format!("in its body, {}: {reason}", inner.op_type())))?;
             is_new |= raised.is_some();
             nodes.extend(raised.unwrap_or_else(|| vec![inner]));
@@ -112,13 +138,10 @@ fn raised(node: &NodeProto, x: &TensorType, from: i64, converter: &mut Converter
         version = next;
         match change {
             "" | "+" => {}
-            "!" => {
-                let op = made.op_type();
-                return Err(Refusal(format!(
-                    "version {next} of {op} may mean something else, and has to be chosen by hand"
-                )));
+            rule => {
+                let rule = rule.trim_start_matches(':');
+                is_new |= converter.convert(rule, &mut made, inputs, &mut before, &mut after)?;
             }
-            rule => is_new |= converter.convert(rule.trim_start_matches(':'), &mut made, x, &mut before, &mut after)?,
         }
     }
     if !is_new {

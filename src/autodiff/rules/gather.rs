@@ -8,7 +8,7 @@ use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
 use crate::regularizer::emit::{Elem, Tensor, int, string};
 use crate::rewrite::builder::{Builder, Extent};
-use crate::rewrite::site::{Known, Refusal, axis, rank};
+use crate::rewrite::site::{Known, Refusal, axis, rank, size};
 
 /// Rules of this module.
 pub const RULES: &[Rule] = &[
@@ -86,35 +86,45 @@ fn gather(a: &mut Adjoint<'_, '_>) -> Known<()> {
     Ok(())
 }
 
-/// The same before operator set 16, where no operator adds up: [positions = index]ᵀ·g, a product of matrices.
+/// The same before operator set 16, where no operator adds up.
 fn by_product(a: &mut Adjoint<'_, '_>, g: &Tensor, x: &Tensor, indices: &Tensor, at: usize) -> Known<()> {
     let (rank_x, rank_g) = (rank(x)?, rank(g)?);
     let all = positions(a.b, x, at);
-    let row = a.b.unsqueeze(&all, &[1]);
     let flat = a.b.reshape(indices, &[Extent::Fixed(1), Extent::Fixed(-1)]);
     let found = from_front(a.b, &flat, x, at);
-    let hits = a.b.compare("Equal", &row, &found);
-    let hits = a.b.indicator(&hits, g);
     // g as [in front of the axis, indices, behind it].
     let parts = [
         product(a.b, g, 0, at),
         Extents::Written(-1),
         product(a.b, g, (at + rank_g + 1).saturating_sub(rank_x), rank_g),
     ];
+    let dx = summed(a.b, &all, &found, g, parts, x);
+    a.give(0, dx);
+    Ok(())
+}
+
+/// [positions = index]ᵀ·g, a product of matrices, in the shape of x. The `found` indices are a row, or one for each sample, and `parts` are
+/// g's extents as samples, indices and the rest.
+fn summed(b: &mut Builder, all: &Tensor, found: &Tensor, g: &Tensor, parts: [Extents; 3], x: &Tensor) -> Tensor {
+    let column = b.unsqueeze(all, &[1]);
+    let hits = b.compare("Equal", &column, found);
+    let hits = b.indicator(&hits, g);
+    let rows = joined(b, g, parts);
+    let sums = b.matmul(&hits, &rows);
+    reshape_like(b, &sums, x)
+}
+
+/// A tensor in three extents.
+fn joined(b: &mut Builder, t: &Tensor, parts: [Extents; 3]) -> Tensor {
     let shape: Vec<Tensor> = parts
         .into_iter()
         .map(|e| match e {
-            Extents::Written(n) => a.b.integers(&[n]),
+            Extents::Written(n) => b.integers(&[n]),
             Extents::Computed(t) => t,
         })
         .collect();
-    let shape = a.b.concat(&shape, 0);
-    let rows = TensorType { elem: g.ty.elem, dims: Some(vec![Dim::Unknown; 3]) };
-    let rows = a.b.one("Reshape", &[g, &shape], Vec::new(), rows);
-    let sums = a.b.matmul(&hits, &rows);
-    let dx = reshape_like(a.b, &sums, x);
-    a.give(0, dx);
-    Ok(())
+    let shape = b.concat(&shape, 0);
+    b.one("Reshape", &[t, &shape], Vec::new(), TensorType { elem: t.ty.elem, dims: Some(vec![Dim::Unknown; 3]) })
 }
 
 /// A product of extents.
@@ -196,9 +206,7 @@ fn gather_elements(a: &mut Adjoint<'_, '_>) -> Known<()> {
 /// Slices of x by tuples of positions.
 fn gather_nd(a: &mut Adjoint<'_, '_>) -> Known<()> {
     if a.b.opset() < 16 {
-        return Err(Refusal(
-            "adding up what was read more than once needs operator set 16 (ScatterND with a reduction), which --opset 16 raises the graph to".into(),
-        ));
+        return by_product_of_tuples(a);
     }
     let (mut g, x, mut indices) = (a.g(0)?, a.x(0)?, a.x(1)?);
     let batch = usize::try_from(a.site.int("batch_dims", 0)).unwrap_or_default();
@@ -229,6 +237,43 @@ fn gather_nd(a: &mut Adjoint<'_, '_>) -> Known<()> {
     let ty = zeros.ty.clone();
     let dx = a.b.one("ScatterND", &[&zeros, &indices, &g], vec![string("reduction", "add")], ty);
     let dx = reshape_like(a.b, &dx, &x);
+    a.give(0, dx);
+    Ok(())
+}
+
+/// The same before operator set 16, where no operator adds up: tuples become positions in the joined axes that they index.
+fn by_product_of_tuples(a: &mut Adjoint<'_, '_>) -> Known<()> {
+    let (g, x, indices) = (a.g(0)?, a.x(0)?, a.x(1)?);
+    let g = a.b.widened(&g);
+    let batch = usize::try_from(a.site.int("batch_dims", 0)).unwrap_or_default();
+    let (rank_x, last) = (rank(&x)?, rank(&indices)?.saturating_sub(1));
+    let length = usize::try_from(size(&indices, last)?).unwrap_or_default();
+    if length == 0 || batch + length > rank_x || batch > last {
+        return Err(Refusal(format!("its tuples of {length} positions do not fit {:?}", x.name)));
+    }
+    let mut found: Option<Tensor> = None;
+    for i in 0..length {
+        let place = i64::try_from(i).unwrap_or_default();
+        let part = a.b.slice(&indices, last, place, place + 1, 1);
+        let part = from_front(a.b, &part, &x, batch + i);
+        found = Some(match found {
+            None => part,
+            Some(before) => {
+                let extent = a.b.shape(&[(&x, batch + i).into()]);
+                let scaled = a.b.binary("Mul", &before, &extent);
+                a.b.binary("Add", &scaled, &part)
+            }
+        });
+    }
+    let found = found.ok_or_else(|| Refusal("its tuples hold no positions".into()))?;
+    let samples = [product(a.b, &indices, 0, batch), Extents::Written(1), Extents::Written(-1)];
+    let found = joined(a.b, &found, samples);
+    let all = match product(a.b, &x, batch, batch + length) {
+        Extents::Written(n) => range(a.b, &Extent::Fixed(n)),
+        Extents::Computed(n) => a.b.counted(&n, Dim::Unknown),
+    };
+    let parts = [product(a.b, &g, 0, batch), Extents::Written(-1), product(a.b, &x, batch + length, rank_x)];
+    let dx = summed(a.b, &all, &found, &g, parts, &x);
     a.give(0, dx);
     Ok(())
 }

@@ -5,7 +5,7 @@
 //! **Equation.** Each axis on its own: a product with the constant matrix of weights, out × in, which for nearest has a single 1 in a
 //! row; on long axes nearest is Gather at the source positions. Outside the picture, where a region (tf_crop_and_resize) may lie, a row has
 //! no weights, and extrapolation_value is added. Source positions follow `coordinate_transformation_mode` and
-//! `nearest_mode` as the specification has them.
+//! `nearest_mode` as the specification has them. With `antialias`, an axis that becomes shorter is read through a kernel as much wider.
 
 use crate::graph::Attributes;
 use crate::graph::types::{Dim, TensorType};
@@ -38,9 +38,19 @@ struct Scaling {
     window: Option<(f64, f64)>,
 }
 
+/// Upsample, or Resize before operator set 11: scales are input 1, and nothing says where it reads.
+fn is_old(site: &Site) -> bool {
+    site.node.op_type() == "Upsample" || site.opset() < 11
+}
+
 /// Whether a region of x is resized.
 fn is_crop(site: &Site) -> bool {
     site.node.string("coordinate_transformation_mode") == Some("tf_crop_and_resize")
+}
+
+/// Whether an axis that becomes shorter is smoothed.
+fn is_smooth(site: &Site) -> bool {
+    site.int("antialias", 0) != 0
 }
 
 fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
@@ -48,8 +58,8 @@ fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
     let mut x = input.clone();
     let mut inside: Option<Tensor> = None;
     let rank = rank(&x)?;
-    if site.int("antialias", 0) != 0 {
-        return Err("it smooths before it resizes (antialias)".into());
+    if is_smooth(site) && site.node.string("mode").unwrap_or("nearest") == "nearest" {
+        return Err("antialias is for linear and cubic, and its mode is nearest".into());
     }
     let axes: Vec<usize> = match site.node.ints("axes") {
         Some(axes) => axes.iter().map(|a| site::axis(*a, rank)).collect::<Known<_>>()?,
@@ -100,9 +110,9 @@ fn is_inside(s: &Scaling, at: f64) -> bool {
 /// What happens to an axis; `None` when it stays.
 fn scaling(site: &Site, x: &Tensor, k: usize, axis: usize, axes: &[usize]) -> Known<Option<Scaling>> {
     let count = axes.len();
-    let is_upsample = site.node.op_type() == "Upsample";
+    let is_old = is_old(site);
     let at = |slot: usize| site.numbers(slot).filter(|v| v.len() == count).map(|v| v[k]);
-    let scale = at(if is_upsample { 1 } else { 2 });
+    let scale = at(if is_old { 1 } else { 2 });
     let is_crop = is_crop(site);
     if scale == Some(1.0) && !is_crop {
         return Ok(None);
@@ -114,7 +124,7 @@ fn scaling(site: &Site, x: &Tensor, k: usize, axis: usize, axes: &[usize]) -> Kn
         return Ok(None);
     }
     let inferred = after.known().map(|n| n as f64).filter(|_| site.input(3).is_some());
-    let wanted = if is_upsample { None } else { at(3).or(inferred) };
+    let wanted = if is_old { None } else { at(3).or(inferred) };
     let length = extent(size(x, axis)?);
     let policy = site.node.string("keep_aspect_ratio_policy").unwrap_or("stretch");
     if wanted == Some(length as f64) && policy == "stretch" && !is_crop {
@@ -153,8 +163,7 @@ fn scaling(site: &Site, x: &Tensor, k: usize, axis: usize, axes: &[usize]) -> Kn
 /// Where output position `i` lies in the input.
 fn source(site: &Site, s: &Scaling, i: i64) -> Known<f64> {
     let i = i as f64;
-    let is_upsample = site.node.op_type() == "Upsample";
-    let mode = if is_upsample {
+    let mode = if is_old(site) {
         "asymmetric"
     } else {
         site.node.string("coordinate_transformation_mode").unwrap_or("half_pixel")
@@ -162,6 +171,7 @@ fn source(site: &Site, s: &Scaling, i: i64) -> Known<f64> {
     Ok(match mode {
         "asymmetric" => i / s.scale,
         "half_pixel" => (i + 0.5) / s.scale - 0.5,
+        "tf_half_pixel_for_nn" => (i + 0.5) / s.scale,
         "pytorch_half_pixel" if s.resized > 1 => (i + 0.5) / s.scale - 0.5,
         "pytorch_half_pixel" => 0.0,
         "half_pixel_symmetric" => {
@@ -186,10 +196,16 @@ fn source(site: &Site, s: &Scaling, i: i64) -> Known<f64> {
 fn nearest(site: &Site, s: &Scaling, i: i64) -> Known<i64> {
     // ONNX Runtime computes positions in float32; so do we, where a tie depends on it.
     let at = f64::from(source(site, s, i)? as f32);
-    let mode = if site.node.op_type() == "Upsample" {
-        "floor"
-    } else {
-        site.node.string("nearest_mode").unwrap_or("round_prefer_floor")
+    let mode = match site.node.string("nearest_mode") {
+        // Before it can be told, ONNX Runtime rounds up where a size shrinks.
+        _ if is_old(site) => {
+            if s.scale < 1.0 {
+                "ceil"
+            } else {
+                "floor"
+            }
+        }
+        mode => mode.unwrap_or("round_prefer_floor"),
     };
     let rounded = match mode {
         "round_prefer_floor" => (at - 0.5).ceil(),
@@ -219,29 +235,31 @@ fn map(site: &Site, s: &Scaling, mode: &str) -> Known<Map> {
     Ok(map)
 }
 
-/// Positions and weights that make one output.
+/// Positions and weights that make one output: the kernel around where it lies, of half-width 1 or 2, stretched by 1/scale where an axis
+/// that becomes shorter is smoothed.
 fn taps(site: &Site, at: f64, s: &Scaling, mode: &str) -> Known<Vec<(i64, f64)>> {
-    let floor = at.floor();
-    let t = at - floor;
-    let first = floor as i64;
-    let mut taps = match mode {
-        "linear" => vec![(first, 1.0 - t), (first + 1, t)],
-        "cubic" => {
-            let a = site.float("cubic_coeff_a", -0.75);
-            let inner = |t: f64| ((a + 2.0) * t - (a + 3.0)) * t * t + 1.0;
-            let outer = |t: f64| a * (((t - 5.0) * t + 8.0) * t - 4.0);
-            vec![
-                (first - 1, outer(t + 1.0)),
-                (first, inner(t)),
-                (first + 1, inner(1.0 - t)),
-                (first + 2, outer(2.0 - t)),
-            ]
-        }
+    let a = site.float("cubic_coeff_a", -0.75);
+    let cubic = |d: f64| {
+        if d <= 1.0 { ((a + 2.0) * d - (a + 3.0)) * d * d + 1.0 } else { a * (((d - 5.0) * d + 8.0) * d - 4.0) }
+    };
+    let density = if is_smooth(site) { s.scale.min(1.0) } else { 1.0 };
+    let reach = match mode {
+        "linear" => 1.0 / density,
+        "cubic" => 2.0 / density,
         other => return Err(Refusal(format!("its mode {other:?} is unknown"))),
     };
-    if mode == "cubic" && site.int("exclude_outside", 0) != 0 {
+    let weight = |position: i64| {
+        let distance = density * (position as f64 - at).abs();
+        if mode == "linear" { (1.0 - distance).max(0.0) } else { cubic(distance) }
+    };
+    let positions = (at - reach).ceil() as i64..=(at + reach).floor() as i64;
+    let mut taps: Vec<(i64, f64)> = positions.map(|position| (position, weight(position))).collect();
+    let leaves_out = site.int("exclude_outside", 0) != 0;
+    if leaves_out {
         taps.retain(|(position, _)| (0..s.length).contains(position));
-        let total: f64 = taps.iter().map(|(_, w)| w).sum();
+    }
+    let total: f64 = taps.iter().map(|(_, w)| w).sum();
+    if (leaves_out || density < 1.0) && total != 0.0 {
         taps.iter_mut().for_each(|(_, w)| *w /= total);
     }
     Ok(taps)

@@ -14,7 +14,7 @@ use safetensors::SafeTensors;
 
 use super::array::Array;
 use super::error::{WeightsError, WeightsResult};
-use super::{Wanted, candidates, elem, initializers};
+use super::{Wanted, candidates, elem, initializers, stored};
 use crate::engine::npy;
 use crate::wire::{Model, ModelFile};
 
@@ -92,7 +92,7 @@ impl Source {
         let roles = candidates(&model, &Wanted::Trained)?;
         let mut files = initializers::DataFiles::default();
         let (mut arrays, mut minor) = (Vec::new(), Vec::new());
-        for (initializer, candidate) in model.graph.initializers.iter().zip(roles) {
+        for (initializer, candidate) in stored(&model)?.iter().zip(roles) {
             match initializers::read(&model, initializer, &mut files) {
                 Ok(array) => {
                     arrays.push(array);

@@ -8,6 +8,7 @@ mod build;
 mod constant;
 mod error;
 pub mod infer;
+mod inner;
 pub mod kind;
 pub mod lists;
 pub mod reach;
@@ -27,8 +28,9 @@ use petgraph::graph::{DiGraph, NodeIndex};
 
 pub use constant::{Attributes, tensor_elements};
 pub use error::{GraphError, describe_node};
+pub use inner::{Inner, body_at, inner_initializers};
 use lists::Lists;
-pub use scope::{bodies, bodies_mut, captures_of};
+pub use scope::{bodies, bodies_mut, captures_of, rename_reads};
 
 use crate::onnx::NodeProto;
 use crate::patch::Place;

@@ -1,6 +1,6 @@
 //! Names that the bodies of If, Loop and Scan take from the graph around them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::onnx::{GraphProto, NodeProto};
 use crate::patch::Place;
@@ -28,6 +28,22 @@ pub fn bodies(node: &NodeProto) -> impl Iterator<Item = (&GraphProto, [(u32, usi
 /// The bodies of a node, to be changed.
 pub fn bodies_mut(node: &mut NodeProto) -> impl Iterator<Item = &mut GraphProto> {
     node.attribute.iter_mut().flat_map(|a| a.g.as_deref_mut().into_iter().chain(&mut a.graphs))
+}
+
+/// Gives what nodes read, themselves or in their bodies, other names.
+pub fn rename_reads(nodes: &mut [NodeProto], names: &HashMap<String, String>) {
+    let swap = |name: &mut String| {
+        if let Some(new) = names.get(name) {
+            name.clone_from(new);
+        }
+    };
+    for node in nodes {
+        node.input.iter_mut().for_each(swap);
+        for body in bodies_mut(node) {
+            rename_reads(&mut body.node, names);
+            body.output.iter_mut().filter_map(|o| o.name.as_mut()).for_each(swap);
+        }
+    }
 }
 
 /// The node that a place of an input lies in, however deep, and the input's position.

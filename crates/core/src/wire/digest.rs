@@ -7,7 +7,9 @@ use sha2::{Digest, Sha256};
 use super::error::WireResult;
 use super::file::ModelFile;
 use super::model::{Layout, Model};
+use super::place::tensor_at;
 use super::tensor::Initializer;
+use crate::patch::Place;
 
 /// SHA-256 over every byte of the file but the elements of the main graph's initializers, as `sha256:` and 64 hexadecimal digits.
 ///
@@ -20,6 +22,15 @@ pub fn structure_digest(model: &Model) -> String {
 /// [`structure_digest`] of a file whose nodes nobody needs decoded.
 pub fn structure_digest_of(file: &ModelFile) -> WireResult<String> {
     Ok(digest(&file.bytes, &Layout::scan(&file.bytes)?.graph.initializers(&file.bytes)?))
+}
+
+/// [`structure_digest`] without the elements of some initializers of bodies either, by their places.
+pub fn structure_digest_without(model: &Model, inner: &[Place]) -> WireResult<String> {
+    let mut initializers = model.graph.initializers.clone();
+    for place in inner {
+        initializers.push(tensor_at(model, place)?);
+    }
+    Ok(digest(&model.file.bytes, &initializers))
 }
 
 fn digest(bytes: &[u8], initializers: &[Initializer]) -> String {

@@ -2,8 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 
-use prost::Message;
-
 use super::declared;
 use crate::analysis::Analysis;
 use crate::autodiff::adjoint::Cotangent;
@@ -11,11 +9,10 @@ use crate::autodiff::error::DifferentiateError;
 use crate::autodiff::prepare;
 use crate::autodiff::reverse::{Goal, reverse, with_saved};
 use crate::autodiff::rule;
-use crate::graph::body::{Captured, standing_alone};
-use crate::graph::role::InitializerRole;
 use crate::graph::types::TensorType;
-use crate::graph::{ValueId, bodies_mut, captures_of};
-use crate::onnx::{GraphProto, ModelProto, NodeProto, TensorProto};
+use crate::graph::{ValueId, captures_of, rename_reads};
+use crate::hoist::body_alone;
+use crate::onnx::{GraphProto, NodeProto, TensorProto};
 use crate::regularizer::emit::Tensor;
 use crate::rewrite::path::Path;
 use crate::rewrite::site::{Known, Refusal, Site};
@@ -26,7 +23,6 @@ pub struct Body<'a> {
     graph: &'a GraphProto,
     pub model: Model,
     captures: HashSet<String>,
-    decided: HashMap<String, bool>,
 }
 
 /// What to differentiate a body for.
@@ -66,39 +62,13 @@ impl<'a> Body<'a> {
     /// The body of a node, with what is known of its own inputs where it says nothing itself.
     pub fn of(site: &Site, graph: &'a GraphProto, own: &[TensorType]) -> Known<Self> {
         let outer = site.analysis;
-        let node = NodeProto { attribute: vec![super::attribute("body", graph.clone())], ..NodeProto::default() };
-        let (mut captures, mut captured) = (HashSet::new(), Vec::new());
-        for (name, _) in captures_of(&node, 0) {
-            if captures.insert(name.to_owned()) {
-                let value = outer
-                    .graph
-                    .find(name)
-                    .ok_or_else(|| Refusal(format!("its body reads {name:?}, which nothing makes")))?;
-                let (ty, integers) = (outer.types.get(value).clone(), outer.graph.integers(value));
-                captured.push(Captured { name: name.to_owned(), ty, integers });
-            }
-        }
-        let proto = ModelProto {
-            ir_version: Some(outer.model.ir_version),
-            opset_import: outer.model.opset_imports.clone(),
-            functions: outer.model.functions.clone(),
-            graph: Some(standing_alone(graph, own, &captured)),
-            ..ModelProto::default()
-        };
-        let model =
-            Model::from_bytes(proto.encode_to_vec()).map_err(|e| Refusal(format!("its body is no graph: {e}")))?;
-        Ok(Body { graph, model, captures, decided: outer.decided_in_bodies.clone() })
+        let (model, captures) = body_alone(outer, graph, own).map_err(Refusal)?;
+        Ok(Body { graph, model, captures })
     }
 
     /// Everything that is known about it.
     pub fn analysis(&self) -> Known<Analysis<'_>> {
-        self.analysis_of(&self.model)
-    }
-
-    fn analysis_of<'m>(&self, model: &'m Model) -> Known<Analysis<'m>> {
-        let mut analysis = Analysis::of(model).map_err(|e| Refusal(format!("in its body: {e}")))?;
-        analysis.decided_in_bodies.clone_from(&self.decided);
-        Ok(analysis)
+        analysis_of(&self.model)
     }
 
     /// Types of its outputs.
@@ -117,9 +87,9 @@ impl<'a> Body<'a> {
         let from = find(&analysis, &mut wanted);
         let to: Vec<ValueId> =
             request.seeds.iter().filter_map(|(slot, _)| analysis.graph.outputs.get(*slot).copied()).collect();
-        self.no_parameters(&analysis, &to)?;
-        let prepared = prepare::prepare(&analysis, &from, &to, request.root, None).map_err(|e| in_body(&e))?;
-        let inner = prepared.as_ref().map(|p| self.analysis_of(&p.model)).transpose()?;
+        let prepared = prepare::prepare(&analysis, &from, &to, request.root, prepare::Start::default())
+            .map_err(|e| in_body(&e))?;
+        let inner = prepared.as_ref().map(|p| analysis_of(&p.model)).transpose()?;
         let working = inner.as_ref().unwrap_or(&analysis);
         let same = |values: &[ValueId]| -> Vec<ValueId> {
             values.iter().map(|v| prepare::same_value(&analysis, *v, working)).collect()
@@ -161,24 +131,6 @@ impl<'a> Body<'a> {
         Ok(back)
     }
 
-    /// Only initializers of the main graph are trained.
-    fn no_parameters(&self, analysis: &Analysis, to: &[ValueId]) -> Known<()> {
-        let is_trained = |r: &InitializerRole| {
-            let decided = self.decided.get(analysis.graph.name(r.value)).copied();
-            r.is_float && decided.unwrap_or_else(|| r.role.is_trainable())
-        };
-        let own: Vec<ValueId> = analysis.roles.iter().filter(|r| is_trained(r)).map(|r| r.value).collect();
-        let path = Path::between(analysis, &own, to, rule::stops);
-        let found = analysis.roles.iter().find(|r| own.contains(&r.value) && path.needs_gradient(r.value));
-        let Some(role) = found else { return Ok(()) };
-        Err(Refusal(format!(
-            "its body holds the initializer {:?} of its own ({}, {}), and only those of the main graph are trained: move it there, or keep it as it is with --freeze",
-            analysis.graph.name(role.value),
-            role.role.name(),
-            role.because.explain(&analysis.graph),
-        )))
-    }
-
     /// Finds what the way back reads of the way there: constants are copied, other values kept.
     fn resolve(&self, back: &mut Back, working: &Analysis, made: &HashMap<String, TensorType>, request: &Request<'_>) {
         let mut known: HashSet<&str> = self.captures.iter().map(String::as_str).collect();
@@ -214,7 +166,7 @@ impl<'a> Body<'a> {
         copied_nodes.append(&mut back.graph.node);
         back.graph.node = copied_nodes;
         back.graph.initializer.append(&mut copied);
-        rename(&mut back.graph.node, &renames);
+        rename_reads(&mut back.graph.node, &renames);
         for gradient in back.gradients.iter_mut().flatten() {
             if let Some(new) = renames.get(&gradient.name) {
                 gradient.name.clone_from(new);
@@ -224,20 +176,8 @@ impl<'a> Body<'a> {
     }
 }
 
-/// Gives what nodes read, themselves or in their bodies, other names.
-fn rename(nodes: &mut [NodeProto], names: &HashMap<String, String>) {
-    let swap = |name: &mut String| {
-        if let Some(new) = names.get(name) {
-            name.clone_from(new);
-        }
-    };
-    for node in nodes {
-        node.input.iter_mut().for_each(swap);
-        for body in bodies_mut(node) {
-            rename(&mut body.node, names);
-            body.output.iter_mut().filter_map(|o| o.name.as_mut()).for_each(swap);
-        }
-    }
+fn analysis_of(model: &Model) -> Known<Analysis<'_>> {
+    Analysis::of(model).map_err(|e| Refusal(format!("in its body: {e}")))
 }
 
 fn in_body(error: &DifferentiateError) -> Refusal {

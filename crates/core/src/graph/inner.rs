@@ -1,0 +1,113 @@
+//! Initializers of the bodies of If, Loop and Scan, and names by which they could stand in the main graph.
+
+use std::collections::{HashMap, HashSet};
+
+use super::bodies;
+use crate::onnx::{GraphProto, NodeProto, TensorProto};
+use crate::patch::Place;
+use crate::wire::Model;
+use crate::wire::fields::{attribute as attribute_field, graph as graph_field, node as node_field};
+
+/// An initializer of a body.
+#[derive(Debug, Clone)]
+pub struct Inner<'m> {
+    /// A name that nothing else in the model has: its own, or where another body or the main graph has that too, with a number behind it.
+    pub name: String,
+    /// The tensor, with its own name.
+    pub tensor: &'m TensorProto,
+    /// Where it stands, from the main graph's node inwards.
+    pub place: Place,
+    /// The body, for people: `If@1/then_branch`, behind those around it.
+    pub body: String,
+    /// Whether it is an output of its body as well.
+    pub is_output: bool,
+}
+
+/// All of them, in the order of the file. One that is an input of its body too is none: whoever runs the body gives its value.
+pub fn inner_initializers(model: &Model) -> Vec<Inner<'_>> {
+    let mut found = Vec::new();
+    visit(&model.graph.nodes, &Vec::new(), "", &mut found);
+    if found.is_empty() {
+        return found;
+    }
+    let mut times: HashMap<&str, usize> = HashMap::new();
+    let main = &model.graph;
+    let inputs: HashSet<&str> = main.inputs.iter().map(|v| v.name()).collect();
+    let stored = main.initializers.iter().map(|t| t.name.as_str()).filter(|name| !inputs.contains(name));
+    let sparse = main.sparse_initializers.iter().map(String::as_str);
+    for name in inputs.iter().copied().chain(stored).chain(sparse) {
+        *times.entry(name).or_default() += 1;
+    }
+    count(&main.nodes, &mut times);
+    let mut taken: HashSet<String> = HashSet::new();
+    for inner in &mut found {
+        let own = inner.tensor.name();
+        if times.get(own) == Some(&1) && !inner.is_output {
+            continue;
+        }
+        let mut number = 1;
+        while times.contains_key(inner.name.as_str()) || !taken.insert(inner.name.clone()) {
+            inner.name = format!("{own}_{number}");
+            number += 1;
+        }
+    }
+    found
+}
+
+/// Whether a node's bodies are looked into.
+fn is_flow(node: &NodeProto) -> bool {
+    matches!(node.domain(), "" | "ai.onnx") && matches!(node.op_type(), "If" | "Loop" | "Scan")
+}
+
+fn visit<'m>(nodes: &'m [NodeProto], around: &Place, label: &str, found: &mut Vec<Inner<'m>>) {
+    for (i, node) in nodes.iter().enumerate().filter(|(_, node)| is_flow(node)) {
+        for (body, steps) in bodies(node) {
+            let here: Place = around.iter().copied().chain([(graph_field::NODE, i)]).chain(steps).collect();
+            let attribute = node.attribute.get(steps[0].1).map_or("", |a| a.name());
+            let label = format!("{label}{}@{i}/{attribute}", node.op_type());
+            for (k, tensor) in body.initializer.iter().enumerate() {
+                let name = tensor.name();
+                if name.is_empty() || body.input.iter().any(|v| v.name() == name) {
+                    continue;
+                }
+                found.push(Inner {
+                    name: name.to_owned(),
+                    tensor,
+                    place: here.iter().copied().chain([(graph_field::INITIALIZER, k)]).collect(),
+                    body: label.clone(),
+                    is_output: body.output.iter().any(|v| v.name() == name),
+                });
+            }
+            visit(&body.node, &here, &format!("{label}/"), found);
+        }
+    }
+}
+
+/// How often each name is made by nodes, or defined in a body.
+fn count<'m>(nodes: &'m [NodeProto], times: &mut HashMap<&'m str, usize>) {
+    for node in nodes {
+        node.output.iter().for_each(|name| *times.entry(name).or_default() += 1);
+        for (body, _) in bodies(node) {
+            let inputs: HashSet<&str> = body.input.iter().map(|v| v.name()).collect();
+            let stored = body.initializer.iter().map(|t| t.name()).filter(|name| !inputs.contains(name));
+            for name in inputs.iter().copied().chain(stored) {
+                *times.entry(name).or_default() += 1;
+            }
+            count(&body.node, times);
+        }
+    }
+}
+
+/// The body that a place of an initializer, from the node inwards, leads to, to be changed.
+pub fn body_at<'n>(node: &'n mut NodeProto, place: &[(u32, usize)]) -> Option<&'n mut GraphProto> {
+    let [(node_field::ATTRIBUTE, attribute), (field, k), rest @ ..] = place else { return None };
+    let attribute = node.attribute.get_mut(*attribute)?;
+    let body = match *field {
+        attribute_field::GRAPH => attribute.g.as_deref_mut()?,
+        _ => attribute.graphs.get_mut(*k)?,
+    };
+    match rest {
+        [(graph_field::NODE, inner), rest @ ..] => body_at(body.node.get_mut(*inner)?, rest),
+        _ => Some(body),
+    }
+}

@@ -1,0 +1,257 @@
+"""Trained initializers inside the bodies of If, Loop and Scan: differentiated, trained and put back as those of the main graph are."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import onnx
+import pytest
+from onnx import AttributeProto, helper, numpy_helper
+
+import taps
+import training
+from command import per_inject
+from test_differentiate import differentiated, gradients
+from test_differentiate_flow import CASES, FALSE, TRUE, Case, f
+from test_schemas import schema
+
+
+def bodies(graph):
+    """The bodies of a graph's nodes, each with those inside it behind it."""
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.GRAPH:
+                yield attribute.g
+                yield from bodies(attribute.g)
+
+
+def inner(model) -> dict[str, np.ndarray]:
+    """The initializers of bodies, by their own names."""
+    return {t.name: numpy_helper.to_array(t) for body in bodies(model.graph) for t in body.initializer}
+
+
+def moved_inwards(model):
+    """The same model with each parameter that one body alone reads in that body; and the names of these."""
+    model, moved = copy.deepcopy(model), []
+    for tensor in list(model.graph.initializer):
+        reads = lambda graph: any(tensor.name in node.input for node in graph.node)
+        readers = [body for body in bodies(model.graph) if reads(body)]
+        if tensor.name.startswith("p") and len(readers) == 1 and not reads(model.graph):
+            model.graph.initializer.remove(tensor)
+            readers[0].initializer.append(tensor)
+            moved.append(tensor.name)
+    return model, moved
+
+
+INWARDS = [case for case in CASES if moved_inwards(case.model())[1]]
+
+
+@pytest.mark.parametrize("case", INWARDS, ids=lambda case: case.name)
+def test_gradients_are_those_of_the_same_initializers_in_the_main_graph(session, case):
+    model, moved = moved_inwards(case.model())
+    loss, expected = gradients(session, differentiated(case.model().SerializeToString(), "--wrt", "re:^p"), case.feeds)
+    step = differentiated(model.SerializeToString(), "--wrt", "re:^p")
+    found_loss, found = gradients(session, step, case.feeds)
+    assert found_loss == loss and found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        assert np.array_equal(found[name], gradient), name
+    assert set(moved) <= {t.name for t in onnx.load_from_string(step).graph.initializer}
+
+
+@pytest.mark.parametrize("name", ("if-opset-11", "scan-13", "loop-if-5"))
+def test_a_raised_graph_has_the_same_gradients(session, name):
+    [case] = [case for case in INWARDS if case.name == name]
+    model = moved_inwards(case.model())[0].SerializeToString()
+    _, expected = gradients(session, differentiated(model, "--wrt", "re:^p"), case.feeds)
+    _, found = gradients(session, differentiated(model, "--wrt", "re:^p", "--opset", 21), case.feeds)
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        assert np.abs(found[name] - gradient).max() <= 1e-6 * np.abs(gradient).max(), name
+
+
+def test_most_kinds_of_bodies_are_among_the_cases():
+    assert len(INWARDS) >= 20
+    assert {case.name.split("-")[0] for case in INWARDS} >= {"if", "scan", "loop", "while", "stacked"}
+
+
+# k in both branches, and one that is an output of its branch too; w in a loop inside a branch.
+COLLIDING = """g (float[3,4] x, bool c) => (float loss) {
+    h = MatMul(x, p0)
+    y, k1 = If(c)<then_branch = t () => (float[3,4] a, float[4] k) <float[4] k = {1.0, -2.0, 3.0, 0.5}> { a = Add(h, k) },
+                  else_branch = e () => (float[3,4] b, float[4] m) <float[4] k = {0.5, 1.5, -1.0, 2.0}> {
+        n = Constant<value = int64 {2}>() yes = Constant<value = bool {1}>()
+        l = Loop(n, yes, h)<body = l (int64 i, bool go, float[3,4] v) => (bool on, float[3,4] vn) <float[4,4] w = {0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7}> {
+            on = Identity(go) q = MatMul(v, w) vn = Tanh(q) }>
+        b = Add(l, k) m = Neg(k) }>
+    z = Mul(y, k1) s = Mul(z, z) loss = ReduceMean<keepdims = 0>(s) }"""
+
+
+@pytest.fixture
+def colliding(tmp_path):
+    path = tmp_path / "colliding.onnx"
+    path.write_bytes(Case("colliding", COLLIDING, {"p0": f(4, 4)}, {}).model().SerializeToString())
+    return path
+
+
+def report(source, target, *options) -> dict:
+    found = json.loads(per_inject("differentiate", source, "-o", target, "--json", *options).stdout)
+    schema("step").validate(found)
+    return found
+
+
+def test_names_that_two_bodies_have_get_numbers_and_say_where_they_are_from(session, colliding, tmp_path):
+    target = tmp_path / "step.onnx"
+    found = report(colliding, target)
+    origins = {p["name"]: p.get("of_body") for p in found["parameters"]}
+    assert origins == {
+        "p0": None,
+        "k_1": {"body": "If@1/then_branch", "initializer": "k"},
+        "k_2": {"body": "If@1/else_branch", "initializer": "k"},
+        "w": {"body": "If@1/else_branch/Loop@2/body", "initializer": "w"},
+    }
+    metadata = {m.key: m.value for m in onnx.load(target).metadata_props}
+    assert json.loads(metadata["per_inject.step"]) == found
+    # Central differences of the forward graph, whose bodies are changed.
+    for c in (TRUE, FALSE):
+        feeds = {"x": f(3, 4), "c": c}
+        _, given = gradients(session, target.read_bytes(), feeds)
+        for name, branch, own in (("k_1", 0, "k"), ("k_2", 1, "k"), ("w", 2, "w")):
+            assert np.abs(given[name] - differences(session, colliding, branch, own, feeds)).max() <= 2e-3 * max(1, np.abs(given[name]).max())
+
+
+def differences(session, path, body, name, feeds):
+    """By central differences in float32, with a step of 1e-2."""
+    def loss(index, by):
+        model = onnx.load(path)
+        [tensor] = [t for t in list(bodies(model.graph))[body].initializer if t.name == name]
+        values = numpy_helper.to_array(tensor).copy()
+        values[index] += by
+        tensor.CopyFrom(numpy_helper.from_array(values, name))
+        return float(session(model.SerializeToString()).run(["loss"], feeds)[0])
+
+    [tensor] = [t for t in list(bodies(onnx.load(path).graph))[body].initializer if t.name == name]
+    return np.array([(loss(i, 1e-2) - loss(i, -1e-2)) / 2e-2 for i in np.ndindex(*tensor.dims)]).reshape(tensor.dims)
+
+
+@pytest.mark.parametrize(
+    "options, trained",
+    [
+        (["--wrt", "k_1"], ["k_1"]),
+        (["--freeze", "k_2"], ["p0", "k_1", "w"]),
+        (["--wrt", "w,p0"], ["p0", "w"]),
+        (["--wrt", "k_*", "--freeze", "k_1"], ["k_2"]),
+        (["--freeze", "k_*,w"], ["p0"]),
+    ],
+)
+def test_selectors_choose_among_them(colliding, tmp_path, options, trained):
+    target, restored = tmp_path / "step.onnx", tmp_path / "restored.onnx"
+    assert [p["name"] for p in report(colliding, target, *options)["parameters"]] == trained
+    onnx.checker.check_model(str(target), full_check=True)
+    per_inject("strip", target, "-o", restored)
+    assert restored.read_bytes() == colliding.read_bytes()
+
+
+def test_inspect_shows_them_with_their_role_and_body(colliding):
+    found = json.loads(per_inject("inspect", colliding, "--json").stdout)
+    schema("inspect").validate(found)
+    shown = {i["name"]: (i["role"], i["trained"], i.get("body"), i["shape"]) for i in found["initializers"]}
+    assert shown == {
+        "p0": ("weight", True, None, "float[4, 4]"),
+        "k_1": ("bias", True, "If@1/then_branch", "float[4]"),
+        "k_2": ("bias", True, "If@1/else_branch", "float[4]"),
+        "w": ("weight", True, "If@1/else_branch/Loop@2/body", "float[4, 4]"),
+    }
+    assert "in If@1/then_branch, " in per_inject("inspect", colliding, "--initializers").stdout
+
+
+def test_numbers_of_a_formula_in_a_body_stay_where_they_are(tmp_path):
+    text = """g (float[3,4] x, bool c) => (float loss) {
+        h = Mul(x, p0)
+        y = If(c)<then_branch = t () => (float[3,4] a) <float half = {0.5}, float[4] k = {1.0, 2.0, 3.0, 4.0}> { u = Mul(h, half) a = Add(u, k) },
+                  else_branch = e () => (float[3,4] b) { b = Neg(h) }>
+        z = Mul(y, y) loss = ReduceMean<keepdims = 0>(z) }"""
+    source, target = tmp_path / "model.onnx", tmp_path / "step.onnx"
+    source.write_bytes(Case("formula", text, {"p0": f(4)}, {}).model().SerializeToString())
+    assert [p["name"] for p in report(source, target)["parameters"]] == ["p0", "k"]
+    held = inner(onnx.load(target))
+    assert "half" in held and "k" not in held
+
+
+def changed_in_place(old: bytes, new: bytes, values: dict[bytes, bytes]) -> bool:
+    """Whether replacing pieces by others of the same length is all that happened."""
+    for before, after in values.items():
+        assert old.count(before) == 1 and len(before) == len(after)
+        old = old.replace(before, after)
+    return old == new
+
+
+def test_weights_come_out_of_bodies_and_go_back_without_another_byte(colliding, tmp_path):
+    taken, target = tmp_path / "w.npz", tmp_path / "put.onnx"
+    per_inject("weights", "get", colliding, "-o", taken)
+    with np.load(taken) as archive:
+        arrays = dict(archive)
+    assert arrays.keys() == {"p0", "k_1", "k_2", "w"}
+    fresh = {"k_2": f(4), "w": f(4, 4)}
+    np.savez(taken, **arrays | fresh)
+    found = json.loads(per_inject("weights", "put", colliding, "--from", taken, "-o", target, "--json").stdout)
+    assert {m["initializer"] for m in found["matched"] if m["changed"]} == fresh.keys()
+    assert changed_in_place(colliding.read_bytes(), target.read_bytes(), {arrays[n].tobytes(): v.tobytes() for n, v in fresh.items()})
+    # What a step graph's tensors became goes back to the bodies with them.
+    step, trained, restored = (tmp_path / f"{n}.onnx" for n in ("step", "trained", "restored"))
+    per_inject("differentiate", colliding, "-o", step)
+    per_inject("weights", "put", step, "--from", taken, "-o", trained)
+    said = per_inject("strip", trained, "-o", restored).stdout
+    assert "byte for byte" in said
+    assert restored.read_bytes() == target.read_bytes()
+
+
+TRAINED = """g (float[N,4] x, bool c) => (float loss) {
+    h = MatMul(x, p0)
+    y = If(c)<then_branch = t () => (float[N,3] a) { u = MatMul(h, p1) v = Add(u, p2) a = Tanh(v) },
+              else_branch = e () => (float[N,3] b) { w = MatMul(h, p3) b = Tanh(w) }>
+    z = Mul(y, y) m = ReduceMean<keepdims = 0>(z) one = Constant<value = float {1.0}>() d = Sub(m, one) loss = Mul(d, d) }"""
+
+
+@pytest.mark.parametrize("regularizer", [(), ("--layers", "tensor:h", "--estimator", "exact", "--coef", 0.1)], ids=("alone", "with-per"))
+def test_training_is_that_of_the_same_initializers_in_the_main_graph(tmp_path, regularizer):
+    parameters = {"p0": f(4, 5), "p1": f(5, 3), "p2": f(3), "p3": f(5, 3)}
+    plain = Case("trained", TRAINED, parameters, {}).model()
+    model, moved = moved_inwards(plain)
+    assert moved == ["p1", "p2", "p3"]
+    np.savez(tmp_path / "data.npz", x=f(64, 4), c=np.arange(64) % 2 == 0)
+    sources = {"plain": plain, "bodies": model}
+    for name, each in sources.items():
+        # One sample a step, so that the condition is a scalar of it.
+        each.graph.input[1].type.tensor_type.shape.dim.add().dim_value = 1
+        (tmp_path / f"{name}.onnx").write_bytes(each.SerializeToString())
+    options = ("--data", tmp_path / "data.npz", "--batch-size", 1, "--epochs", 2, "--optimizer", "adam", "--lr", 0.01, "--quiet", *regularizer)
+    for name in sources:
+        training.train(tmp_path / f"{name}.onnx", tmp_path / name, *options)
+    expected, found = (training.tensors(tmp_path / name / "model.safetensors") for name in sources)
+    assert found.keys() == expected.keys() == parameters.keys()
+    for name, value in expected.items():
+        assert np.array_equal(found[name], value) and not np.array_equal(value, parameters[name]), name
+    # And only elements of the file differ.
+    values = {parameters[n].tobytes(): found[n].tobytes() for n in parameters}
+    assert changed_in_place((tmp_path / "bodies.onnx").read_bytes(), (tmp_path / "bodies" / "model.onnx").read_bytes(), values)
+
+
+def test_elements_that_cannot_be_replaced_in_place_are_refused_before_anything_is_written(tmp_path):
+    text = """g (float16[3] x, bool c) => (float16 loss) {
+        y = If(c)<then_branch = t () => (float16[3] a) { a = Mul(x, p0) }, else_branch = e () => (float16[3] b) { b = Neg(x) }>
+        loss = ReduceSum<keepdims = 0>(y) }"""
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {text}')
+    # Numbers of varying length, in int32_data.
+    next(bodies(model.graph)).initializer.append(helper.make_tensor("p0", onnx.TensorProto.FLOAT16, [3], [1.0, 2.0, 3.0]))
+    source, taken, target = tmp_path / "model.onnx", tmp_path / "w.npz", tmp_path / "put.onnx"
+    source.write_bytes(model.SerializeToString())
+    np.savez(taken, p0=np.array([4, 5, 6], np.float16))
+    run = per_inject("weights", "put", source, "--from", taken, "-o", target, check=False)
+    assert "inside a body, where only as many bytes can be replaced" in taps.refusal(run)
+    assert not target.exists()
+    step, restored = tmp_path / "step.onnx", tmp_path / "restored.onnx"
+    per_inject("differentiate", source, "-o", step)
+    per_inject("strip", step, "-o", restored)
+    assert restored.read_bytes() == source.read_bytes()

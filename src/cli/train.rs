@@ -22,8 +22,9 @@ use per_inject::train::graphs::{Interface, Recipe, build};
 use per_inject::train::log::{JsonLines, Sink, TensorBoard};
 use per_inject::train::metrics::Metric;
 use per_inject::train::rows::{HANDOFF, Rows};
-use per_inject::train::run::{Left, OnNan, Settings, Summary, Work, refuse_over, train};
+use per_inject::train::run::{Summary, Work, refuse_over, train};
 use per_inject::train::session::{Session, stepper};
+use per_inject::train::settings::{Left, OnNan, Settings};
 use per_inject::train::{TrainError, TrainResult, artifacts};
 use per_inject::wire::Model;
 

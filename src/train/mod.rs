@@ -18,6 +18,7 @@ pub mod rows;
 pub mod run;
 pub mod schedule;
 pub mod session;
+pub mod settings;
 pub mod weights;
 
 pub use error::{TrainError, TrainResult};

@@ -8,6 +8,7 @@
 //! `nearest_mode` as the specification has them. With `antialias`, an axis that becomes shorter is read through a kernel as much wider.
 
 use crate::graph::Attributes;
+use crate::graph::infer::scaled_length;
 use crate::graph::types::{Dim, TensorType};
 use crate::lower::registry::{Rule, on_path};
 use crate::lower::rules::along::{Map, product};
@@ -151,7 +152,9 @@ fn scaling(site: &Site, x: &Tensor, k: usize, axis: usize, axes: &[usize]) -> Kn
     };
     match (scale, wanted) {
         (Some(scale), _) => {
-            Ok(Some(Scaling { length, resized: written_out((length as f64 * scale).floor() as i64)?, scale, window }))
+            let resized = scaled_length(length.unsigned_abs(), scale).and_then(|n| i64::try_from(n).ok());
+            let resized = written_out(resized.ok_or_else(|| Refusal(format!("its scale {scale} gives no length")))?)?;
+            Ok(Some(Scaling { length, resized, scale, window }))
         }
         (None, Some(wanted)) => {
             Ok(Some(Scaling { length, resized: written_out(wanted as i64)?, scale: wanted / length as f64, window }))

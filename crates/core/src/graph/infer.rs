@@ -27,6 +27,7 @@ mod site;
 mod tests;
 
 pub use layout::Layout;
+pub use resize::scaled_length;
 
 use layout::Making;
 use registry::Rule;

@@ -38,16 +38,21 @@ pub(super) fn resize(site: &Site<'_, '_>) -> Option<Vec<Dim>> {
     Some(out)
 }
 
-/// `⌊size · scale⌋`, with the scale as the float32 that it is.
 fn scaled(dim: &Dim, scale: f64) -> Dim {
     if scale == 1.0 {
         return dim.clone();
     }
-    let exact = dim.known().filter(|n| *n < 1 << 24).and_then(|n| u32::try_from(n).ok());
-    match exact.map(|n| (f64::from(n) * scale).floor()) {
-        Some(size) if (0.0..9e15).contains(&size) => Dim::Known(size as u64),
-        _ => Dim::Unknown,
-    }
+    dim.known().and_then(|n| scaled_length(n, scale)).map_or(Dim::Unknown, Dim::Known)
+}
+
+/// The length that Resize and Upsample give an axis by its scale: `⌊length · scale⌋` of a product that is rounded to float32, as in ONNX
+/// Runtime and in onnx's shape inference: 5 · 1.4 is 7, although the float32 next to 1.4 is smaller. `None` where that is no length, and
+/// for lengths that float32 does not hold.
+#[must_use]
+pub fn scaled_length(length: u64, scale: f64) -> Option<u64> {
+    let exact = u32::try_from(length).ok().filter(|n| *n < 1 << 24)?;
+    let scaled = (exact as f32 * scale as f32).floor();
+    (0.0..9e15).contains(&scaled).then_some(scaled as u64)
 }
 
 /// `[N, C]` of the data and the spatial axes of the grid `[N, d…, axes]`.

@@ -48,7 +48,8 @@ impl Composite {
 }
 
 /// The composite that ends at a node of the path.
-pub fn ending_at(graph: &Graph<'_>, path: &Path, node: NodeId) -> Option<Composite> {
+pub fn ending_at(analysis: &Analysis, path: &Path, node: NodeId) -> Option<Composite> {
+    let graph = &analysis.graph;
     let finder = Finder { graph, path };
     let [a, b] = finder.operands(node)?;
     let find = match finder.op(node) {
@@ -57,8 +58,11 @@ pub fn ending_at(graph: &Graph<'_>, path: &Path, node: NodeId) -> Option<Composi
         "Mul" => Finder::closed_form,
         _ => return None,
     };
-    let found = find(&finder, a, b).or_else(|| find(&finder, b, a));
-    found.filter(|c| path.needs_gradient(c.operand))
+    let found = find(&finder, a, b).or_else(|| find(&finder, b, a))?;
+    // A constant of one element may have axes, and more of them than the operand: then the result has them too.
+    let rank = |value: ValueId| analysis.types.get(value).rank();
+    let is_elementwise = rank(found.operand).is_some() && rank(found.operand) == rank(graph.output(node, 0)?);
+    (is_elementwise && path.needs_gradient(found.operand)).then_some(found)
 }
 
 /// Looks at the nodes before a node.

@@ -145,7 +145,7 @@ pub fn reverse(analysis: &Analysis, path: &Path, goal: Goal, root: &str) -> Resu
             let parts = value.and_then(|v| contributions.remove(&v)).unwrap_or_default();
             cotangents.push(value.and_then(|v| total(&mut builder, analysis, v, parts)));
         }
-        let composite = composite::ending_at(graph, path, id);
+        let composite = composite::ending_at(analysis, path, id);
         if let (Some(composite), [Some(g)]) = (composite, &cotangents[..]) {
             let slope = composite.slope(analysis, &mut builder);
             let product = builder.binary("Mul", &g.tensor, &slope);
@@ -278,7 +278,7 @@ fn total(b: &mut Builder, analysis: &Analysis, value: ValueId, parts: Vec<Cotang
 /// What a node reads, itself and in its bodies.
 fn reads(node: &NodeProto) -> impl Iterator<Item = String> + '_ {
     let inside = captures_of(node, 0).into_iter().map(|(name, _)| name.to_owned());
-    node.input.iter().cloned().chain(inside)
+    node.input.iter().filter(|name| !name.is_empty()).cloned().chain(inside)
 }
 
 /// The value's own type where more is known of it than of its gradient.

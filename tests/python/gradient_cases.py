@@ -61,6 +61,8 @@ CASES = [
         (2, 3),
         {"p1": f(2, 3), "last": np.array(-1), "middle": np.array(1)},
     ),
+    # The parts of an Elu, but for a constant that gives the result an axis more.
+    Case("Elu-of-another-rank", [node("Clip", "h - zero", "low"), node("Exp", "low", "e"), node("Sub", "e one", "bent"), node("Max", "h bent")], (2, 3), {"zero": np.float32(0), "one": np.ones((1, 1, 1), np.float32)}),
     Case("CumProd", [node("CumProd", "h axis", reverse=1)], (2, 4), {"axis": np.array(1)}, opset=26, x=np.array([[0.0, 2.0, 0.5, -1.0], [1.0, 0.0, 0.0, 3.0]]), has_kernel=False),
     Case("Pad-trained", [node("Pad", "h widths p1")], (2, 4), {"widths": i64(0, 1, 0, -1), "p1": f()}),
     Case("Pad-runtime", [node("Pad", "h pads")], (2, 4), feeds={"pads": i64(0, 1, 0, -2)}),

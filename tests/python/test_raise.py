@@ -292,6 +292,7 @@ REFUSALS = [
     ("tf", 'y = Resize<coordinate_transformation_mode = "tf_half_pixel_for_nn", nearest_mode = "ceil">(h, s, s)', 11, 13, "tf_half_pixel_for_nn is gone since operator set 13"),
     ("groups", "y = GroupNormalization<num_groups = 3>(h, s, s)", 18, 21, "num_groups does not divide the number of its channels"),
     ("mask-column", "y = Attention<q_num_heads = 1, kv_num_heads = 1>(h, h, h, column)", 23, 24, "a mask of one column was for all keys"),
+    ("mask-open", "t = Compress<axis = 1>(wide, flags) y = Attention<q_num_heads = 1, kv_num_heads = 1>(h, h, h, t)", 23, 24, "a mask of one column was for all keys"),
     ("ceil-mode", "y = MaxPool<kernel_shape = [2], strides = [3], pads = [0, 1], ceil_mode = 1>(h)", 12, 22, "ceil_mode counts windows that begin in the padding otherwise"),
     ("mask", "y, mask = Dropout(h)", 9, 13, "its mask is of booleans since operator set 10"),
     ("statistics", "y, m1, v1, m2, v2 = BatchNormalization(h, p1, p1, p1, p1)", 9, 15, "which ask for training, are others since operator set 14"),
@@ -305,7 +306,7 @@ REFUSALS = [
 @pytest.mark.parametrize("name, body, opset, to, reason", REFUSALS, ids=[r[0] for r in REFUSALS])
 def test_what_may_mean_something_else_is_refused_with_the_node_and_the_version(tmp_path, name, body, opset, to, reason):
     source, target = tmp_path / "source.onnx", tmp_path / "step.onnx"
-    parameters = {"p1": f(4), "k": f(4, 2, 3), "s": f(4), "c": np.array(True), "mixed": np.array([1, 0.5, 2], np.float32), "column": f(4, 1)}
+    parameters = {"p1": f(4), "k": f(4, 2, 3), "s": f(4), "c": np.array(True), "mixed": np.array([1, 0.5, 2], np.float32), "column": f(4, 1), "wide": f(4, 4), "flags": np.ones(4, bool)}
     source.write_bytes(old(name, body, opset, parameters).model().SerializeToString())
     run = per_inject("differentiate", source, "-o", target, "--wrt", "re:^p", "--opset", to, check=False)
     assert f"cannot be raised from operator set {opset} to {to}: " in taps.refusal(run)

@@ -108,11 +108,12 @@ impl<'a> Converter<'a> {
             "upsample" => self.upsample(node, before),
             "coordinates" => self.coordinates(node, inputs, before),
             "sizes" => super::resize::sizes(node),
-            "mask" => match inputs.ty(3).dims.as_deref().and_then(<[Dim]>::last) {
-                Some(Dim::Known(1)) => {
-                    Err("a mask of one column was for all keys, and since operator set 24 is for the first alone".into())
-                }
-                _ => Ok(false),
+            "mask" if node.input.get(3).is_none_or(String::is_empty) => Ok(false),
+            "mask" => match (from_the_end(&inputs.ty(3), 1), from_the_end(&inputs.ty(1), 2)) {
+                (Dim::Known(2..), _) => Ok(false),
+                // Of one key, the first is all.
+                (columns, keys) if columns == keys && columns != Dim::Unknown => Ok(false),
+                _ => Err("a mask of one column was for all keys, and since operator set 24 is for the first alone".into()),
             },
             "axis" => {
                 let axis = take(node, "axis").map_or(1, |a| a.i());
@@ -272,6 +273,12 @@ pub(super) fn set(node: &mut NodeProto, slot: usize, name: String) {
         node.input.resize(slot + 1, String::new());
     }
     node.input[slot] = name;
+}
+
+/// The extent of an axis that is counted from the end, the last one being 1.
+fn from_the_end(ty: &TensorType, axis: usize) -> Dim {
+    let place = |dims: &Vec<Dim>| dims.len().checked_sub(axis).map(|i| dims[i].clone());
+    ty.dims.as_ref().and_then(place).unwrap_or_default()
 }
 
 /// Whether a pooling with ceil_mode has no window that begins behind the last element of x, nor, where what is padded counts, one that

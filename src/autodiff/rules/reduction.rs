@@ -129,7 +129,9 @@ fn with(
 ) -> Known<()> {
     let (g, x, y) = (a.lazy(0)?, a.x(0)?, a.y(0));
     let is_number = g.tensor.ty.dims.as_ref().is_some_and(Vec::is_empty);
-    let (y, g) = if a.site.int("keepdims", 1) != 0 {
+    // One number of all elements goes with every shape, whatever the rank of what it is of.
+    let is_of_all = is_number && y.ty.rank() == Some(0);
+    let (y, g) = if is_of_all || a.site.int("keepdims", 1) != 0 {
         (y, g.tensor)
     } else {
         let axes = axes(a)?;

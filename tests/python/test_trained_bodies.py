@@ -313,3 +313,50 @@ def test_elements_of_a_body_in_a_data_file_stay_there_and_others_are_refused(tmp
     onnx.save(onnx.load(step), step)
     said = taps.refusal(per_inject("strip", step, "-o", restored, check=False))
     assert "cannot go back to the body that it came from" in said and "model.bin" in said
+
+
+# A layer behind weights in a branch alone, one behind weights of both, and a scalar output that no weight reaches.
+REACHED = """g (float[N,4] x, bool[1] c) => (float norm, float loss) {
+    norm = ReduceL2<keepdims = 0>(x)
+    y = If(c)<then_branch = t () => (float[N,4] a) { a = MatMul(x, w) }, else_branch = e () => (float[N,4] b) { b = Mul(x, x) }>
+    r = Relu(y) o = MatMul(r, p0) q = Relu(o) z = Mul(q, q) loss = ReduceMean<keepdims = 0>(z) }"""
+
+
+@pytest.fixture
+def reached(tmp_path):
+    model = Case("reached", REACHED, {"p0": f(4, 4)}, {}).model()
+    next(bodies(model.graph)).initializer.append(numpy_helper.from_array(f(4, 4), "w"))
+    path = tmp_path / "reached.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def layers(*arguments) -> list[str]:
+    return [layer["tensor"] for layer in json.loads(per_inject(*arguments, "--json").stdout)["layers"]]
+
+
+def test_what_depends_on_them_alone_is_regularised(reached, tmp_path):
+    options = ("--layers", "all", "--coef", 0.1, "-o", tmp_path / "injected.onnx")
+    assert layers(reached, *options) == ["r", "q"]
+    assert layers(reached, *options, "--freeze", "p0") == ["r", "q"]
+    assert layers(reached, *options, "--freeze", "w") == ["q"]
+    assert layers(reached, *options, "--wrt", "p0") == ["q"]
+
+
+def test_the_loss_is_what_leads_to_them(reached, tmp_path):
+    options = ("--freeze", "p0")
+    found = json.loads(per_inject("inspect", reached, "--json", *options).stdout)
+    assert [loss["name"] for loss in found["losses"]] == ["loss"]
+    assert not any("none of its initializers is trained" in warning for warning in found["warnings"])
+    assert [tap["problem"] for tap in found["taps"]] == [None, None]
+    assert report(reached, tmp_path / "step.onnx", *options)["loss"] == "loss"
+    injected = json.loads(per_inject(reached, "--layers", "tensor:r", "--coef", 0.1, "-o", tmp_path / "i.onnx", "--json", *options).stdout)
+    assert [loss["name"] for loss in injected["losses"]] == ["loss"]
+
+
+def test_inspect_says_that_onnx_runtime_training_leaves_them(reached):
+    found = json.loads(per_inject("inspect", reached, "--json").stdout)
+    schema("inspect").validate(found)
+    assert found["for_ort_training"]["problem"].startswith('the initializer "w" of the body If@1/then_branch is trained')
+    found = json.loads(per_inject("inspect", reached, "--json", "--freeze", "w").stdout)
+    assert found["for_ort_training"]["problem"] is None

@@ -360,3 +360,11 @@ def test_inspect_says_that_onnx_runtime_training_leaves_them(reached):
     assert found["for_ort_training"]["problem"].startswith('the initializer "w" of the body If@1/then_branch is trained')
     found = json.loads(per_inject("inspect", reached, "--json", "--freeze", "w").stdout)
     assert found["for_ort_training"]["problem"] is None
+
+
+def test_a_graph_whose_loss_reaches_no_weight_gets_the_advice_of_this_command(tmp_path):
+    text = "g (float[3] x) => (float loss, float[3] y) { y = Mul(x, p0) loss = ReduceSum<keepdims = 0>(x) }"
+    source = tmp_path / "unreached.onnx"
+    source.write_bytes(Case("unreached", text, {"p0": f(3)}, {}).model().SerializeToString())
+    said = taps.refusal(per_inject("differentiate", source, "-o", tmp_path / "step.onnx", check=False))
+    assert "no gradient gets from it to a weight" in said and "--wrt" in said and "--as-output" not in said

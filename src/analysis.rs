@@ -10,6 +10,7 @@ use crate::graph::kind::{Kind, backward_evidence, kind, scalar_outputs};
 use crate::graph::reach::Reach;
 use crate::graph::role::{Because, InitializerRole, Role, apply_overrides, roles};
 use crate::graph::{Graph, GraphError, ValueId, inner_initializers};
+use crate::hoist;
 use crate::record::{ROOT, Record};
 use crate::select::{Catalog, Found, SelectError, select_names};
 use crate::wire::Model;
@@ -58,6 +59,11 @@ pub struct Analysis<'m> {
 impl<'m> Analysis<'m> {
     /// Analyses a model; roles decide what is trained.
     pub fn of(model: &'m Model) -> Result<Self, GraphError> {
+        Ok(Self::build(model, None, None)?.with_bodies())
+    }
+
+    /// As [`Analysis::of`], but what the bodies of its nodes train counts as constant: for a body, whose own bodies are looked into by who asks.
+    pub fn without_bodies(model: &'m Model) -> Result<Self, GraphError> {
         Self::build(model, None, None)
     }
 
@@ -79,10 +85,25 @@ impl<'m> Analysis<'m> {
             let decided = if at(&freeze) == Some(true) { Some(false) } else { at(&wrt) };
             analysis.decided_in_bodies.extend(decided.map(|d| ((*name).to_owned(), d)));
         }
-        Ok(analysis)
+        Ok(analysis.with_bodies())
     }
 
-    /// As [`Analysis::of`], of a model whose trained initializers are known, in file order.
+    /// Follows gradients from the trained initializers of bodies too. Where gradients are in the graph already, or asked for by Gradient nodes,
+    /// these say what is trained.
+    fn with_bodies(mut self) -> Self {
+        if self.backward.is_there() || !requests(&self.graph).is_empty() {
+            return self;
+        }
+        let trained = hoist::known(&self).into_iter().filter(|k| k.is_trained);
+        let nodes: HashSet<usize> = trained.filter_map(|k| k.inner.place.first().map(|(_, node)| *node)).collect();
+        if !nodes.is_empty() {
+            self.reach = Reach::with_bodies(&self.graph, &self.types, &self.trained, &nodes);
+            self.kind = without_ours(kind(&self.graph, &self.types, self.model, &self.reach), &self.graph, self.model);
+        }
+        self
+    }
+
+    /// As [`Analysis::of`], of a model whose trained initializers are known, in file order, and all in its main graph.
     pub fn with_trained(model: &'m Model, trained: &[bool]) -> Result<Self, GraphError> {
         Self::build(model, Some(trained), None)
     }
@@ -175,7 +196,7 @@ impl<'m> Analysis<'m> {
         self.roles.iter().zip(&self.trained).filter(|(_, trained)| **trained).map(|(role, _)| role.value).collect()
     }
 
-    /// Whether any initializer is trained. Where none is, parameters are probably graph inputs.
+    /// Whether any initializer is trained, those of bodies included. Where none is, parameters are probably graph inputs.
     pub fn has_trainable(&self) -> bool {
         self.reach.trains()
     }

@@ -114,7 +114,7 @@ fn visit(outer: &Analysis, around: &Place, roles: &mut HashMap<Place, (Role, Str
         for (body, steps) in bodies(node).filter(|(body, _)| holds_any(body)) {
             let here: Place = around.iter().copied().chain([(graph_field::NODE, i)]).chain(steps).collect();
             let Ok((model, _)) = body_alone(outer, body, &[]) else { continue };
-            let Ok(analysis) = Analysis::of(&model) else { continue };
+            let Ok(analysis) = Analysis::without_bodies(&model) else { continue };
             for role in &analysis.roles {
                 let name = analysis.graph.name(role.value);
                 if let Some(k) = body.initializer.iter().position(|t| t.name() == name) {

@@ -14,7 +14,7 @@ use crate::inject::gradient::locate;
 use crate::inject::layers::{describe, resolve};
 use crate::inject::report::{ModelSummary, Skipped};
 use crate::inject::{Estimator, Options};
-use crate::lower::{Rewriting, survey};
+use crate::lower::{Rewriting, survey, trains_in_a_body};
 use crate::record::{ROOT, Record};
 use crate::regularizer::{Exact, Regularizer, Sampled};
 use crate::select::{SelectError, Selector, Tap};
@@ -213,6 +213,9 @@ fn for_ort_training(analysis: &Analysis, losses: &[crate::graph::ValueId]) -> Op
     }
     // Of several losses, or none, a gradient may come from every output.
     let loss = if let [loss] = losses { Some(*loss) } else { None };
+    if let Some(problem) = trains_in_a_body(analysis) {
+        return Some(ForOrtTraining { problem: Some(problem), ..ForOrtTraining::default() });
+    }
     Some(match survey(analysis, loss, ROOT) {
         Ok((lowering, refused)) => ForOrtTraining {
             rewritten: lowering.rewritten,

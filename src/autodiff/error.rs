@@ -54,6 +54,15 @@ pub enum DifferentiateError {
     /// The loss.
     #[error(transparent)]
     Loss(#[from] InjectError),
+    /// The graph has no loss.
+    #[error(
+        "no graph output can be the loss: it would be a scalar of floating point that depends on a weight ({found}); export the model with its \
+         loss inside, name an inner one with --loss NAME, or choose with --wrt what is trained ('per-inject inspect' shows what is)"
+    )]
+    NoLoss {
+        /// The outputs, with their types.
+        found: String,
+    },
     /// The graph holds gradients already.
     #[error(
         "the graph holds its backward pass already ({evidence}); differentiate the forward graph that it was made from"

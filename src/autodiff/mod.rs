@@ -51,7 +51,7 @@ use crate::analysis::Analysis;
 use crate::graph::kind::Kind;
 use crate::graph::{Attributes, NodeId, ValueId};
 use crate::hoist::{self, Hoisting, Moved};
-use crate::inject;
+use crate::inject::{self, InjectError};
 use crate::naming;
 use crate::onnx::{NodeProto, StringStringEntryProto, ValueInfoProto};
 use crate::patch::{Change, Part, Patch, Place, Replacement, Substitute};
@@ -127,7 +127,11 @@ pub fn differentiate(model: &Model, options: &Options) -> Result<Differentiation
         return Err(DifferentiateError::HasGradients { evidence });
     }
     let choice = inject::Options { loss: options.loss.clone(), ..inject::Options::default() };
-    let loss = inject::loss::choose(&analysis, &choice)?.value;
+    let loss = inject::loss::choose(&analysis, &choice).map_err(|problem| match problem {
+        InjectError::NoLoss { found } => DifferentiateError::NoLoss { found },
+        problem => problem.into(),
+    })?;
+    let loss = loss.value;
     let (root, number) = naming::free_root(model, &analysis.graph);
     let raised = options.opset.map(|to| raise::raise(&analysis, to, &root)).transpose()?.flatten();
     let start = prepare::Start { raised, changed: hoisting.as_ref().map(|h| &h.nodes) };

@@ -24,6 +24,7 @@ use serde::Serialize;
 
 use crate::analysis::{Analysis, AnalysisError};
 use crate::graph::{NodeId, ValueId};
+use crate::hoist::known;
 use crate::naming::LayerNames;
 use crate::onnx::{NodeProto, TensorProto, ValueInfoProto};
 use crate::patch::{Change, Part, Rename, Replacement, Substitute};
@@ -49,6 +50,15 @@ impl Target {
             Target::OrtTraining => "ort-training",
         }
     }
+}
+
+/// Why the pipeline does not train all that is trained: some of it stands in the body of an If, Loop or Scan. The start of a sentence.
+pub fn trains_in_a_body(analysis: &Analysis) -> Option<String> {
+    let inner = known(analysis).into_iter().find(|k| k.is_trained)?.inner;
+    Some(format!(
+        "the initializer {:?} of the body {} is trained, and generate_artifacts trains those of the main graph alone",
+        inner.name, inner.body
+    ))
 }
 
 /// One node that became others.

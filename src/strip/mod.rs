@@ -14,6 +14,7 @@ use crate::onnx::StringStringEntryProto;
 use crate::patch::{Change, Part, Patch, Place, Rename};
 use crate::record::{Added, Record, Renamed, STEP_KEY};
 use crate::step::Step;
+use crate::weights::WeightsError;
 use crate::wire::fields::{graph as graph_field, node as node_field};
 use crate::wire::{Model, ModelFile, WireError, structure_digest_of, structure_digest_without};
 use restore::restore;
@@ -59,14 +60,16 @@ pub enum StripError {
         what: String,
     },
     /// Elements that cannot be put back.
-    #[error(
-        "the initializer {name:?} has other elements now, and the body that it came from keeps them as numbers of varying length \
-         (int32_data); save the model with raw data before differentiating it"
-    )]
+    #[error("the initializer {name:?} cannot go back to the body that it came from: {problem}")]
     Elements {
         /// The initializer.
         name: String,
+        /// Why, and what to do.
+        problem: String,
     },
+    /// Elements that cannot be read.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
     /// Something outside the injection reads what the injection made.
     #[error("{node} reads {tensor:?}, which belongs to the injection, so taking it out would break the graph")]
     InUse {

@@ -8,8 +8,9 @@ use super::StripError;
 use crate::graph::Graph;
 use crate::patch::{Part, Replacement, Substitute};
 use crate::record::{Hoisted, LOWERED, Record, Standin};
-use crate::wire::fields::tensor as field;
-use crate::wire::{Initializer, Model, decode_elements, tensor_in};
+use crate::weights::WeightsError;
+use crate::weights::initializers::{DataFiles, read, read_from};
+use crate::wire::{Model, tensor_in};
 
 /// What brings the original parts back.
 #[derive(Debug, Default)]
@@ -38,6 +39,7 @@ pub fn restore(model: &Model, graph: &Graph, record: &Record) -> Result<Restored
         }
     }
     let mut restored = Restored::default();
+    let mut files = DataFiles::default();
     for replaced in &record.replaced {
         let mut records = replaced.bytes().ok_or_else(|| StripError::BadRecord {
             problem: "the record of the injection holds bytes that are no Base64".into(),
@@ -48,7 +50,7 @@ pub fn restore(model: &Model, graph: &Graph, record: &Record) -> Result<Restored
                 let standins = nodes.remove(name.as_str()).ok_or_else(|| gone(format!("a node {prefix}{name}/…")))?;
                 restored.stands_in.extend(&standins);
                 for hoisted in record.hoisted.iter().filter(|h| h.node == *name) {
-                    put_back(model, hoisted, &mut records)?;
+                    put_back(model, hoisted, &mut records, &mut files)?;
                 }
                 Part::Node(standins[0])
             }
@@ -73,38 +75,48 @@ pub fn restore(model: &Model, graph: &Graph, record: &Record) -> Result<Restored
     Ok(restored)
 }
 
-/// Gives an initializer of a body, in the record of the body's node, the elements that it has in the main graph now. Those that lie in a data
-/// file stay there.
-fn put_back(model: &Model, hoisted: &Hoisted, node: &mut [u8]) -> Result<(), StripError> {
+/// Gives an initializer of a body, in the record of the body's node, the elements that it has in the main graph now, wherever they lie.
+/// Those that lie where they did, in a data file, stay there.
+fn put_back(model: &Model, hoisted: &Hoisted, node: &mut Vec<u8>, files: &mut DataFiles) -> Result<(), StripError> {
     let Some(now) = model.graph.initializers.iter().find(|t| t.name == hoisted.name) else { return Ok(()) };
-    let then = tensor_in(node, hoisted.place.get(1..).unwrap_or_default())?;
-    let (new, old) = (elements(now, &model.file.bytes), elements(&then, node));
-    if new == old {
+    let mut then = tensor_in(node, hoisted.place.get(1..).unwrap_or_default())?;
+    let is_outside = !then.external.is_empty();
+    if is_outside && now.external == then.external {
         return Ok(());
     }
-    let is_plain =
-        |(number, _): &(u32, Vec<u8>)| matches!(*number, field::RAW_DATA | field::FLOAT_DATA | field::DOUBLE_DATA);
-    let new_bytes: Vec<u8> = new.iter().flat_map(|(_, bytes)| bytes).copied().collect();
-    let length: usize = old.iter().map(|(_, bytes)| bytes.len()).sum();
-    if new.iter().chain(&old).all(is_plain) && new_bytes.len() == length {
-        let mut at = 0;
-        for (_, range) in &then.payload {
-            node[range.clone()].copy_from_slice(&new_bytes[at..at + range.len()]);
-            at += range.len();
+    let refuse = |problem: String| StripError::Elements { name: hoisted.name.clone(), problem };
+    let new = read(model, now, files)?;
+    // Messages call it by the name that it has in this model.
+    then.name.clone_from(&hoisted.name);
+    let record = Bytes::from(std::mem::take(node));
+    let is_same = {
+        let old = match read_from(&record, model, &then, files) {
+            Err(WeightsError::Initializer { problem, .. }) if is_outside => {
+                return Err(refuse(format!("in that body, it {problem}")));
+            }
+            old => old?,
+        };
+        if (new.elem, &new.shape) != (old.elem, &old.shape) {
+            return Err(refuse("its type or shape is another one now".into()));
         }
-        return Ok(());
-    }
-    let values = |tensor: &Initializer, payload: &[(u32, Vec<u8>)]| {
-        let payload: Vec<(u32, &[u8])> = payload.iter().map(|(f, bytes)| (*f, bytes.as_slice())).collect();
-        decode_elements(tensor.data_type, &payload)
+        new.data == old.data
     };
-    if values(now, &new).is_some_and(|new| Some(new) == values(&then, &old)) {
+    // Nothing else holds the record any more, so it is not copied.
+    *node = Vec::from(record);
+    if is_same {
         return Ok(());
     }
-    Err(StripError::Elements { name: hoisted.name.clone() })
-}
-
-/// The fields that hold a tensor's elements.
-fn elements(tensor: &Initializer, bytes: &[u8]) -> Vec<(u32, Vec<u8>)> {
-    tensor.payload.iter().map(|(f, range)| (*f, bytes.get(range.clone()).unwrap_or_default().to_vec())).collect()
+    let pieces = then.in_place(&new.data).ok_or_else(|| match then.location() {
+        Some(location) => refuse(format!(
+            "it has other elements now, and the body keeps them in {location:?}, which is not written here; 'per-inject weights put' \
+             gives them to the original model"
+        )),
+        None => refuse(
+            "it has other elements now, and the body keeps them as numbers of varying length (int32_data); save the model with raw \
+             data before differentiating it"
+                .into(),
+        ),
+    })?;
+    pieces.into_iter().for_each(|(range, piece)| node[range].copy_from_slice(&piece));
+    Ok(())
 }

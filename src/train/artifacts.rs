@@ -16,8 +16,7 @@ use crate::analysis::Analysis;
 use crate::autodiff::{LossScale, Optimizer};
 use crate::engine::Artifacts;
 use crate::graph::{Attributes, Graph};
-use crate::hoist::hoist;
-use crate::lower::Target;
+use crate::lower::{Target, trains_in_a_body};
 use crate::onnx::NodeProto;
 use crate::wire::{Model, external_files};
 
@@ -44,12 +43,8 @@ pub fn make(model: &Model, recipe: &Recipe, pythons: &[PathBuf], folder: &Path) 
     let whole = as_inputs(&fed.model, &coefficients)?;
     let trained: Vec<String> = {
         let analysis = Analysis::with_overrides(model, recipe.wrt.as_deref(), recipe.freeze.as_deref())?;
-        if let Some(inner) = hoist(&analysis).as_ref().and_then(|h| h.moved.first()) {
-            return Err(TrainError::Options(format!(
-                "the initializer {:?} of the body {} is trained, and generate_artifacts trains those of the main graph alone; use \
-                 --engine ort, or keep it as it is with --freeze",
-                inner.name, inner.body
-            )));
+        if let Some(problem) = trains_in_a_body(&analysis) {
+            return Err(TrainError::Options(format!("{problem}; use --engine ort, or keep it as it is with --freeze")));
         }
         let all = analysis.roles.iter().zip(&analysis.trained).filter(|(_, trained)| **trained);
         all.map(|(role, _)| analysis.graph.name(role.value).to_owned()).collect()

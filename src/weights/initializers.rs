@@ -36,12 +36,25 @@ pub struct DataFiles {
 /// # Errors
 /// For element types without a fixed size, elements that are not as many as the shape says, and external data that is not there.
 pub fn read(model: &Model, initializer: &Initializer, files: &mut DataFiles) -> WeightsResult<Array> {
+    read_from(&model.file.bytes, model, initializer, files)
+}
+
+/// As [`read`], where what the initializer holds itself lies in `bytes`: the model's file, or a record of an earlier one.
+///
+/// # Errors
+/// Those of [`read`].
+pub fn read_from(
+    bytes: &Bytes,
+    model: &Model,
+    initializer: &Initializer,
+    files: &mut DataFiles,
+) -> WeightsResult<Array> {
     let refuse = |problem: String| WeightsError::Initializer { name: initializer.name.clone(), problem };
     let (elem, shape) = declared(initializer).map_err(refuse)?;
     let size = element_size(elem as i32).unwrap_or_default();
     let length = byte_len(elem, &shape).ok_or_else(|| refuse("is larger than memory".into()))?;
     let data = if initializer.external.is_empty() {
-        inline(model, initializer, size)
+        inline(bytes, initializer, size)
     } else {
         let (location, range) = place(initializer, length).map_err(refuse)?;
         let file = files.bytes(model, &location, initializer)?;
@@ -64,22 +77,21 @@ pub fn declared(initializer: &Initializer) -> Result<(DataType, Vec<usize>), Str
     Ok((known, sizes.map_err(|_| "has a negative dimension".to_owned())?))
 }
 
-/// Little-endian elements of an initializer that keeps them in the model's file.
-fn inline(model: &Model, initializer: &Initializer, size: usize) -> Option<Bytes> {
+/// Little-endian elements of an initializer that keeps them in `file`.
+fn inline(file: &Bytes, initializer: &Initializer, size: usize) -> Option<Bytes> {
     if let [(field::RAW_DATA | field::FLOAT_DATA | field::DOUBLE_DATA, range)] = &initializer.payload[..] {
-        let file = &model.file.bytes;
         return file.get(range.clone()).is_some().then(|| file.slice(range.clone()));
     }
     let mut out = Vec::new();
     for (number, range) in &initializer.payload {
-        let payload = model.file.bytes.get(range.clone())?;
+        let payload = file.get(range.clone())?;
         match *number {
             field::RAW_DATA | field::FLOAT_DATA | field::DOUBLE_DATA => out.extend_from_slice(payload),
             // One varint an element, whatever its type: of float16 the bits.
             field::INT32_DATA | field::INT64_DATA | field::UINT64_DATA => {
                 let mut at = range.start;
                 while at < range.end {
-                    let (value, next) = read_varint(&model.file.bytes, at, range.end).ok()?;
+                    let (value, next) = read_varint(file, at, range.end).ok()?;
                     out.extend_from_slice(value.to_le_bytes().get(..size)?);
                     at = next;
                 }
@@ -240,12 +252,8 @@ fn edits(model: &Model, values: &[(usize, Bytes)]) -> WeightsResult<Edits> {
             let refuse = |problem: String| WeightsError::Initializer { name: name.clone(), problem };
             let (location, range) = place(initializer, bytes.len()).map_err(refuse)?;
             outside.entry(location).or_default().push((range, bytes.clone(), name.clone()));
-        } else if in_place(initializer, bytes.len()) {
-            let mut at = 0;
-            for (_, range) in &initializer.payload {
-                own.push((range.clone(), bytes.slice(at..at + range.len()), name.clone()));
-                at += range.len();
-            }
+        } else if let Some(pieces) = initializer.in_place(bytes) {
+            own.extend(pieces.into_iter().map(|(range, piece)| (range, piece, name.clone())));
         } else if *i >= model.graph.initializers.len() {
             return Err(WeightsError::Initializer { name: name.clone(), problem: IRREPLACEABLE.into() });
         } else {
@@ -270,18 +278,7 @@ fn over(path: &Path) -> WeightsError {
 
 /// Whether an initializer of a body can be given other elements: what lies around it keeps its length.
 pub fn is_replaceable(initializer: &Initializer) -> bool {
-    let plain = |(number, _): &(u32, Range<usize>)| {
-        !matches!(*number, field::INT32_DATA | field::INT64_DATA | field::UINT64_DATA)
-    };
-    !initializer.external.is_empty() || initializer.payload.iter().all(plain)
-}
-
-/// Whether the elements lie in the file as bytes of their own, which others can take the place of.
-fn in_place(initializer: &Initializer, length: usize) -> bool {
-    let is_plain =
-        |(number, _): &(u32, Range<usize>)| matches!(*number, field::RAW_DATA | field::FLOAT_DATA | field::DOUBLE_DATA);
-    let sum: usize = initializer.payload.iter().map(|(_, range)| range.len()).sum();
-    initializer.payload.iter().all(is_plain) && sum == length
+    !initializer.external.is_empty() || initializer.is_in_place()
 }
 
 /// The record of an initializer whose elements are varints, with new ones; its other fields stay byte for byte as they are.

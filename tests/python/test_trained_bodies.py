@@ -238,6 +238,14 @@ def test_training_is_that_of_the_same_initializers_in_the_main_graph(tmp_path, r
     assert changed_in_place((tmp_path / "bodies.onnx").read_bytes(), (tmp_path / "bodies" / "model.onnx").read_bytes(), values)
 
 
+def with_a_data_file(path):
+    """Writes the model anew as raw data, all of it in a file beside it."""
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
+    onnx.save(model, path, save_as_external_data=True, size_threshold=0, location=f"{path.stem}.bin")
+
+
 def test_elements_that_cannot_be_replaced_in_place_are_refused_before_anything_is_written(tmp_path):
     text = """g (float16[3] x, bool c) => (float16 loss) {
         y = If(c)<then_branch = t () => (float16[3] a) { a = Mul(x, p0) }, else_branch = e () => (float16[3] b) { b = Neg(x) }>
@@ -255,3 +263,108 @@ def test_elements_that_cannot_be_replaced_in_place_are_refused_before_anything_i
     per_inject("differentiate", source, "-o", step)
     per_inject("strip", step, "-o", restored)
     assert restored.read_bytes() == source.read_bytes()
+    with_a_data_file(step)
+    per_inject("strip", step, "-o", restored)
+    assert restored.read_bytes() == source.read_bytes()
+    # Only other elements have no room there.
+    data, old = tmp_path / "step.bin", np.array([1, 2, 3], np.float16).tobytes()
+    assert data.read_bytes().count(old) == 1
+    data.write_bytes(data.read_bytes().replace(old, np.array([4, 5, 6], np.float16).tobytes()))
+    assert "numbers of varying length" in taps.refusal(per_inject("strip", step, "-o", target, check=False))
+    assert not target.exists()
+
+
+def test_a_step_graph_saved_with_its_elements_in_a_data_file_gives_them_back_to_the_bodies(colliding, tmp_path):
+    step, restored = tmp_path / "step.onnx", tmp_path / "restored.onnx"
+    per_inject("differentiate", colliding, "-o", step)
+    with_a_data_file(step)
+    per_inject("strip", step, "-o", restored)
+    original = inner(onnx.load(colliding))
+    assert all(np.array_equal(value, original[name]) for name, value in inner(onnx.load(restored)).items())
+    # What they became in the data file comes back too.
+    data, w = tmp_path / "step.bin", f(4, 4)
+    old = data.read_bytes()
+    assert old.count(original["w"].tobytes()) == 1
+    data.write_bytes(old.replace(original["w"].tobytes(), w.tobytes()))
+    per_inject("strip", step, "-o", restored)
+    found = inner(onnx.load(restored))
+    assert np.array_equal(found["w"], w) and np.array_equal(found["k"], original["k"])
+    data.unlink()
+    assert "step.bin" in taps.refusal(per_inject("strip", step, "-o", restored, check=False))
+
+
+def test_elements_of_a_body_in_a_data_file_stay_there_and_others_are_refused(tmp_path):
+    text = """g (float[3] x, bool c) => (float loss) {
+        y = If(c)<then_branch = t () => (float[3] a) { a = Mul(x, p0) }, else_branch = e () => (float[3] b) { b = Neg(x) }>
+        loss = ReduceSum<keepdims = 0>(y) }"""
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {text}')
+    held = numpy_helper.from_array(np.array([1, 2, 3], np.float32), "p0")
+    next(bodies(model.graph)).initializer.append(held)
+    held = next(bodies(model.graph)).initializer[0]
+    (tmp_path / "model.bin").write_bytes(held.raw_data)
+    onnx.external_data_helper.set_external_data(held, "model.bin", 0, len(held.raw_data))
+    held.ClearField("raw_data")
+    source, step, restored = (tmp_path / f"{n}.onnx" for n in ("model", "step", "restored"))
+    source.write_bytes(model.SerializeToString())
+    per_inject("differentiate", source, "-o", step)
+    per_inject("strip", step, "-o", restored)
+    assert restored.read_bytes() == source.read_bytes()
+    # The step graph with its elements inside: the data file is known no more, and nothing says that they are the same.
+    onnx.save(onnx.load(step), step)
+    said = taps.refusal(per_inject("strip", step, "-o", restored, check=False))
+    assert "cannot go back to the body that it came from" in said and "model.bin" in said
+
+
+# A layer behind weights in a branch alone, one behind weights of both, and a scalar output that no weight reaches.
+REACHED = """g (float[N,4] x, bool[1] c) => (float norm, float loss) {
+    norm = ReduceL2<keepdims = 0>(x)
+    y = If(c)<then_branch = t () => (float[N,4] a) { a = MatMul(x, w) }, else_branch = e () => (float[N,4] b) { b = Mul(x, x) }>
+    r = Relu(y) o = MatMul(r, p0) q = Relu(o) z = Mul(q, q) loss = ReduceMean<keepdims = 0>(z) }"""
+
+
+@pytest.fixture
+def reached(tmp_path):
+    model = Case("reached", REACHED, {"p0": f(4, 4)}, {}).model()
+    next(bodies(model.graph)).initializer.append(numpy_helper.from_array(f(4, 4), "w"))
+    path = tmp_path / "reached.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def layers(*arguments) -> list[str]:
+    return [layer["tensor"] for layer in json.loads(per_inject(*arguments, "--json").stdout)["layers"]]
+
+
+def test_what_depends_on_them_alone_is_regularised(reached, tmp_path):
+    options = ("--layers", "all", "--coef", 0.1, "-o", tmp_path / "injected.onnx")
+    assert layers(reached, *options) == ["r", "q"]
+    assert layers(reached, *options, "--freeze", "p0") == ["r", "q"]
+    assert layers(reached, *options, "--freeze", "w") == ["q"]
+    assert layers(reached, *options, "--wrt", "p0") == ["q"]
+
+
+def test_the_loss_is_what_leads_to_them(reached, tmp_path):
+    options = ("--freeze", "p0")
+    found = json.loads(per_inject("inspect", reached, "--json", *options).stdout)
+    assert [loss["name"] for loss in found["losses"]] == ["loss"]
+    assert not any("none of its initializers is trained" in warning for warning in found["warnings"])
+    assert [tap["problem"] for tap in found["taps"]] == [None, None]
+    assert report(reached, tmp_path / "step.onnx", *options)["loss"] == "loss"
+    injected = json.loads(per_inject(reached, "--layers", "tensor:r", "--coef", 0.1, "-o", tmp_path / "i.onnx", "--json", *options).stdout)
+    assert [loss["name"] for loss in injected["losses"]] == ["loss"]
+
+
+def test_inspect_says_that_onnx_runtime_training_leaves_them(reached):
+    found = json.loads(per_inject("inspect", reached, "--json").stdout)
+    schema("inspect").validate(found)
+    assert found["for_ort_training"]["problem"].startswith('the initializer "w" of the body If@1/then_branch is trained')
+    found = json.loads(per_inject("inspect", reached, "--json", "--freeze", "w").stdout)
+    assert found["for_ort_training"]["problem"] is None
+
+
+def test_a_graph_whose_loss_reaches_no_weight_gets_the_advice_of_this_command(tmp_path):
+    text = "g (float[3] x) => (float loss, float[3] y) { y = Mul(x, p0) loss = ReduceSum<keepdims = 0>(x) }"
+    source = tmp_path / "unreached.onnx"
+    source.write_bytes(Case("unreached", text, {"p0": f(3)}, {}).model().SerializeToString())
+    said = taps.refusal(per_inject("differentiate", source, "-o", tmp_path / "step.onnx", check=False))
+    assert "no gradient gets from it to a weight" in said and "--wrt" in said and "--as-output" not in said

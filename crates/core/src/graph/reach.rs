@@ -3,6 +3,8 @@
 //! An operator that is not known, a call of a local function and the body of an If, Loop or Scan let gradients through: claiming that
 //! they did not could lose a layer silently.
 
+use std::collections::HashSet;
+
 use super::infer::Types;
 use super::{Graph, NodeId, ValueId};
 
@@ -17,12 +19,18 @@ pub struct Reach {
 impl Reach {
     /// Follows gradients from the initializers that are trained, given by a flag for each in file order. Linear in the graph's size.
     pub fn of(graph: &Graph<'_>, types: &Types, trainable: &[bool]) -> Self {
-        let mut reach = Reach { depends: vec![false; graph.value_count()], trains: trainable.contains(&true) };
+        Self::with_bodies(graph, types, trainable, &HashSet::new())
+    }
+
+    /// As [`Reach::of`], where the bodies of some nodes, given by their positions, hold trained initializers of their own.
+    pub fn with_bodies(graph: &Graph<'_>, types: &Types, trainable: &[bool], bodies: &HashSet<usize>) -> Self {
+        let trains = trainable.contains(&true) || !bodies.is_empty();
+        let mut reach = Reach { depends: vec![false; graph.value_count()], trains };
         for (value, _) in graph.initializer_values.iter().zip(trainable).filter(|(_, trained)| **trained) {
             reach.depends[value.index()] = true;
         }
         for node in graph.topological_order() {
-            if differentiated(graph, types, *node).any(|v| reach.depends[v.index()]) {
+            if bodies.contains(&node.index()) || differentiated(graph, types, *node).any(|v| reach.depends[v.index()]) {
                 for slot in 0..graph.outputs_of(*node).len() {
                     if let Some(value) = smooth_output(graph, types, *node, slot) {
                         reach.depends[value.index()] = true;

@@ -96,6 +96,25 @@ impl Initializer {
         self.external.iter().find(|(k, _)| k == "location").map(|(_, v)| v.as_str())
     }
 
+    /// Whether the elements lie beside the head as bytes of their own, which as many others can take the place of. Numbers of varying length
+    /// do not, nor do elements in another file.
+    pub fn is_in_place(&self) -> bool {
+        let is_plain = |(number, _): &(u32, Range<usize>)| {
+            matches!(*number, field::RAW_DATA | field::FLOAT_DATA | field::DOUBLE_DATA)
+        };
+        self.external.is_empty() && self.payload.iter().all(is_plain)
+    }
+
+    /// Little-endian elements put where the old ones lie: each range with what takes its place. `None` where they cannot be.
+    pub fn in_place(&self, elements: &Bytes) -> Option<Vec<(Range<usize>, Bytes)>> {
+        let length: usize = self.payload.iter().map(|(_, range)| range.len()).sum();
+        if !self.is_in_place() || length != elements.len() {
+            return None;
+        }
+        let mut rest = elements.clone();
+        Some(self.payload.iter().map(|(_, range)| (range.clone(), rest.split_to(range.len()))).collect())
+    }
+
     /// Up to `limit` elements as f64, for tensors that hold inline float32, float64, float16, int64, int32 or bool; `None` for others,
     /// for external data and for tensors of more than `limit` elements. Meant for constants such as 0.5 and shapes.
     pub fn small_values(&self, bytes: &[u8], limit: usize) -> Option<Vec<f64>> {
@@ -205,6 +224,29 @@ mod tests {
             let head = Initializer::read(&bytes, 0..bytes.len()).unwrap();
             assert_eq!(head.small_values(&bytes, 8), Some(vec![0.5, -3.0]));
         }
+    }
+
+    #[test]
+    fn other_elements_go_where_the_old_ones_lie_if_these_are_bytes_of_their_own() {
+        let raw = |bytes: &'static [u8]| TensorProto { raw_data: Some(bytes.into()), ..Default::default() };
+        let in_place = |tensor: TensorProto, elements: &'static [u8]| {
+            let mut bytes = tensor.encode_to_vec();
+            let head = Initializer::read(&bytes, 0..bytes.len()).unwrap();
+            let pieces = head.in_place(&Bytes::from_static(elements))?;
+            pieces.into_iter().for_each(|(range, piece)| bytes[range].copy_from_slice(&piece));
+            TensorProto::decode(bytes.as_slice()).ok()
+        };
+        assert_eq!(in_place(raw(b"abcd"), b"efgh"), Some(raw(b"efgh")));
+        let float = |v: f32| TensorProto { float_data: vec![v], ..Default::default() };
+        assert_eq!(in_place(float(0.0), b"\0\0\x80?"), Some(float(1.0)));
+        assert_eq!(in_place(raw(b"abcd"), b"efg"), None);
+        assert_eq!(in_place(TensorProto { int32_data: vec![1], ..Default::default() }, b"\x01"), None);
+        let outside = TensorProto {
+            data_location: Some(1),
+            external_data: vec![StringStringEntryProto { key: Some("location".into()), value: Some("w.bin".into()) }],
+            ..Default::default()
+        };
+        assert_eq!(in_place(outside, b""), None);
     }
 
     #[test]

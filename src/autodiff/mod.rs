@@ -37,6 +37,7 @@ mod rule;
 mod rules;
 mod shape;
 
+pub use crate::hoist::HoistError;
 pub use error::{DifferentiateError, Undifferentiable};
 pub use optimizer::{
     ACCUMULATED, APPLY, Clip, GRADIENT_NORM, GRADIENTS_FINITE, Group, GroupError, LEARNING_RATE, LOSS_SCALE, LossScale,
@@ -110,11 +111,12 @@ pub fn differentiate(model: &Model, options: &Options) -> Result<Differentiation
         return Err(DifferentiateError::IrVersion { found: model.ir_version });
     }
     let given = Analysis::with_overrides(model, options.wrt.as_deref(), options.freeze.as_deref())?;
-    let hoisting = hoist::hoist(&given);
+    let hoisting = hoist::hoist(&given)?;
     let without = hoisting.as_ref().map(|h| model.with_nodes(&h.change)).transpose()?;
     let analysis = match (&hoisting, &without) {
         (Some(hoisting), Some(model)) => {
-            let trained = [given.trained, vec![true; hoisting.moved.len()]].concat();
+            let moved = hoisting.moved.iter().map(|m| m.is_trained);
+            let trained: Vec<bool> = given.trained.into_iter().chain(moved).collect();
             Analysis::with_trained(model, &trained)?
         }
         _ => given,
@@ -418,9 +420,10 @@ impl Draft<'_> {
         let places: Vec<Place> = self.moved().iter().map(|m| m.place.clone()).collect();
         let names = self.prepared.map(|p| &p.names);
         let hoisted = |m: &Moved| {
-            let node = names?.get(&m.place.first()?.1)?.clone();
-            Some(record::Hoisted { name: m.name.clone(), node, place: m.place.clone() })
+            let node = m.place.first().and_then(|(_, position)| names?.get(position)).ok_or_else(|| m.lost())?;
+            Ok(record::Hoisted { name: m.name.clone(), node: node.clone(), place: m.place.clone() })
         };
+        let hoisted = self.moved().iter().map(hoisted).collect::<Result<_, hoist::HoistError>>()?;
         let record = Record {
             record: record::VERSION,
             version: env!("CARGO_PKG_VERSION").into(),
@@ -437,7 +440,7 @@ impl Draft<'_> {
             added,
             layers: Vec::new(),
             replaced,
-            hoisted: self.moved().iter().filter_map(hoisted).collect(),
+            hoisted,
             activations: Vec::new(),
             widths: narrowed(model, patch)?,
         };

@@ -44,7 +44,7 @@ pub fn make(model: &Model, recipe: &Recipe, pythons: &[PathBuf], folder: &Path) 
     let whole = as_inputs(&fed.model, &coefficients)?;
     let trained: Vec<String> = {
         let analysis = Analysis::with_overrides(model, recipe.wrt.as_deref(), recipe.freeze.as_deref())?;
-        if let Some(inner) = hoist(&analysis).as_ref().and_then(|h| h.moved.first()) {
+        if let Some(inner) = hoist(&analysis)?.as_ref().and_then(|h| h.moved.iter().find(|m| m.is_trained)) {
             return Err(TrainError::Options(format!(
                 "the initializer {:?} of the body {} is trained, and generate_artifacts trains those of the main graph alone; use \
                  --engine ort, or keep it as it is with --freeze",

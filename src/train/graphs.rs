@@ -248,15 +248,16 @@ pub fn build(model: &Model, recipe: &Recipe) -> TrainResult<Graphs> {
 /// the same; `None` where bodies hold none.
 fn hoisted(model: &Model, recipe: &Recipe) -> TrainResult<Option<(Model, Recipe)>> {
     let analysis = Analysis::with_overrides(model, recipe.wrt.as_deref(), recipe.freeze.as_deref())?;
-    let Some(hoisting) = hoist(&analysis) else { return Ok(None) };
+    let Some(hoisting) = hoist(&analysis)? else { return Ok(None) };
     // What cannot go back into the file is not trained for nothing.
-    for moved in &hoisting.moved {
+    for moved in hoisting.moved.iter().filter(|m| m.is_trained) {
         if !is_replaceable(&tensor_at(model, &moved.place)?) {
             return Err(TrainError::Weights { name: moved.name.clone(), problem: IRREPLACEABLE.into() });
         }
     }
     let own = analysis.trained_values().into_iter().map(|v| analysis.graph.name(v));
-    let names = own.chain(hoisting.moved.iter().map(|m| m.name.as_str()));
+    let moved = hoisting.moved.iter().filter(|m| m.is_trained).map(|m| m.name.as_str());
+    let names = own.chain(moved);
     let wrt = Some(names.map(|name| name.replace(',', "\\,")).collect::<Vec<_>>().join(","));
     let regularizer = recipe.regularizer.clone();
     let regularizer = regularizer.map(|o| inject::Options { wrt: wrt.clone(), freeze: None, ..o });

@@ -46,7 +46,7 @@ pub use optimizer::{
 pub use report::{Inputs, OfBody, Outputs, Parameter, Report, SCHEMA, Successor};
 pub use rule::Rule;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::analysis::Analysis;
 use crate::graph::kind::Kind;
@@ -73,6 +73,8 @@ pub struct Options {
     pub wrt: Option<String>,
     /// Selector of initializers that are not trained whatever their role.
     pub freeze: Option<String>,
+    /// The initializers that are trained, by name, all of the main graph: then neither roles nor selectors decide.
+    pub trained: Option<BTreeSet<String>>,
     /// How parameters change.
     pub optimizer: Optimizer,
     /// Parameters with settings of their own.
@@ -110,7 +112,8 @@ pub fn differentiate(model: &Model, options: &Options) -> Result<Differentiation
     if model.ir_version < 4 {
         return Err(DifferentiateError::IrVersion { found: model.ir_version });
     }
-    let given = Analysis::with_overrides(model, options.wrt.as_deref(), options.freeze.as_deref())?;
+    let (named, wrt, freeze) = (options.trained.as_ref(), options.wrt.as_deref(), options.freeze.as_deref());
+    let given = Analysis::decided(model, named, wrt, freeze)?;
     let hoisting = hoist::hoist(&given)?;
     let without = hoisting.as_ref().map(|h| model.with_nodes(&h.change)).transpose()?;
     let analysis = match (&hoisting, &without) {

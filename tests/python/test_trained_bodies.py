@@ -328,6 +328,35 @@ def test_a_name_that_later_nodes_make_is_hidden_by_nothing(session, tmp_path):
     assert np.abs(given["k_1"] - differences(session, source, 0, "k", feeds)).max() <= 2e-3
 
 
+ODD = ("all", "none", "!x", " x ", "x\\", "a,b", "re:k", "p*")
+
+
+@pytest.mark.parametrize("where", ("body", "main"))
+@pytest.mark.parametrize("name", ODD)
+def test_training_takes_any_name_letter_by_letter(tmp_path, name, where):
+    text = """g (float[N,4] x, bool[1] c) => (float loss) {
+        h = Mul(x, p0) l = Mul(h, p1)
+        y = If(c)<then_branch = t () => (float[N,4] a) { a = Add(l, k) }, else_branch = e () => (float[N,4] b) { b = Mul(l, l) }>
+        z = Mul(y, y) loss = ReduceMean<keepdims = 0>(z) }"""
+    values = {"p0": f(4), "p1": f(4), "k": f(4)}
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {text}')
+    [node] = [n for n in model.graph.node if n.op_type == "If"]
+    branch = node.attribute[0].g
+    names = {"p0": "p0", "p1": "p1", "k": "k", "k" if where == "body" else "p1": name}
+    branch.node[0].input[1] = names["k"]
+    branch.initializer.append(numpy_helper.from_array(values["k"], names["k"]))
+    model.graph.node[1].input[1] = names["p1"]
+    model.graph.initializer.extend(numpy_helper.from_array(values[n], names[n]) for n in ("p0", "p1"))
+    source, run = tmp_path / "model.onnx", tmp_path / "run"
+    source.write_bytes(model.SerializeToString())
+    np.savez(tmp_path / "data.npz", x=f(8, 4), c=np.ones(8, bool))
+    training.train(source, run, "--data", tmp_path / "data.npz", "--batch-size", 1, "--epochs", 1, "--lr", 0.05, "--quiet", "--freeze", "p0")
+    trained = onnx.load(run / "model.onnx")
+    found = {t.name: numpy_helper.to_array(t) for t in trained.graph.initializer} | inner(trained)
+    changed = {n for n in values if not np.array_equal(found[names[n]], values[n])}
+    assert changed == {"p1", "k"}
+
+
 def test_names_stay_the_same_where_some_of_those_that_share_one_are_trained(colliding, tmp_path):
     step, taken, put, restored = (tmp_path / n for n in ("step.onnx", "w.npz", "put.onnx", "restored.onnx"))
     assert [p["name"] for p in report(colliding, step, "--wrt", "k_2")["parameters"]] == ["k_2"]

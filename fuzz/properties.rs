@@ -115,6 +115,7 @@ fn options(head: &[u8], model: &Model) -> Options {
         outputs: Outputs { task: bit(outputs, 0) && !on(6), per: bit(outputs, 1), layers: bit(outputs, 2) },
         wrt: bit(outputs, 3).then(|| "*".into()),
         freeze: bit(outputs, 4).then(|| "*".into()),
+        trained: None,
         target: bit(outputs, 5).then_some(Target::OrtTraining),
         strict: on(7),
     }

@@ -1,6 +1,6 @@
 //! Everything that is known about a model's main graph, found once and shared by inspection and injection.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use thiserror::Error;
 
@@ -106,6 +106,20 @@ impl<'m> Analysis<'m> {
     /// As [`Analysis::of`], of a model whose trained initializers are known, in file order, and all in its main graph.
     pub fn with_trained(model: &'m Model, trained: &[bool]) -> Result<Self, GraphError> {
         Self::build(model, Some(trained), None)
+    }
+
+    /// As [`Analysis::with_overrides`], or where the trained initializers of the main graph are known by name, with these and no others.
+    pub fn decided(
+        model: &'m Model,
+        trained: Option<&BTreeSet<String>>,
+        wrt: Option<&str>,
+        freeze: Option<&str>,
+    ) -> Result<Self, AnalysisError> {
+        let Some(names) = trained else { return Self::with_overrides(model, wrt, freeze) };
+        let trained: Vec<bool> = model.graph.initializers.iter().map(|t| names.contains(&t.name)).collect();
+        let mut analysis = Self::with_trained(model, &trained)?;
+        analysis.decided_in_bodies = inner_initializers(model).into_iter().map(|inner| (inner.name, false)).collect();
+        Ok(analysis)
     }
 
     fn build(model: &'m Model, wrt: Option<&[bool]>, freeze: Option<&[bool]>) -> Result<Self, GraphError> {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use prost::Message;
+use thiserror::Error;
 
 use crate::analysis::Analysis;
 use crate::graph::body::{Captured, standing_alone};
@@ -27,6 +28,33 @@ pub struct Known<'m> {
     pub is_trained: bool,
 }
 
+/// Why trained initializers of bodies cannot be moved.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum HoistError {
+    /// A name that means two things in a body, at least one of them trained.
+    #[error(
+        "the body {body} has an initializer {name:?}, and {around} has a value of this name as well, which ONNX Runtime reads instead \
+         of it there; the standard forbids two, and as one of them would be trained, rename one in the model first"
+    )]
+    Shadows {
+        /// The initializer.
+        name: String,
+        /// Its body.
+        body: String,
+        /// What has the other value.
+        around: String,
+    },
+    /// A place that leads to no body: a slip of this program.
+    #[error("the initializer {name:?} of the body {body} is not found again where it was; please report this")]
+    Lost {
+        /// The initializer.
+        name: String,
+        /// Its body.
+        body: String,
+    },
+}
+
 /// One that was moved.
 #[derive(Debug, Clone)]
 pub struct Moved {
@@ -38,6 +66,15 @@ pub struct Moved {
     pub body: String,
     /// Where it stood.
     pub place: Place,
+    /// Whether it is trained.
+    pub is_trained: bool,
+}
+
+impl Moved {
+    /// That it is not where it was.
+    pub fn lost(&self) -> HoistError {
+        HoistError::Lost { name: self.own.clone(), body: self.body.clone() }
+    }
 }
 
 /// The trained initializers of bodies in the main graph, as an edit.
@@ -67,35 +104,78 @@ pub fn known<'m>(analysis: &Analysis<'m>) -> Vec<Known<'m>> {
     inner.into_iter().map(known).collect()
 }
 
-/// Moves those that are trained; `None` where there are none.
-pub fn hoist(analysis: &Analysis) -> Option<Hoisting> {
-    let trained: Vec<Inner> = known(analysis).into_iter().filter(|k| k.is_trained).map(|k| k.inner).collect();
-    if trained.is_empty() {
-        return None;
+/// Moves those that are trained; `None` where there are none. Those that have a number because one of them has the same name go with it: one
+/// that stayed could lose its number, and would have another name in the new graph.
+///
+/// # Errors
+/// When one of them shadows a value, or hides one that is trained.
+pub fn hoist(analysis: &Analysis) -> Result<Option<Hoisting>, HoistError> {
+    let known = known(analysis);
+    refuse_shadows(analysis, &known)?;
+    let shared: HashSet<&str> = known.iter().filter(|k| k.is_trained).map(|k| k.inner.tensor.name()).collect();
+    if shared.is_empty() {
+        return Ok(None);
     }
+    let goes = |k: &Known| k.is_trained || (k.inner.shadows.is_none() && shared.contains(k.inner.tensor.name()));
+    let going = known.iter().filter(|k| goes(k));
     let mut nodes: BTreeMap<usize, NodeProto> = BTreeMap::new();
     let mut change = Change { reason: "trained initializers of bodies, in the main graph".into(), ..Change::default() };
     let mut moved = Vec::new();
-    for Inner { name, tensor, place, body: label, is_output } in trained {
-        let ((_, first), rest) = place.split_first()?;
-        let node = nodes.entry(*first).or_insert_with(|| analysis.graph.nodes[*first].clone());
-        let (body, own) = (body_at(node, rest)?, tensor.name().to_owned());
+    for Known { inner, is_trained, .. } in going {
+        let (name, own) = (inner.name.clone(), inner.tensor.name().to_owned());
+        let (body, place) = (inner.body.clone(), inner.place.clone());
+        let one = Moved { name: name.clone(), own: own.clone(), body, place, is_trained: *is_trained };
+        let body = body_of(&mut nodes, analysis, &one.place).ok_or_else(|| one.lost())?;
         body.initializer.retain(|t| t.name() != own);
         if name != own {
             rename_reads(&mut body.node, &HashMap::from([(own.clone(), name.clone())]));
         }
-        if is_output {
+        if inner.is_output {
             body.node.push(identity(&name, &own));
         }
-        change.initializers.push(TensorProto { name: Some(name.clone()), ..tensor.clone() });
-        moved.push(Moved { name, own, body: label, place });
+        change.initializers.push(TensorProto { name: Some(name.clone()), ..inner.tensor.clone() });
+        moved.push(one);
     }
     let replacement = |(i, node): (&usize, &NodeProto)| Replacement {
         part: Part::Node(*i),
         with: Substitute::Nodes(vec![node.clone()].into()),
     };
     change.replacements = nodes.iter().map(replacement).collect();
-    Some(Hoisting { moved, nodes: nodes.into_keys().collect(), change })
+    Ok(Some(Hoisting { moved, nodes: nodes.into_keys().collect(), change }))
+}
+
+/// The body that an initializer lies in, in the copy of its node that is changed.
+fn body_of<'n>(
+    nodes: &'n mut BTreeMap<usize, NodeProto>,
+    analysis: &Analysis,
+    place: &Place,
+) -> Option<&'n mut GraphProto> {
+    let ((_, first), rest) = place.split_first()?;
+    let original = analysis.graph.nodes.get(*first)?;
+    body_at(nodes.entry(*first).or_insert_with(|| original.clone()), rest)
+}
+
+/// Which of two values of one name a body reads is the runtime's choice, and what is trained has to be certain.
+fn refuse_shadows(analysis: &Analysis, known: &[Known]) -> Result<(), HoistError> {
+    let main: HashSet<&str> = analysis.trained_values().into_iter().map(|v| analysis.graph.name(v)).collect();
+    for Known { inner, is_trained, .. } in known {
+        let Some(around) = &inner.shadows else { continue };
+        let name = inner.tensor.name();
+        let is_it = |k: &Known| k.is_trained && k.inner.body == *around && k.inner.tensor.name() == name;
+        let hides_trained = if around.is_empty() { main.contains(name) } else { known.iter().any(is_it) };
+        if *is_trained || hides_trained {
+            return Err(HoistError::Shadows {
+                name: name.to_owned(),
+                body: inner.body.clone(),
+                around: if around.is_empty() {
+                    "the main graph".into()
+                } else {
+                    format!("the body {around} around it")
+                },
+            });
+        }
+    }
+    Ok(())
 }
 
 fn identity(from: &str, to: &str) -> NodeProto {

@@ -4,6 +4,7 @@ use thiserror::Error;
 
 use crate::analysis::AnalysisError;
 use crate::graph::GraphError;
+use crate::hoist::HoistError;
 use crate::inject::InjectError;
 use crate::lower::{LowerError, by_reason};
 use crate::select::SelectError;
@@ -22,6 +23,9 @@ pub enum DifferentiateError {
     /// A call that cannot be spelt out.
     #[error(transparent)]
     Lower(#[from] LowerError),
+    /// Trained initializers of bodies.
+    #[error(transparent)]
+    Hoist(#[from] HoistError),
     /// A selector.
     #[error(transparent)]
     Select(#[from] SelectError),

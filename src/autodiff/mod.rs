@@ -37,6 +37,7 @@ mod rule;
 mod rules;
 mod shape;
 
+pub use crate::hoist::HoistError;
 pub use error::{DifferentiateError, Undifferentiable};
 pub use optimizer::{
     ACCUMULATED, APPLY, Clip, GRADIENT_NORM, GRADIENTS_FINITE, Group, GroupError, LEARNING_RATE, LOSS_SCALE, LossScale,
@@ -45,7 +46,7 @@ pub use optimizer::{
 pub use report::{Inputs, OfBody, Outputs, Parameter, Report, SCHEMA, Successor};
 pub use rule::Rule;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::analysis::Analysis;
 use crate::graph::kind::Kind;
@@ -72,6 +73,8 @@ pub struct Options {
     pub wrt: Option<String>,
     /// Selector of initializers that are not trained whatever their role.
     pub freeze: Option<String>,
+    /// The initializers that are trained, by name, all of the main graph: then neither roles nor selectors decide.
+    pub trained: Option<BTreeSet<String>>,
     /// How parameters change.
     pub optimizer: Optimizer,
     /// Parameters with settings of their own.
@@ -109,12 +112,14 @@ pub fn differentiate(model: &Model, options: &Options) -> Result<Differentiation
     if model.ir_version < 4 {
         return Err(DifferentiateError::IrVersion { found: model.ir_version });
     }
-    let given = Analysis::with_overrides(model, options.wrt.as_deref(), options.freeze.as_deref())?;
-    let hoisting = hoist::hoist(&given);
+    let (named, wrt, freeze) = (options.trained.as_ref(), options.wrt.as_deref(), options.freeze.as_deref());
+    let given = Analysis::decided(model, named, wrt, freeze)?;
+    let hoisting = hoist::hoist(&given)?;
     let without = hoisting.as_ref().map(|h| model.with_nodes(&h.change)).transpose()?;
     let analysis = match (&hoisting, &without) {
         (Some(hoisting), Some(model)) => {
-            let trained = [given.trained, vec![true; hoisting.moved.len()]].concat();
+            let moved = hoisting.moved.iter().map(|m| m.is_trained);
+            let trained: Vec<bool> = given.trained.into_iter().chain(moved).collect();
             Analysis::with_trained(model, &trained)?
         }
         _ => given,
@@ -422,9 +427,10 @@ impl Draft<'_> {
         let places: Vec<Place> = self.moved().iter().map(|m| m.place.clone()).collect();
         let names = self.prepared.map(|p| &p.names);
         let hoisted = |m: &Moved| {
-            let node = names?.get(&m.place.first()?.1)?.clone();
-            Some(record::Hoisted { name: m.name.clone(), node, place: m.place.clone() })
+            let node = m.place.first().and_then(|(_, position)| names?.get(position)).ok_or_else(|| m.lost())?;
+            Ok(record::Hoisted { name: m.name.clone(), node: node.clone(), place: m.place.clone() })
         };
+        let hoisted = self.moved().iter().map(hoisted).collect::<Result<_, hoist::HoistError>>()?;
         let record = Record {
             record: record::VERSION,
             version: env!("CARGO_PKG_VERSION").into(),
@@ -441,7 +447,7 @@ impl Draft<'_> {
             added,
             layers: Vec::new(),
             replaced,
-            hoisted: self.moved().iter().filter_map(hoisted).collect(),
+            hoisted,
             activations: Vec::new(),
             widths: narrowed(model, patch)?,
         };

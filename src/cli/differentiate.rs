@@ -186,6 +186,7 @@ impl DifferentiateArgs {
             loss: self.loss.clone(),
             wrt: self.wrt.clone(),
             freeze: self.freeze.clone(),
+            trained: None,
             optimizer: self.constants.of(self.optimizer),
             groups: self.gradients.group.clone(),
             clip: self.gradients.clip(),

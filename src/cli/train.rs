@@ -51,6 +51,7 @@ impl TrainArgs {
             loss: self.term.loss.clone(),
             wrt: self.term.wrt.clone(),
             freeze: self.term.freeze.clone(),
+            trained: None,
             metric: match self.course.metric {
                 MetricArg::Auto => Metric::Auto,
                 MetricArg::Accuracy => Metric::Accuracy,

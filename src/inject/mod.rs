@@ -82,7 +82,10 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan, InjectError> {
     }
     // The digest reads the whole file but its weights, which takes as long as a good part of the analysis.
     let (analysis, digest) = rayon::join(
-        || Analysis::with_overrides(model, options.wrt.as_deref(), options.freeze.as_deref()),
+        || {
+            let (named, wrt, freeze) = (options.trained.as_ref(), options.wrt.as_deref(), options.freeze.as_deref());
+            Analysis::decided(model, named, wrt, freeze)
+        },
         || structure_digest(model),
     );
     let analysis = analysis?;

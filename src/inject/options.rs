@@ -1,5 +1,7 @@
 //! What a caller asks for.
 
+use std::collections::BTreeSet;
+
 use crate::lower::Target;
 use crate::regularizer::{Reduction, View};
 
@@ -42,6 +44,8 @@ pub struct Options {
     pub wrt: Option<String>,
     /// Selector of initializers that are not trained.
     pub freeze: Option<String>,
+    /// The initializers that are trained, by name, all of the main graph: then neither roles nor selectors decide.
+    pub trained: Option<BTreeSet<String>>,
     /// The training pipeline that the graph is rewritten for.
     pub target: Option<Target>,
     /// Refuse instead of skipping an activation that cannot be tapped.
@@ -69,6 +73,7 @@ impl Default for Options {
             outputs: Outputs::default(),
             wrt: None,
             freeze: None,
+            trained: None,
             target: None,
             strict: false,
         }

@@ -20,6 +20,9 @@ pub enum TrainError {
     /// What the model is analysed for.
     #[error(transparent)]
     Analysis(#[from] crate::analysis::AnalysisError),
+    /// Trained initializers of bodies.
+    #[error(transparent)]
+    Hoist(#[from] crate::autodiff::HoistError),
     /// The regulariser cannot be put in.
     #[error(transparent)]
     Inject(#[from] crate::inject::InjectError),

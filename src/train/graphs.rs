@@ -1,7 +1,7 @@
 //! From a model to what a training run loads: a step graph and a graph to evaluate with, both of which take state and random numbers as
 //! inputs.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use super::edit::{applied, as_inputs, changed};
 use super::error::{TrainError, TrainResult};
@@ -41,6 +41,8 @@ pub struct Recipe {
     pub wrt: Option<String>,
     /// Selector of initializers that are not trained whatever their role.
     pub freeze: Option<String>,
+    /// The initializers that are trained, by name, all of the main graph: then neither roles nor selectors decide.
+    pub trained: Option<BTreeSet<String>>,
     /// What is measured beside the loss.
     pub metric: Metric,
 }
@@ -147,7 +149,8 @@ pub(super) struct Forward {
 /// Puts the measurements and the regulariser into a model; rewrites it for another pipeline where `target` is one.
 pub(super) fn forward(model: &Model, recipe: &Recipe, target: Option<Target>) -> TrainResult<Forward> {
     let loss = {
-        let analysis = Analysis::with_overrides(model, recipe.wrt.as_deref(), recipe.freeze.as_deref())?;
+        let (named, wrt, freeze) = (recipe.trained.as_ref(), recipe.wrt.as_deref(), recipe.freeze.as_deref());
+        let analysis = Analysis::decided(model, named, wrt, freeze)?;
         let choice = inject::Options { loss: recipe.loss.clone(), ..inject::Options::default() };
         analysis.graph.name(inject::loss::choose(&analysis, &choice)?.value).to_owned()
     };
@@ -164,6 +167,7 @@ pub(super) fn forward(model: &Model, recipe: &Recipe, target: Option<Target>) ->
             layers: "none".into(),
             wrt: recipe.wrt.clone(),
             freeze: recipe.freeze.clone(),
+            trained: recipe.trained.clone(),
             target,
             ..inject::Options::default()
         },
@@ -201,6 +205,7 @@ pub fn build(model: &Model, recipe: &Recipe) -> TrainResult<Graphs> {
         loss: Some(loss),
         wrt: recipe.wrt.clone(),
         freeze: recipe.freeze.clone(),
+        trained: recipe.trained.clone(),
         optimizer: recipe.optimizer,
         groups: recipe.groups.clone(),
         clip: recipe.clip,
@@ -248,19 +253,18 @@ pub fn build(model: &Model, recipe: &Recipe) -> TrainResult<Graphs> {
 /// the same; `None` where bodies hold none.
 fn hoisted(model: &Model, recipe: &Recipe) -> TrainResult<Option<(Model, Recipe)>> {
     let analysis = Analysis::with_overrides(model, recipe.wrt.as_deref(), recipe.freeze.as_deref())?;
-    let Some(hoisting) = hoist(&analysis) else { return Ok(None) };
+    let Some(hoisting) = hoist(&analysis)? else { return Ok(None) };
     // What cannot go back into the file is not trained for nothing.
-    for moved in &hoisting.moved {
+    for moved in hoisting.moved.iter().filter(|m| m.is_trained) {
         if !is_replaceable(&tensor_at(model, &moved.place)?) {
             return Err(TrainError::Weights { name: moved.name.clone(), problem: IRREPLACEABLE.into() });
         }
     }
     let own = analysis.trained_values().into_iter().map(|v| analysis.graph.name(v));
-    let names = own.chain(hoisting.moved.iter().map(|m| m.name.as_str()));
-    let wrt = Some(names.map(|name| name.replace(',', "\\,")).collect::<Vec<_>>().join(","));
-    let regularizer = recipe.regularizer.clone();
-    let regularizer = regularizer.map(|o| inject::Options { wrt: wrt.clone(), freeze: None, ..o });
-    let recipe = Recipe { wrt, freeze: None, regularizer, ..recipe.clone() };
+    let moved = hoisting.moved.iter().filter(|m| m.is_trained).map(|m| m.name.as_str());
+    let trained: Option<BTreeSet<String>> = Some(own.chain(moved).map(str::to_owned).collect());
+    let regularizer = recipe.regularizer.clone().map(|o| inject::Options { trained: trained.clone(), ..o });
+    let recipe = Recipe { trained, regularizer, ..recipe.clone() };
     Ok(Some((changed(model, hoisting.change)?, recipe)))
 }
 

@@ -368,3 +368,118 @@ def test_a_graph_whose_loss_reaches_no_weight_gets_the_advice_of_this_command(tm
     source.write_bytes(Case("unreached", text, {"p0": f(3)}, {}).model().SerializeToString())
     said = taps.refusal(per_inject("differentiate", source, "-o", tmp_path / "step.onnx", check=False))
     assert "no gradient gets from it to a weight" in said and "--wrt" in said and "--as-output" not in said
+
+
+# A loop's body has an input, and a branch inside the branch a value, of the name of an initializer around it.
+HIDING = {
+    "input": """n = Constant<value = int64 {2}>() yes = Constant<value = bool {1}>()
+        a = Loop(n, yes, u)<body = l (int64 i, bool go, float[3,4] k) => (bool on, float[3,4] kn) { on = Identity(go) kn = Tanh(k) }>""",
+    "initializer": """a = If(c)<then_branch = i () => (float[3,4] q) <float[4] k = {2.0, 1.0, -3.0, 0.25}> { q = Mul(u, k) },
+                  else_branch = j () => (float[3,4] r) { r = Mul(u, k) }>""",
+}
+
+
+def hiding(path, inner: str):
+    text = f"""g (float[3,4] x, bool c) => (float loss) {{
+        h = Mul(x, p0)
+        y = If(c)<then_branch = t () => (float[3,4] a) <float[4] k = {{1.0, -2.0, 3.0, 0.5}}> {{ u = Add(h, k) {inner} }},
+                  else_branch = e () => (float[3,4] b) {{ b = Mul(h, h) }}>
+        z = Mul(y, y) loss = ReduceMean<keepdims = 0>(z) }}"""
+    path.write_bytes(Case("hiding", text, {"p0": f(4)}, {}).model().SerializeToString())
+    return path
+
+
+def test_an_input_of_an_inner_body_keeps_its_name(session, tmp_path):
+    source = hiding(tmp_path / "model.onnx", HIDING["input"])
+    step = differentiated(source.read_bytes())
+    onnx.checker.check_model(onnx.load_from_string(step), full_check=True)
+    feeds = {"x": f(3, 4), "c": TRUE}
+    loss, given = gradients(session, step, feeds)
+    tensors = {t.name: numpy_helper.to_array(t) for t in onnx.load(source).graph.initializer}
+    k = np.array([1, -2, 3, 0.5], np.float32)
+    y = np.tanh(np.tanh(feeds["x"] * tensors["p0"] + k))
+    # float32 against float32: a few units in the last place of a mean of twelve.
+    assert abs(float(loss) - float((y * y).mean())) <= 1e-6
+    assert given.keys() == {"p0", "k_1"}
+    assert np.abs(given["k_1"] - differences(session, source, 0, "k", feeds)).max() <= 2e-3
+
+
+@pytest.mark.parametrize("options", [(), ("--wrt", "k_1"), ("--wrt", "k_2")], ids=("both", "outer", "inner"))
+def test_an_initializer_that_hides_one_of_the_body_around_it_is_refused(tmp_path, options):
+    source, target = hiding(tmp_path / "model.onnx", HIDING["initializer"]), tmp_path / "step.onnx"
+    said = taps.refusal(per_inject("differentiate", source, "-o", target, *options, check=False))
+    assert "the body If@1/then_branch/If@1/then_branch has an initializer \"k\"" in said
+    assert "the body If@1/then_branch around it has a value of this name" in said and "rename one" in said
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("hidden", ("p0", "h"))
+def test_an_initializer_that_hides_a_value_of_the_main_graph_is_refused(tmp_path, hidden):
+    text = f"""g (float[N,4] x, bool[1] c) => (float loss) {{
+        h = Mul(x, p0) g = Neg(h)
+        y = If(c)<then_branch = t () => (float[N,4] a) <float[4] {hidden} = {{1.0, -2.0, 3.0, 0.5}}> {{ a = Add(g, {hidden}) }},
+                  else_branch = e () => (float[N,4] b) {{ b = Sin(g) }}>
+        z = Mul(y, y) loss = ReduceMean<keepdims = 0>(z) }}"""
+    source, target = tmp_path / "model.onnx", tmp_path / "step.onnx"
+    source.write_bytes(Case("hidden", text, {"p0": f(4)}, {}).model().SerializeToString())
+    sentence = f"the body If@2/then_branch has an initializer \"{hidden}\", and the main graph has a value of this name"
+    assert sentence in taps.refusal(per_inject("differentiate", source, "-o", target, check=False))
+    np.savez(tmp_path / "data.npz", x=f(4, 4), c=np.ones(4, bool))
+    assert sentence in " ".join(training.refusal(source, tmp_path / "run", "--data", tmp_path / "data.npz", "--batch-size", 1).split())
+
+
+def test_a_name_that_later_nodes_make_is_hidden_by_nothing(session, tmp_path):
+    text = """g (float[3,4] x, bool c) => (float loss) {
+        h = Mul(x, p0)
+        y = If(c)<then_branch = t () => (float[3,4] a) <float[4] k = {1.0, -2.0, 3.0, 0.5}> { a = Add(h, k) },
+                  else_branch = e () => (float[3,4] b) { b = Sin(h) }>
+        k = Mul(y, y) loss = ReduceMean<keepdims = 0>(k) }"""
+    source = tmp_path / "model.onnx"
+    source.write_bytes(Case("later", text, {"p0": f(4)}, {}).model().SerializeToString())
+    feeds = {"x": f(3, 4), "c": TRUE}
+    _, given = gradients(session, differentiated(source.read_bytes()), feeds)
+    assert np.abs(given["k_1"] - differences(session, source, 0, "k", feeds)).max() <= 2e-3
+
+
+ODD = ("all", "none", "!x", " x ", "x\\", "a,b", "re:k", "p*")
+
+
+@pytest.mark.parametrize("where", ("body", "main"))
+@pytest.mark.parametrize("name", ODD)
+def test_training_takes_any_name_letter_by_letter(tmp_path, name, where):
+    text = """g (float[N,4] x, bool[1] c) => (float loss) {
+        h = Mul(x, p0) l = Mul(h, p1)
+        y = If(c)<then_branch = t () => (float[N,4] a) { a = Add(l, k) }, else_branch = e () => (float[N,4] b) { b = Mul(l, l) }>
+        z = Mul(y, y) loss = ReduceMean<keepdims = 0>(z) }"""
+    values = {"p0": f(4), "p1": f(4), "k": f(4)}
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {text}')
+    [node] = [n for n in model.graph.node if n.op_type == "If"]
+    branch = node.attribute[0].g
+    names = {"p0": "p0", "p1": "p1", "k": "k", "k" if where == "body" else "p1": name}
+    branch.node[0].input[1] = names["k"]
+    branch.initializer.append(numpy_helper.from_array(values["k"], names["k"]))
+    model.graph.node[1].input[1] = names["p1"]
+    model.graph.initializer.extend(numpy_helper.from_array(values[n], names[n]) for n in ("p0", "p1"))
+    source, run = tmp_path / "model.onnx", tmp_path / "run"
+    source.write_bytes(model.SerializeToString())
+    np.savez(tmp_path / "data.npz", x=f(8, 4), c=np.ones(8, bool))
+    training.train(source, run, "--data", tmp_path / "data.npz", "--batch-size", 1, "--epochs", 1, "--lr", 0.05, "--quiet", "--freeze", "p0")
+    trained = onnx.load(run / "model.onnx")
+    found = {t.name: numpy_helper.to_array(t) for t in trained.graph.initializer} | inner(trained)
+    changed = {n for n in values if not np.array_equal(found[names[n]], values[n])}
+    assert changed == {"p1", "k"}
+
+
+def test_names_stay_the_same_where_some_of_those_that_share_one_are_trained(colliding, tmp_path):
+    step, taken, put, restored = (tmp_path / n for n in ("step.onnx", "w.npz", "put.onnx", "restored.onnx"))
+    assert [p["name"] for p in report(colliding, step, "--wrt", "k_2")["parameters"]] == ["k_2"]
+    per_inject("weights", "get", colliding, "-o", taken)
+    with np.load(taken) as archive:
+        arrays = dict(archive)
+    fresh = {"k_1": f(4), "k_2": f(4)}
+    np.savez(taken, **arrays | fresh)
+    said = json.loads(per_inject("weights", "put", step, "--from", taken, "-o", put, "--json").stdout)
+    assert {m["initializer"] for m in said["matched"] if m["changed"]} == fresh.keys()
+    per_inject("strip", put, "-o", restored)
+    values = {arrays[n].tobytes(): v.tobytes() for n, v in fresh.items()}
+    assert changed_in_place(colliding.read_bytes(), restored.read_bytes(), values)

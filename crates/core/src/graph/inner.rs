@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::bodies;
+use super::scope::given;
 use crate::onnx::{GraphProto, NodeProto, TensorProto};
 use crate::patch::Place;
 use crate::wire::Model;
@@ -21,17 +22,27 @@ pub struct Inner<'m> {
     pub body: String,
     /// Whether it is an output of its body as well.
     pub is_output: bool,
+    /// The graph around its body that has a value of its name too, which the body could see: the label of a body, or nothing for the main
+    /// graph. The standard forbids that.
+    pub shadows: Option<String>,
 }
 
 /// All of them, in the order of the file. One that is an input of its body too is none: whoever runs the body gives its value.
 pub fn inner_initializers(model: &Model) -> Vec<Inner<'_>> {
+    let main = &model.graph;
     let mut found = Vec::new();
-    visit(&model.graph.nodes, &Vec::new(), "", &mut found);
+    if !main.nodes.iter().any(is_flow) {
+        return found;
+    }
+    let inputs = main.inputs.iter().map(|v| v.name());
+    let stored = main.initializers.iter().map(|t| t.name.as_str());
+    let sparse = main.sparse_initializers.iter().map(String::as_str);
+    let scope = Scope { label: String::new(), names: inputs.chain(stored).chain(sparse).collect() };
+    visit(&main.nodes, &Vec::new(), &mut vec![scope], &mut found);
     if found.is_empty() {
         return found;
     }
     let mut times: HashMap<&str, usize> = HashMap::new();
-    let main = &model.graph;
     let inputs: HashSet<&str> = main.inputs.iter().map(|v| v.name()).collect();
     let stored = main.initializers.iter().map(|t| t.name.as_str()).filter(|name| !inputs.contains(name));
     let sparse = main.sparse_initializers.iter().map(String::as_str);
@@ -59,12 +70,22 @@ fn is_flow(node: &NodeProto) -> bool {
     matches!(node.domain(), "" | "ai.onnx") && matches!(node.op_type(), "If" | "Loop" | "Scan")
 }
 
-fn visit<'m>(nodes: &'m [NodeProto], around: &Place, label: &str, found: &mut Vec<Inner<'m>>) {
-    for (i, node) in nodes.iter().enumerate().filter(|(_, node)| is_flow(node)) {
-        for (body, steps) in bodies(node) {
+/// What bodies can see of a graph around them.
+struct Scope<'m> {
+    /// The body; nothing for the main graph.
+    label: String,
+    /// Its inputs and initializers, and what its nodes made so far.
+    names: HashSet<&'m str>,
+}
+
+fn visit<'m>(nodes: &'m [NodeProto], around: &Place, scopes: &mut Vec<Scope<'m>>, found: &mut Vec<Inner<'m>>) {
+    for (i, node) in nodes.iter().enumerate() {
+        for (body, steps) in bodies(node).filter(|_| is_flow(node)) {
             let here: Place = around.iter().copied().chain([(graph_field::NODE, i)]).chain(steps).collect();
             let attribute = node.attribute.get(steps[0].1).map_or("", |a| a.name());
-            let label = format!("{label}{}@{i}/{attribute}", node.op_type());
+            let outer = scopes.last().map(|s| s.label.as_str()).filter(|l| !l.is_empty());
+            let outer = outer.map_or(String::new(), |l| format!("{l}/"));
+            let label = format!("{outer}{}@{i}/{attribute}", node.op_type());
             for (k, tensor) in body.initializer.iter().enumerate() {
                 let name = tensor.name();
                 if name.is_empty() || body.input.iter().any(|v| v.name() == name) {
@@ -76,9 +97,15 @@ fn visit<'m>(nodes: &'m [NodeProto], around: &Place, label: &str, found: &mut Ve
                     place: here.iter().copied().chain([(graph_field::INITIALIZER, k)]).collect(),
                     body: label.clone(),
                     is_output: body.output.iter().any(|v| v.name() == name),
+                    shadows: scopes.iter().rev().find(|s| s.names.contains(name)).map(|s| s.label.clone()),
                 });
             }
-            visit(&body.node, &here, &format!("{label}/"), found);
+            scopes.push(Scope { label, names: given(body).collect() });
+            visit(&body.node, &here, scopes, found);
+            scopes.pop();
+        }
+        if let Some(scope) = scopes.last_mut() {
+            scope.names.extend(node.output.iter().map(String::as_str));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Names that the bodies of If, Loop and Scan take from the graph around them.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use crate::onnx::{GraphProto, NodeProto};
@@ -30,7 +31,7 @@ pub fn bodies_mut(node: &mut NodeProto) -> impl Iterator<Item = &mut GraphProto>
     node.attribute.iter_mut().flat_map(|a| a.g.as_deref_mut().into_iter().chain(&mut a.graphs))
 }
 
-/// Gives what nodes read, themselves or in their bodies, other names.
+/// Gives what nodes read, themselves or in their bodies, other names. In a body that defines a name itself, that name is another value.
 pub fn rename_reads(nodes: &mut [NodeProto], names: &HashMap<String, String>) {
     let swap = |name: &mut String| {
         if let Some(new) = names.get(name) {
@@ -40,7 +41,20 @@ pub fn rename_reads(nodes: &mut [NodeProto], names: &HashMap<String, String>) {
     for node in nodes {
         node.input.iter_mut().for_each(swap);
         for body in bodies_mut(node) {
-            rename_reads(&mut body.node, names);
+            let own = definitions(body);
+            let is_hidden = |name: &String| own.contains(name.as_str());
+            let names = match names.keys().any(is_hidden) {
+                true => Cow::Owned(
+                    names.iter().filter(|(n, _)| !is_hidden(n)).map(|(n, to)| (n.clone(), to.clone())).collect(),
+                ),
+                false => Cow::Borrowed(names),
+            };
+            rename_reads(&mut body.node, &names);
+            let swap = |name: &mut String| {
+                if let Some(new) = names.get(name) {
+                    name.clone_from(new);
+                }
+            };
             body.output.iter_mut().filter_map(|o| o.name.as_mut()).for_each(swap);
         }
     }
@@ -97,10 +111,15 @@ fn note<'a>(
     }
 }
 
-fn definitions(body: &GraphProto) -> HashSet<&str> {
+/// What a body has before any of its nodes runs.
+pub(super) fn given(body: &GraphProto) -> impl Iterator<Item = &str> {
     let inputs = body.input.iter().map(|v| v.name());
     let tensors = body.initializer.iter().map(|t| t.name());
     let sparse = body.sparse_initializer.iter().filter_map(|t| t.values.as_ref()).map(|t| t.name());
+    inputs.chain(tensors).chain(sparse)
+}
+
+fn definitions(body: &GraphProto) -> HashSet<&str> {
     let made = body.node.iter().flat_map(|n| n.output.iter().map(String::as_str));
-    inputs.chain(tensors).chain(sparse).chain(made).collect()
+    given(body).chain(made).collect()
 }

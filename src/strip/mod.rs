@@ -192,9 +192,10 @@ fn undo(model: &Model, record: &Record) -> Result<Change, StripError> {
 /// Whether a stripped file has the structure that the record remembers: the same bytes, but for elements of initializers.
 pub fn is_original(stripped: &ModelFile, record: &Record) -> Result<bool, WireError> {
     let places: Vec<Place> = record.hoisted.iter().map(|h| h.place.clone()).collect();
-    let digest = match places.is_empty() {
-        true => structure_digest_of(stripped)?,
-        false => structure_digest_without(&Model::from_bytes(stripped.bytes.clone())?, &places)?,
+    let digest = if places.is_empty() {
+        structure_digest_of(stripped)?
+    } else {
+        structure_digest_without(&Model::from_bytes(stripped.bytes.clone())?, &places)?
     };
     Ok(digest == record.original.structure)
 }

@@ -286,15 +286,17 @@ fn from_the_end(ty: &TensorType, axis: usize) -> Dim {
 fn has_the_same_windows(node: &NodeProto, x: &TensorType) -> bool {
     let (Some(kernel), Some(dims)) = (node.ints("kernel_shape"), &x.dims) else { return false };
     let n = kernel.len();
-    let list = |name: &str, default: i64, length: usize| {
-        node.ints(name).filter(|l| l.len() == length).map_or_else(|| vec![default; length], <[i64]>::to_vec)
+    // In 128 bits, which no sum or product of a file's numbers leaves.
+    let list = |name: &str, default: i128, length: usize| -> Vec<i128> {
+        let given = node.ints(name).filter(|l| l.len() == length);
+        given.map_or_else(|| vec![default; length], |l| l.iter().copied().map(i128::from).collect())
     };
     let (strides, dilations, pads) = (list("strides", 1, n), list("dilations", 1, n), list("pads", 0, 2 * n));
     let counts_padding = node.int("count_include_pad").unwrap_or(0) != 0;
     let is_plain = matches!(node.string("auto_pad"), None | Some("NOTSET"));
     let is_same = |i: usize| {
-        let length = dims.get(i + 2).and_then(Dim::known).and_then(|d| i64::try_from(d).ok())?;
-        let room = length + pads[i] + pads[n + i] - dilations[i] * (kernel[i] - 1) - 1;
+        let length = dims.get(i + 2).and_then(Dim::known).map(i128::from)?;
+        let room = length + pads[i] + pads[n + i] - dilations[i] * (i128::from(kernel[i]) - 1) - 1;
         let stride = strides[i];
         if stride < 1 || room < 0 {
             return None;

@@ -3,11 +3,11 @@
 //! In `p → E → E → {c, d}` against `p → E → {c, d}` both nodes `E` fit. Taking the first one for the one that stayed leaves two readers with
 //! another input, taking the second one leaves `E` itself. So for each node without a counterpart its twins next to it are asked whether
 //! fewer nodes would differ if they changed places. And where a node reads something else than its counterpart does, the two nodes that
-//! make these values are asked whether they belong to each other.
+//! make these values are asked whether they belong to each other, and so is the node itself and who else reads what it does.
 
 use super::nodes::corresponds;
 use super::pairing::Pairs;
-use super::side::Side;
+use super::side::{Side, Source};
 
 /// Values with more readers than this are left alone, as looking at all of them again and again could take long.
 const MOST_READERS: usize = 64;
@@ -32,7 +32,8 @@ pub fn polish(pairs: &mut Pairs) {
     }
 }
 
-/// Where a node's input is made by nodes that are no pair, but alike: they become one, and their partners another. Whether any did.
+/// Two nodes become partners of each other's counterparts where fewer nodes differ for it: the makers of an input that are no pair but
+/// alike, and a node that differs with another reader of what it reads. Whether any did.
 fn exchange(pairs: &mut Pairs) -> bool {
     let (a, b) = (pairs.a, pairs.b);
     let mut did = false;
@@ -41,46 +42,88 @@ fn exchange(pairs: &mut Pairs) -> bool {
         for (x, y) in a.ins.get(node as usize).iter().zip(b.ins.get(other as usize)) {
             let (Some(x), Some(y)) = (x, y) else { continue };
             let (first, Some(second)) = (x.vertex, pairs.in_a(y.vertex)) else { continue };
-            let is_alike = first != second
-                && x.out == y.out
-                && a.is_node(first)
-                && a.is_node(second)
-                && pairs.in_b(first).is_some()
-                && a.labels.full[first as usize] == a.labels.full[second as usize];
-            if is_alike && is_better_exchanged(pairs, first, second) {
-                pairs.exchange(first, second);
-                did = true;
-            }
+            did |= x.out == y.out && exchange_if_better(pairs, first, second);
+        }
+        if differs(pairs, node) {
+            did |= rivals(pairs, node).into_iter().any(|rival| exchange_if_better(pairs, node, rival));
         }
     }
     did
 }
 
-/// Whether fewer nodes differ when two nodes exchange their partners.
-fn is_better_exchanged(pairs: &mut Pairs, first: u32, second: u32) -> bool {
-    let Some(around) = around(pairs, first, second) else { return false };
-    let cost = |pairs: &Pairs| around.iter().chain([&first, &second]).filter(|v| differs(pairs, **v)).count();
-    let before = cost(pairs);
-    pairs.exchange(first, second);
-    let after = cost(pairs);
-    pairs.exchange(first, second);
-    after < before
+/// Nodes whose counterparts read the counterpart of what a node reads.
+fn rivals(pairs: &Pairs, node: u32) -> Vec<u32> {
+    let inputs = pairs.a.ins.get(node as usize).iter().flatten().filter(|x| pairs.a.is_node(x.vertex));
+    let counterparts = inputs.filter_map(|x| Some((pairs.in_b(x.vertex)?, x.out)));
+    let readers = counterparts.flat_map(|(y, out)| {
+        pairs.b.uses.get(y as usize).iter().take(MOST_READERS).filter(move |u| u.out == out).map(|u| u.node)
+    });
+    let mut rivals: Vec<u32> = readers.filter_map(|v| pairs.in_a(v)).collect();
+    rivals.sort_unstable();
+    rivals.dedup();
+    rivals
 }
 
-/// Nodes of the first side, beside these two, that could differ or not by who their partners are. `None` where there are too many.
-fn around(pairs: &Pairs, first: u32, second: u32) -> Option<Vec<u32>> {
+/// Exchanges the partners of two nodes that are alike, alone or with those of the weights they read, if fewer nodes differ then. Whether
+/// it did.
+fn exchange_if_better(pairs: &mut Pairs, first: u32, second: u32) -> bool {
+    let a = pairs.a;
+    let is_free_to = first != second
+        && a.is_node(first)
+        && a.is_node(second)
+        && a.labels.full[first as usize] == a.labels.full[second as usize]
+        && pairs.in_b(first).is_some()
+        && pairs.in_b(second).is_some();
+    if !is_free_to {
+        return false;
+    }
+    let mut moves = vec![(first, second)];
+    if exchanged_for_better(pairs, &moves) {
+        return true;
+    }
+    let inputs = a.ins.get(first as usize).iter().zip(a.ins.get(second as usize));
+    let is_twin = |x: u32, y: u32| {
+        x != y
+            && matches!((a.source(x), a.source(y)), (Some(Source::Tensor(_)), Some(Source::Tensor(_))))
+            && a.labels.content[x as usize] == a.labels.content[y as usize]
+    };
+    for (x, y) in inputs.filter_map(|(x, y)| Some((x.as_ref()?.vertex, y.as_ref()?.vertex))) {
+        let is_new = moves.iter().all(|(p, q)| ![p, q].contains(&&x) && ![p, q].contains(&&y));
+        if is_new && is_twin(x, y) && pairs.in_b(x).is_some() && pairs.in_b(y).is_some() {
+            moves.push((x, y));
+        }
+    }
+    moves.len() > 1 && exchanged_for_better(pairs, &moves)
+}
+
+/// Exchanges the partners of each two vertices if fewer nodes differ then. Whether it did.
+fn exchanged_for_better(pairs: &mut Pairs, moves: &[(u32, u32)]) -> bool {
+    let moved: Vec<u32> = moves.iter().flat_map(|(x, y)| [*x, *y]).collect();
+    let Some(around) = around(pairs, &moved) else { return false };
+    let cost = |pairs: &Pairs| around.iter().filter(|v| differs(pairs, **v)).count();
+    let before = cost(pairs);
+    moves.iter().for_each(|(x, y)| pairs.exchange(*x, *y));
+    if cost(pairs) < before {
+        return true;
+    }
+    moves.iter().for_each(|(x, y)| pairs.exchange(*x, *y));
+    false
+}
+
+/// Nodes of the first side that could differ or not by who the partners of these vertices are, themselves among them. `None` where there
+/// are too many.
+fn around(pairs: &Pairs, vertices: &[u32]) -> Option<Vec<u32>> {
     let (a, b) = (pairs.a, pairs.b);
-    let mut around: Vec<u32> = Vec::new();
-    for node in [first, second] {
-        let own = a.uses.get(node as usize);
-        let partners = pairs.in_b(node).map(|p| b.uses.get(p as usize)).unwrap_or_default();
+    let mut around: Vec<u32> = vertices.iter().copied().filter(|v| a.is_node(*v)).collect();
+    for vertex in vertices {
+        let own = a.uses.get(*vertex as usize);
+        let partners = pairs.in_b(*vertex).map(|p| b.uses.get(p as usize)).unwrap_or_default();
         if own.len().max(partners.len()) > MOST_READERS {
             return None;
         }
         around.extend(own.iter().map(|u| u.node));
         around.extend(partners.iter().filter_map(|u| pairs.in_a(u.node)));
     }
-    around.retain(|v| *v != first && *v != second);
     around.sort_unstable();
     around.dedup();
     Some(around)
@@ -118,14 +161,14 @@ fn twins(side: &Side, node: u32) -> Vec<u32> {
 /// Whether fewer nodes differ when the partner of `from` belongs to `to`, which has none.
 fn is_better(pairs: &mut Pairs, from: u32, to: u32) -> bool {
     let (a, b) = (pairs.a, pairs.b);
-    let Some(around) = around(pairs, from, to) else { return false };
+    let Some(around) = around(pairs, &[from, to]) else { return false };
     let outputs = |pairs: &Pairs, v: u32| {
         let made =
             a.outputs.iter().zip(&b.outputs).take(MOST_READERS).filter(|(x, _)| x.is_some_and(|x| x.vertex == v));
         made.filter(|(x, y)| !matches!((x, y), (Some(x), Some(y)) if corresponds(pairs, *x, *y))).count()
     };
     let cost = |pairs: &Pairs| {
-        let nodes = around.iter().chain([&from, &to]).filter(|v| differs(pairs, **v)).count();
+        let nodes = around.iter().filter(|v| differs(pairs, **v)).count();
         // Of two ways with as many changed nodes the one in which an output is made as before.
         2 * nodes + outputs(pairs, from).min(1) + outputs(pairs, to).min(1)
     };

@@ -15,6 +15,9 @@ const MOST_READERS: usize = 64;
 /// How often one node may change places.
 const MOST_STEPS: usize = 64;
 
+/// How many others a node is compared with.
+const MOST_RIVALS: usize = 8;
+
 /// Rounds of exchanges.
 const MOST_ROUNDS: usize = 4;
 
@@ -61,6 +64,7 @@ fn rivals(pairs: &Pairs, node: u32) -> Vec<u32> {
     let mut rivals: Vec<u32> = readers.filter_map(|v| pairs.in_a(v)).collect();
     rivals.sort_unstable();
     rivals.dedup();
+    rivals.truncate(MOST_RIVALS);
     rivals
 }
 

@@ -49,6 +49,7 @@ pub use rule::Rule;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::analysis::Analysis;
+use crate::engine::Device;
 use crate::graph::kind::Kind;
 use crate::graph::{Attributes, NodeId, ValueId};
 use crate::hoist::{self, Hoisting, Moved};
@@ -89,6 +90,8 @@ pub struct Options {
     pub loss_scale: LossScale,
     /// The operator set that the model is raised to before, where gradients need a newer one than its own.
     pub opset: Option<i64>,
+    /// Where the step graph is to run. It is right everywhere; on the CPU some convolutions are faster in parts.
+    pub device: Device,
 }
 
 /// A step graph as an edit of the forward graph.
@@ -139,7 +142,9 @@ pub fn differentiate(model: &Model, options: &Options) -> Result<Differentiation
     let loss = loss.value;
     let (root, number) = naming::free_root(model, &analysis.graph);
     let raised = options.opset.map(|to| raise::raise(&analysis, to, &root)).transpose()?.flatten();
-    let start = prepare::Start { raised, changed: hoisting.as_ref().map(|h| &h.nodes) };
+    // On a GPU a convolution stays one: cuDNN has such algorithms itself.
+    let tiles = options.device == Device::Cpu;
+    let start = prepare::Start { raised, changed: hoisting.as_ref().map(|h| &h.nodes), tiles };
     let prepared = prepare::prepare(&analysis, &analysis.trained_values(), &[loss], &root, start)?;
     let inner = match &prepared {
         None => None,

@@ -43,6 +43,8 @@ pub struct Start<'a> {
     pub raised: Option<Raised>,
     /// Nodes of it that are not those of its file.
     pub changed: Option<&'a BTreeSet<usize>>,
+    /// Whether convolutions may become products of tiles. A body would make tiles in every run, and keep them all.
+    pub tiles: bool,
 }
 
 /// Which initializers of a prepared model are trained: those that were.
@@ -117,7 +119,7 @@ pub fn prepare(
             let id = NodeId(u32::try_from(i).unwrap_or(u32::MAX));
             let old = origin(i);
             let site = Site::new(analysis, &path, id);
-            if !path.passes(id) || (rule::rule(&site).is_some() && !expand::elu::is_faster(&site)) {
+            if !path.passes(id) || (rule::rule(&site).is_some() && !expand::is_faster(&site, start.tiles)) {
                 next_origin.push(old);
                 continue;
             }

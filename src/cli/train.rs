@@ -58,6 +58,7 @@ impl TrainArgs {
                 MetricArg::Perplexity => Metric::Perplexity,
                 MetricArg::None => Metric::None,
             },
+            device: self.machine.device,
         }
     }
 

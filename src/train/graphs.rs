@@ -9,7 +9,7 @@ use super::metrics::{self, Metric};
 use super::noise::{self, Draw};
 use crate::analysis::Analysis;
 use crate::autodiff::{self, Clip, GRADIENT_NORM, Group, LossScale, Optimizer};
-use crate::engine::Carried;
+use crate::engine::{Carried, Device};
 use crate::graph::{Attributes, Graph};
 use crate::hoist::hoist;
 use crate::inject;
@@ -45,6 +45,8 @@ pub struct Recipe {
     pub trained: Option<BTreeSet<String>>,
     /// What is measured beside the loss.
     pub metric: Metric,
+    /// Where the step graph runs.
+    pub device: Device,
 }
 
 /// Where the numbers of a step or of an evaluation come out.
@@ -211,6 +213,7 @@ pub fn build(model: &Model, recipe: &Recipe) -> TrainResult<Graphs> {
         clip: recipe.clip,
         accumulate: recipe.accumulate,
         loss_scale: recipe.loss_scale,
+        device: recipe.device,
         gradient_norm: true,
         ..autodiff::Options::default()
     };

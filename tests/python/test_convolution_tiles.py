@@ -84,19 +84,19 @@ def kinds(step: bytes) -> list[str]:
 
 
 CASES = [
-    Case("square", (3, 56, 16, 16), 48),
-    Case("open-batch", (5, 56, 8, 8), 48, is_open=True),
-    Case("no-bias", (3, 56, 16, 12), 48, has_bias=False),
-    Case("lengths-that-are-no-tiles", (4, 56, 13, 9), 48, (0, 2, 1, 0)),
-    Case("wide-pads", (4, 56, 12, 15), 48, (3, 0, 2, 4)),
-    Case("same-upper", (4, 56, 12, 12), 48, attributes={"auto_pad": "SAME_UPPER"}),
-    Case("same-lower-open", (4, 56, 11, 12), 48, attributes={"auto_pad": "SAME_LOWER"}, is_open=True),
-    Case("valid", (4, 56, 10, 14), 48, (0, 0, 0, 0), {"auto_pad": "VALID"}),
-    Case("one-tile", (32, 40, 4, 4), 40),
-    Case("opset-9", (5, 56, 8, 8), 48, opset=9, is_open=True),
-    Case("opset-23", (5, 56, 8, 8), 48, opset=23),
-    Case("double", (5, 56, 9, 8), 48, dtype=np.float64),
-    Case("double-open", (5, 56, 8, 10), 48, is_open=True, dtype=np.float64),
+    Case("square", (5, 128, 16, 16), 96),
+    Case("open-batch", (5, 128, 8, 8), 96, is_open=True),
+    Case("no-bias", (5, 128, 16, 12), 96, has_bias=False),
+    Case("lengths-that-are-no-tiles", (5, 128, 13, 9), 96, (0, 2, 1, 0)),
+    Case("wide-pads", (5, 128, 12, 15), 96, (3, 0, 2, 4)),
+    Case("same-upper", (5, 128, 12, 12), 96, attributes={"auto_pad": "SAME_UPPER"}),
+    Case("same-lower-open", (5, 128, 11, 12), 96, attributes={"auto_pad": "SAME_LOWER"}, is_open=True),
+    Case("valid", (5, 128, 10, 14), 96, (0, 0, 0, 0), {"auto_pad": "VALID"}),
+    Case("one-tile", (40, 96, 4, 4), 96),
+    Case("opset-9", (5, 128, 8, 8), 96, opset=9, is_open=True),
+    Case("opset-23", (5, 128, 8, 8), 96, opset=23),
+    Case("double", (5, 128, 9, 8), 96, dtype=np.float64),
+    Case("double-open", (5, 128, 8, 10), 96, is_open=True, dtype=np.float64),
     Case("many-channels", (2, 256, 8, 8), 192),
 ]
 
@@ -117,13 +117,15 @@ def test_tiles_are_the_convolution(session, case):
 @pytest.mark.parametrize(
     "case",
     [
-        Case("strides", (3, 32, 16, 16), 32, attributes={"pads": [1] * 4, "strides": [2, 1]}),
-        Case("dilations", (3, 32, 16, 16), 32, attributes={"pads": [2] * 4, "dilations": [2, 2]}),
-        Case("groups", (3, 32, 16, 16), 32, attributes={"pads": [1] * 4, "group": 2}, group=2),
-        Case("five-by-five", (3, 32, 16, 16), 32, attributes={"pads": [2] * 4}, kernel=(5, 5)),
-        Case("few-channels", (3, 4, 16, 16), 32),
-        Case("large-map", (2, 32, 96, 96), 32),
-        Case("half", (3, 32, 16, 16), 32, dtype=np.float16),
+        Case("strides", (3, 128, 16, 16), 96, attributes={"pads": [1] * 4, "strides": [2, 1]}),
+        Case("dilations", (3, 128, 16, 16), 96, attributes={"pads": [2] * 4, "dilations": [2, 2]}),
+        Case("groups", (3, 128, 16, 16), 96, attributes={"pads": [1] * 4, "group": 2}, group=2),
+        Case("five-by-five", (3, 128, 16, 16), 96, attributes={"pads": [2] * 4}, kernel=(5, 5)),
+        Case("few-channels", (3, 4, 32, 32), 512),
+        Case("few-places", (64, 192, 2, 2), 192),
+        Case("little-to-do", (2, 64, 8, 8), 64),
+        Case("large-map", (2, 64, 96, 96), 64),
+        Case("half", (3, 128, 16, 16), 96, dtype=np.float16),
     ],
     ids=lambda case: case.name,
 )
@@ -153,12 +155,12 @@ def test_for_a_gpu_convolutions_stay_as_they_are(session):
 
 def test_a_convolution_in_a_body_stays_one():
     """Every run of the body would keep its tiles, and make those of the weights again."""
-    text = """<ir_version: 8, opset_import: ["" : 17]> g (float[3,32,16,16] x, bool c) => (float loss) {
-        y = If(c)<then_branch = t () => (float[3,32,16,16] a) { a = Conv<pads = [1, 1, 1, 1]>(x, w) },
-                  else_branch = e () => (float[3,32,16,16] b) { b = Mul(x, x) }>
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (float[3,128,16,16] x, bool c) => (float loss) {
+        y = If(c)<then_branch = t () => (float[3,128,16,16] a) { a = Conv<pads = [1, 1, 1, 1]>(x, w) },
+                  else_branch = e () => (float[3,128,16,16] b) { b = Mul(x, x) }>
         q = Mul(y, y) loss = ReduceMean<keepdims = 0>(q) }"""
     model = onnx.parser.parse_model(text)
-    model.graph.initializer.append(numpy_helper.from_array(np.ones((32, 32, 3, 3), np.float32), "w"))
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((128, 128, 3, 3), np.float32), "w"))
     step = onnx.load_from_string(differentiated(model.SerializeToString(), "--wrt", "w"))
     bodies = [a.g for node in step.graph.node for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
     assert any(node.op_type == "Conv" for body in bodies for node in body.node)

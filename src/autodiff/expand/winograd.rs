@@ -37,6 +37,9 @@ const POINTS: [f64; SEEN - 1] = [0.0, 2.0 / 3.0, -2.0 / 3.0, 1.5, -1.5];
 /// Of the multiplications of a Conv, what is left has to be less than this share: the transforms are passes over memory besides.
 const WORTH: f64 = 0.7;
 
+/// A Conv of fewer multiplications, over all samples, is done before the nodes that would take its place are under way.
+const LARGE: f64 = 3e7;
+
 /// Samples, where the number is known only to the running graph.
 const SAMPLES: f64 = 16.0;
 
@@ -74,7 +77,18 @@ impl Plan {
         (self.to[axis] + TILE as i64 - 1) / TILE as i64
     }
 
-    /// Multiplications for one sample in the place of one of Conv's.
+    /// Multiplications of Conv for one sample.
+    fn multiplications(&self) -> f64 {
+        let cells = (CELLS * CELLS) as f64;
+        [&self.channels, &self.to].into_iter().flatten().fold(cells, |product, n| product * *n as f64)
+    }
+
+    /// Whether it takes less time by tiles.
+    fn is_faster(&self, samples: f64) -> bool {
+        samples * self.multiplications() >= LARGE && self.share(samples) < WORTH
+    }
+
+    /// Multiplications by tiles in the place of one of Conv's.
     fn share(&self, samples: f64) -> f64 {
         let [c, o] = self.channels.map(|n| n as f64);
         let seen = [0, 1].map(|axis| SEEN as f64 * self.tiles(axis) as f64);
@@ -82,10 +96,9 @@ impl Plan {
             let (h, w) = (h as f64, w as f64);
             channels * seen[0] * w * (h + seen[1])
         };
-        let cells = (CELLS * CELLS) as f64;
-        let weights = (SEEN * SEEN) as f64 * cells * c * o / samples;
+        let weights = (SEEN * SEEN * CELLS * CELLS) as f64 * c * o / samples;
         let whole = transform(c, self.from) + transform(o, self.to) + seen[0] * seen[1] * c * o + weights;
-        whole / (cells * c * o * self.to[0] as f64 * self.to[1] as f64)
+        whole / self.multiplications()
     }
 
     /// Bᵀ for all tiles of an axis: \[6·tiles, length of x\].
@@ -123,7 +136,7 @@ impl Plan {
 pub fn is_faster(site: &Site) -> bool {
     Plan::of(site).is_some_and(|plan| {
         let samples = site.required(0).ok().and_then(|x| size(&x, 0).ok());
-        plan.share(samples.map_or(SAMPLES, |n| n.max(1) as f64)) < WORTH
+        plan.is_faster(samples.map_or(SAMPLES, |n| n.max(1) as f64))
     })
 }
 
@@ -244,17 +257,17 @@ mod tests {
 
     #[test]
     fn tiles_are_for_many_channels_on_maps_that_are_not_large() {
-        let share = |channels: i64, length: i64, samples: f64| {
+        let is_faster = |channels: i64, length: i64, samples: f64| {
             let window = Window { kernel: vec![3, 3], strides: vec![1, 1], dilations: vec![1, 1], pads: vec![1; 4] };
-            Plan { window, channels: [channels; 2], from: [length; 2], to: [length; 2] }.share(samples)
+            Plan { window, channels: [channels; 2], from: [length; 2], to: [length; 2] }.is_faster(samples)
         };
         for (channels, length) in [(32, 16), (64, 8), (192, 16), (256, 4), (64, 32), (128, 28)] {
-            assert!(share(channels, length, SAMPLES) < WORTH, "{channels} {length}");
+            assert!(is_faster(channels, length, SAMPLES), "{channels} {length}");
         }
         for (channels, length) in [(16, 32), (64, 56), (256, 2), (256, 1), (3, 8)] {
-            assert!(share(channels, length, SAMPLES) > WORTH, "{channels} {length}");
+            assert!(!is_faster(channels, length, SAMPLES), "{channels} {length}");
         }
-        // Weights are turned once for all samples.
-        assert!(share(256, 4, 1.0) > 1.0);
+        // Weights are transformed once for all samples.
+        assert!(!is_faster(512, 4, 1.0) && is_faster(512, 4, 8.0));
     }
 }

@@ -61,7 +61,7 @@ def inject(
     estimator
         ``"sampled"``, the paper's Monte Carlo; ``"structured"``, with slices that differ in signs; ``"exact"``, the closed form.
     slices
-        Slices of the sampled and the structured estimator.
+        Slices of the sampled and the structured estimator; structured gives a sample of many rows a quarter, its own.
     share_slices
         One draw for all layers whose rows are as long.
     view

@@ -9,11 +9,11 @@ use super::args::{whole_number, yes_or_no};
 /// What is measured of a layer: the same for an injection and for a training run.
 #[derive(Debug, Args)]
 pub struct MeasureArgs {
-    /// Expectation over slices: the paper's Monte Carlo, Monte Carlo with slices that differ in signs (fast where rows are long), or the closed form
+    /// Expectation over slices: the paper's Monte Carlo, faster Monte Carlo with slices that differ in signs, or the closed form
     #[arg(long, value_enum, default_value = "sampled", env = "PER_INJECT_ESTIMATOR")]
     pub estimator: EstimatorArg,
 
-    /// Slices of the sampled and structured estimators
+    /// Slices of the sampled and structured estimators; structured gives a sample of many rows a quarter, its own
     #[arg(long, value_name = "S", default_value_t = 256, env = "PER_INJECT_SLICES", value_parser = whole_number, allow_negative_numbers = true)]
     pub slices: u64,
 

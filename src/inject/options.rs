@@ -20,7 +20,7 @@ pub struct Options {
     pub coef_input: bool,
     /// How the expectation over slices is taken.
     pub estimator: Estimator,
-    /// Slices of the sampled estimator; 256 in the paper.
+    /// Slices of the sampled and structured estimators; 256 in the paper. A sample of many rows may have a quarter, its own.
     pub slices: u64,
     /// Layers whose rows are as long read the same slices, which saves drawing them again.
     pub share_slices: bool,

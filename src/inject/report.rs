@@ -22,7 +22,7 @@ pub struct Report {
     pub losses: Vec<LossReport>,
     /// `sampled` or `exact`.
     pub estimator: &'static str,
-    /// Slices of the sampled estimator.
+    /// Slices of the sampled and structured estimators, as they were asked for.
     pub slices: Option<u64>,
     /// Whether layers whose rows are as long read the same slices.
     pub share_slices: bool,

@@ -420,7 +420,7 @@ impl Emitter {
     pub fn shared_random_normal(&mut self, elem: Elem, dims: [u64; 2], seed: Option<u32>) -> Tensor {
         let suffix = if elem == Elem::F64 { "_double" } else { "" };
         let name = format!("{}slices/{}x{}{suffix}", self.root, dims[0], dims[1]);
-        let (attributes, ty) = normal(elem, dims, seed);
+        let (attributes, ty) = normal(elem, &dims, seed);
         let node = NodeProto {
             output: vec![name.clone()],
             name: Some(name.clone()),
@@ -433,7 +433,7 @@ impl Emitter {
     }
 
     /// Standard normal numbers, new in every run. `seed` must be an integer in [2, 2²⁴): ONNX Runtime truncates it, and others collide.
-    pub fn random_normal(&mut self, label: &str, elem: Elem, dims: [u64; 2], seed: Option<u32>) -> Tensor {
+    pub fn random_normal(&mut self, label: &str, elem: Elem, dims: &[u64], seed: Option<u32>) -> Tensor {
         let (attributes, ty) = normal(elem, dims, seed);
         self.node(label, "RandomNormal", &[], attributes, ty)
     }
@@ -478,7 +478,9 @@ impl Emitter {
 
     /// Concat of one-dimensional int64 tensors.
     pub fn concat_shape(&mut self, label: &str, parts: &[&Tensor]) -> Tensor {
-        let ty = TensorType { elem: Elem::I64.onnx(), dims: Some(vec![Dim::Known(parts.len() as u64)]) };
+        let lengths = parts.iter().map(|part| part.ty.element_count()).try_fold(0u64, |sum, n| Some(sum + n?));
+        let length = lengths.map_or(Dim::Unknown, Dim::Known);
+        let ty = TensorType { elem: Elem::I64.onnx(), dims: Some(vec![length]) };
         self.node(label, "Concat", parts, vec![int("axis", 0)], ty)
     }
 
@@ -497,11 +499,11 @@ impl Emitter {
 }
 
 /// The attributes of RandomNormal, and the type of what it makes.
-fn normal(elem: Elem, dims: [u64; 2], seed: Option<u32>) -> (Vec<AttributeProto>, TensorType) {
-    let shape = dims.map(|d| i64::try_from(d).unwrap_or(i64::MAX));
+fn normal(elem: Elem, dims: &[u64], seed: Option<u32>) -> (Vec<AttributeProto>, TensorType) {
+    let shape: Vec<i64> = dims.iter().map(|d| i64::try_from(*d).unwrap_or(i64::MAX)).collect();
     let mut attributes = vec![int("dtype", i64::from(elem.onnx())), ints("shape", &shape)];
     attributes.extend(seed.map(|s| float("seed", s as f32)));
-    (attributes, TensorType { elem: elem.onnx(), dims: Some(dims.map(Dim::Known).to_vec()) })
+    (attributes, TensorType { elem: elem.onnx(), dims: Some(dims.iter().copied().map(Dim::Known).collect()) })
 }
 
 /// The shape of two operands together, numpy's rules; a dimension that only one of them could decide stays unknown.

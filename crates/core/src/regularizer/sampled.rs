@@ -47,9 +47,21 @@ pub struct Sampled {
     /// Each layer's slices are as uniform on the sphere and as independent of one another as before, so each penalty and each gradient
     /// has the same expectation, and so has their sum. Only the errors of these layers are no longer independent of each other.
     pub shared: bool,
-    /// Whether slices differ in signs alone where rows are long enough; see `signs.rs`. Estimator `structured`.
+    /// Whether slices differ in signs alone where rows are long enough, see `signs.rs`, and are each sample's own where it has many rows.
+    /// Estimator `structured`.
+    ///
+    /// Every slice of every sample is uniform on the sphere, so the expectation of each row's term is that of any slices. With Θ shared, a
+    /// batch scatters as its s slices do, whatever the number of rows that see them. With slices of its own for each sample there are many
+    /// more of them, and a row needs fewer: with a quarter, gradients of a convolutional network scatter as much as with s shared slices where
+    /// a batch has 4 samples, and two thirds as much with 16 (`tests/python/test_structured.py`).
     pub structured: bool,
 }
+
+/// A share of the slices is enough for a sample that has its own; so batches of as many samples see all of them at least.
+const SHARE: u64 = 4;
+
+/// A sample of fewer rows projects them faster than it makes slices of its own.
+const MANY_ROWS: u64 = 16;
 
 impl Regularizer for Sampled {
     fn name(&self) -> &'static str {
@@ -73,7 +85,7 @@ impl Regularizer for Sampled {
         let erf = erf(e, &u);
         let slices = match layer.reduction {
             Reduction::Mean => 1,
-            Reduction::Sum => self.slices,
+            Reduction::Sum => self.slices_of_a_row(layer),
         };
         let weight = weight(e, layer, coef, ("sqrt_2", std::f64::consts::SQRT_2), slices, &u);
         let rows = match (folded, norm, layer.projection()) {
@@ -90,7 +102,7 @@ impl Regularizer for Sampled {
                 self.back(e, layer, &weighted, &directions)
             }
             (None, None, Projection::DirectionsTimesMaps) => {
-                let transposed = e.transpose("theta_transposed", &directions, &[1, 0]);
+                let transposed = turned(e, &directions);
                 let weighted = e.binary("theta_weighted", "Mul", &transposed, &weight);
                 let at = |i: usize| u.ty.dims.as_ref().and_then(|dims| dims.get(i).cloned()).unwrap_or_default();
                 e.matmul("gradient_rows", &weighted, &erf, Some(vec![at(0), length(layer), at(2)]))
@@ -106,7 +118,13 @@ impl Regularizer for Sampled {
     }
 
     fn cost(&self, layer: &Layer) -> Cost {
-        let ((rows, d), s) = (layer.size(), self.slices as f64);
+        let ((rows, d), s) = (layer.size(), self.slices_of_a_row(layer) as f64);
+        if let Some(own) = self.own(layer) {
+            let samples = own.samples.known().map_or(1.0, |n| n as f64);
+            let (drawn, theta) = (samples * own.groups.count as f64 * d, samples * s * d);
+            let bytes = layer.elem().bytes() * (drawn + theta + rows * s);
+            return Cost { multiply_adds: rows * d * s + 4.0 * rows * s, bytes, random_numbers: drawn };
+        }
         if let Some((groups, _)) = self.groups(layer) {
             let (g, drawn) = (groups.size as f64, groups.count as f64 * d);
             let (multiply_adds, bytes) = if Self::folds(groups, layer) {
@@ -122,9 +140,22 @@ impl Regularizer for Sampled {
     }
 }
 
+/// Slices of its own for each sample.
+struct Own {
+    /// Number of samples.
+    samples: Dim,
+    /// How the slices of one sample fall into groups.
+    groups: Groups,
+    /// Slices of one sample.
+    slices: u64,
+    /// The length of a row.
+    d: u64,
+}
+
 /// The projections of a layer.
 struct Projected {
-    /// s directions [s, d], of length 1/√2 unless `norm` divides them.
+    /// s directions [s, d], of length 1/√2 unless `norm` divides them; [N, s, d] where samples have their own, with axes of length 1 as rows
+    /// of more axes need them.
     directions: Tensor,
     /// √2 times the lengths of the directions, [s], where the projections were divided by them and not the directions themselves.
     norm: Option<Tensor>,
@@ -142,6 +173,9 @@ impl Sampled {
     fn project(&self, e: &mut Emitter, layer: &Layer) -> Projected {
         let h = layer.input(e);
         let rows = layer.rows_to_project(e, &h);
+        if let Some(own) = self.own(layer) {
+            return self.project_on_own(e, layer, &rows, &own);
+        }
         let normal = self.normal(e, layer);
         let s = Dim::Known(self.slices);
         let groups = self.groups(layer);
@@ -161,7 +195,7 @@ impl Sampled {
         let norm = self.norm(e, layer, &normal, true);
         let unit = e.binary("theta", "Div", &normal, &norm);
         let directions = match groups {
-            Some((groups, d)) => signs::directions(e, layer.elem(), groups, self.slices, d, &unit),
+            Some((groups, d)) => signs::directions(e, layer.elem(), groups, self.slices, d, None, &unit),
             None => unit,
         };
         let u = if layer.projection() == Projection::DirectionsTimesMaps {
@@ -171,6 +205,40 @@ impl Sampled {
             let transposed = e.transpose("theta_transposed", &directions, &[1, 0]);
             let dims = rows.ty.dims.as_ref().map(|dims| replace_last(dims, s));
             e.matmul("project", &rows, &transposed, dims)
+        };
+        Projected { directions, norm: None, u, folded: None }
+    }
+
+    /// Each sample's rows on its own slices.
+    fn project_on_own(&self, e: &mut Emitter, layer: &Layer, rows: &Tensor, own: &Own) -> Projected {
+        let Own { samples, groups, slices, d } = own;
+        let elem = layer.elem();
+        let normal = match samples.known() {
+            Some(samples) => e.random_normal("normal", elem, &[samples, groups.count, *d], self.seed),
+            None => {
+                let samples = e.dimension("samples", &layer.h, 0);
+                let rest = e.shape_constant("shape", &[groups.count.cast_signed(), d.cast_signed()]);
+                let shape = e.concat_shape("normal_shape", &[&samples, &rest]);
+                let dims = vec![Dim::Unknown, Dim::Known(groups.count), Dim::Known(*d)];
+                e.random_normal_of("normal", elem, &shape, dims, self.seed)
+            }
+        };
+        let norm = self.norm(e, layer, &normal, true);
+        let unit = e.binary("theta", "Div", &normal, &norm);
+        let mut directions = signs::directions(e, elem, *groups, *slices, *d, Some(samples), &unit);
+        let s = Dim::Known(*slices);
+        let u = if layer.projection() == Projection::DirectionsTimesMaps {
+            let at = |i: usize| rows.ty.dims.as_ref().and_then(|dims| dims.get(i).cloned()).unwrap_or_default();
+            e.matmul("project", &directions, rows, Some(vec![at(0), s, at(2)]))
+        } else {
+            let rank = rows.ty.dims.as_ref().map_or(3, Vec::len);
+            let between: Vec<i64> = (1..rank as i64 - 2).collect();
+            if !between.is_empty() {
+                directions = e.unsqueeze("directions_apart", &directions, &between);
+            }
+            let transposed = turned(e, &directions);
+            let dims = rows.ty.dims.as_ref().map(|dims| replace_last(dims, s));
+            e.matmul("project", rows, &transposed, dims)
         };
         Projected { directions, norm: None, u, folded: None }
     }
@@ -195,7 +263,30 @@ impl Sampled {
         e.binary("project_all", "Add", &u, &rest)
     }
 
-    /// How slices fall into groups, and d, where they do.
+    /// Whether every sample has slices of its own, and how many. Along one of its axes at least a sample has many rows then.
+    fn own(&self, layer: &Layer) -> Option<Own> {
+        let dims = layer.h.ty.dims.as_ref().filter(|dims| dims.len() > 2)?;
+        if !self.structured || self.shared || layer.projection() == Projection::RowsByDirections {
+            return None;
+        }
+        let d = layer.row_length()?;
+        let samples = dims[0].clone();
+        let elements = dims[1..].iter().map(Dim::known).try_fold(1u64, |n, dim| n.checked_mul(dim?));
+        if elements.is_some_and(|n| n < MANY_ROWS.saturating_mul(d)) {
+            return None;
+        }
+        let share = samples.known().unwrap_or(SHARE).min(SHARE);
+        let slices = (share > 1).then(|| self.slices.div_ceil(share))?;
+        let groups = Groups::of(slices, d).unwrap_or(Groups { size: 1, count: slices });
+        Some(Own { samples, groups, slices, d })
+    }
+
+    /// On how many slices a row is projected.
+    fn slices_of_a_row(&self, layer: &Layer) -> u64 {
+        self.own(layer).map_or(self.slices, |own| own.slices)
+    }
+
+    /// How slices that all samples share fall into groups, and d, where they do.
     fn groups(&self, layer: &Layer) -> Option<(Groups, u64)> {
         let d = layer.row_length().filter(|_| self.structured)?;
         Some((Groups::of(self.slices, d)?, d))
@@ -224,8 +315,9 @@ impl Sampled {
         let (op, scale, label) = match layer.reduction {
             Reduction::Mean => ("ReduceMean", std::f64::consts::SQRT_2, "sqrt_2".to_owned()),
             Reduction::Sum => {
-                let scale = std::f64::consts::SQRT_2 / self.slices as f64;
-                ("ReduceSum", scale, format!("sqrt_2_over_{}", self.slices))
+                let slices = self.slices_of_a_row(layer);
+                let scale = std::f64::consts::SQRT_2 / slices as f64;
+                ("ReduceSum", scale, format!("sqrt_2_over_{slices}"))
             }
         };
         // Of unknown rank the slices at least are summed on their own; see `reduce_all`.
@@ -244,7 +336,7 @@ impl Sampled {
         let drawn = self.groups(layer).map_or(self.slices, |(groups, _)| groups.count);
         match layer.row_length() {
             Some(d) if self.shared => return e.shared_random_normal(elem, [drawn, d], self.seed),
-            Some(d) => return e.random_normal("normal", elem, [drawn, d], self.seed),
+            Some(d) => return e.random_normal("normal", elem, &[drawn, d], self.seed),
             None => {}
         }
         let d = layer.run_time_length(e);
@@ -253,12 +345,21 @@ impl Sampled {
         e.random_normal_of("normal", elem, &shape, vec![Dim::Known(self.slices), Dim::Unknown], self.seed)
     }
 
-    /// √2 times the norms of the rows of `normal`: [s], or [s, 1].
+    /// √2 times the norms of the rows of `normal`, whose last axis is left out or kept with length 1.
     fn norm(&self, e: &mut Emitter, layer: &Layer, normal: &Tensor, keep: bool) -> Tensor {
-        let norm = e.reduce("norm", "ReduceL2", normal, Some(&[1]), keep);
+        let last = normal.ty.dims.as_ref().map_or(1, |dims| dims.len() as i64 - 1);
+        let norm = e.reduce("norm", "ReduceL2", normal, Some(&[last]), keep);
         let root = e.scalar("sqrt_2", layer.elem(), std::f64::consts::SQRT_2);
         e.binary("norm_sqrt_2", "Mul", &norm, &root)
     }
+}
+
+/// Directions with their last two axes exchanged.
+fn turned(e: &mut Emitter, directions: &Tensor) -> Tensor {
+    let rank = directions.ty.dims.as_ref().map_or(2, Vec::len);
+    let mut perm: Vec<usize> = (0..rank).collect();
+    perm.swap(rank - 2, rank - 1);
+    e.transpose("theta_transposed", directions, &perm)
 }
 
 /// d, as a dimension.

@@ -45,20 +45,34 @@ pub(super) fn hadamard(e: &mut Emitter, label: &str, elem: Elem, size: u64, [row
     signs
 }
 
-/// The slices [s, d] of normal vectors [count, d].
-pub(super) fn directions(e: &mut Emitter, elem: Elem, groups: Groups, slices: u64, d: u64, normal: &Tensor) -> Tensor {
+/// The slices [s, d] of normal vectors [count, d]; of [samples, count, d], the slices [samples, s, d].
+pub(super) fn directions(
+    e: &mut Emitter,
+    elem: Elem,
+    groups: Groups,
+    slices: u64,
+    d: u64,
+    samples: Option<&Dim>,
+    normal: &Tensor,
+) -> Tensor {
     let Groups { size, count } = groups;
+    if size == 1 {
+        return normal.clone();
+    }
     let signs = hadamard(e, "hadamard", elem, size, [size, size]);
     let copies = d.div_ceil(size);
     let repeats = e.shape_constant("repeats", &[1, copies.cast_signed()]);
     let ty = |dims: &[u64]| dims.iter().map(|d| Dim::Known(*d)).collect::<Vec<_>>();
     let tiled = e.node_of("signs_tiled", "Tile", &[&signs, &repeats], ty(&[size, copies * size]));
     let signs = if copies * size == d { tiled } else { e.slice("signs", &tiled, 1, 0..d) };
-    let apart = e.unsqueeze("normal_apart", normal, &[1]);
+    let axis = usize::from(samples.is_some());
+    let apart = e.unsqueeze("normal_apart", normal, &[axis as i64 + 1]);
     let signed = e.binary("signed", "Mul", &apart, &signs);
     let shape = [(count * size).cast_signed(), d.cast_signed()];
-    let joined = e.reshape("directions_all", &signed, &shape, ty(&[count * size, d]));
-    if count * size == slices { joined } else { e.slice("directions", &joined, 0, 0..slices) }
+    let shape: Vec<i64> = samples.map(|_| 0).into_iter().chain(shape).collect();
+    let dims = samples.cloned().into_iter().chain(ty(&[count * size, d])).collect();
+    let joined = e.reshape("directions_all", &signed, &shape, dims);
+    if count * size == slices { joined } else { e.slice("directions", &joined, axis, 0..slices) }
 }
 
 /// The sums over classes, [b, size], and what is left of the last classes, [b, r], of rows [b, d].

@@ -7,7 +7,7 @@ use crate::graph::types::TensorType;
 use crate::graph::{NodeId, ValueId};
 use crate::onnx::NodeProto;
 use crate::regularizer::emit::{Elem, Tensor};
-use crate::rewrite::builder::{Builder, is_half};
+use crate::rewrite::builder::{Builder, Made, is_half};
 use crate::rewrite::site::{Known, Refusal, Site};
 
 /// The gradient of the loss with respect to a value.
@@ -23,7 +23,7 @@ pub struct Cotangent {
 pub type Saved = BTreeMap<(NodeId, usize), String>;
 
 /// Forward nodes that others take the place of, with the same outputs and more.
-pub type Remade = BTreeMap<NodeId, NodeProto>;
+pub type Remade = BTreeMap<NodeId, Vec<NodeProto>>;
 
 /// What a rule sees of one node and writes with.
 pub struct Adjoint<'s, 'a> {
@@ -40,6 +40,12 @@ pub struct Adjoint<'s, 'a> {
     pub(super) prefix: String,
     /// Whether the graph is a body that runs more than once, so that what is saved is stacked.
     pub(super) is_repeated: bool,
+    /// Whether convolutions may be written by tiles.
+    pub(super) tiles: bool,
+    /// Writes forward nodes that take this one's place.
+    pub(super) forward: &'s mut Builder,
+    /// What they make, one for each output; `None` where the node stays.
+    pub(super) stand_in: Option<Vec<Made>>,
     pub(super) given: Vec<(usize, Cotangent)>,
     /// Gradients of float16 and bfloat16 values that were made in float32, by what they became.
     pub(super) wide: &'s mut HashMap<String, Tensor>,

@@ -142,9 +142,7 @@ pub fn differentiate(model: &Model, options: &Options) -> Result<Differentiation
     let loss = loss.value;
     let (root, number) = naming::free_root(model, &analysis.graph);
     let raised = options.opset.map(|to| raise::raise(&analysis, to, &root)).transpose()?.flatten();
-    // On a GPU a convolution stays one: cuDNN has such algorithms itself.
-    let tiles = options.device == Device::Cpu;
-    let start = prepare::Start { raised, changed: hoisting.as_ref().map(|h| &h.nodes), tiles };
+    let start = prepare::Start { raised, changed: hoisting.as_ref().map(|h| &h.nodes) };
     let prepared = prepare::prepare(&analysis, &analysis.trained_values(), &[loss], &root, start)?;
     let inner = match &prepared {
         None => None,
@@ -158,7 +156,9 @@ pub fn differentiate(model: &Model, options: &Options) -> Result<Differentiation
     let loss = prepare::same_value(&analysis, loss, working);
     let path = Path::following(working, Some(loss), rule::stops);
     let (one, seed) = reverse::seed(working, loss, &root, options.loss_scale, takes_rate(options, working));
-    let goal = Goal { from: working.trained_values(), seeds: vec![(loss, one)], is_repeated: false };
+    // On a GPU a convolution stays one: cuDNN has such algorithms itself.
+    let tiles = options.device == Device::Cpu;
+    let goal = Goal { from: working.trained_values(), seeds: vec![(loss, one)], is_repeated: false, tiles };
     let mut reversed =
         reverse(working, &path, goal, &root).map_err(|nodes| DifferentiateError::Undifferentiable { nodes })?;
     reversed.add_first(seed);
@@ -334,7 +334,7 @@ impl Draft<'_> {
     /// Forward nodes that others stand for, or that make more outputs now.
     fn stand_ins(
         &self,
-        again: Vec<(NodeId, NodeProto)>,
+        again: Vec<(NodeId, Vec<NodeProto>)>,
         changes: &mut Vec<Change>,
         replaced: &mut Vec<Replaced>,
     ) -> Result<(), DifferentiateError> {
@@ -344,22 +344,27 @@ impl Draft<'_> {
         let is_itself = |i: usize| self.prepared.is_none_or(|p| !p.names.contains_key(&p.origin[i]));
         let origin = |i: usize| self.prepared.map_or(i, |p| p.origin[i]);
         if let Some(prepared) = self.prepared {
-            let mut nodes = graph.nodes.to_vec();
-            for (id, node) in &again {
-                nodes[id.index()].clone_from(node);
+            let mut nodes: Vec<Vec<NodeProto>> = graph.nodes.iter().map(|node| vec![node.clone()]).collect();
+            for (id, others) in &again {
+                nodes[id.index()].clone_from(others);
             }
             groups = prepare::stand_ins(prepared, root, &nodes);
             names.clone_from(&prepared.names);
         }
         let mut layers = naming::LayerNames::default();
         let mut taken: HashSet<String> = names.values().cloned().collect();
-        for (id, node) in again.into_iter().filter(|(id, _)| is_itself(id.index())) {
+        for (id, nodes) in again.into_iter().filter(|(id, _)| is_itself(id.index())) {
             let mut name = layers.name(graph, Some(id), "");
             while !taken.insert(name.clone()) {
                 name.push('_');
             }
-            let called = format!("{root}{LOWERED}{name}/{}", node.op_type().to_ascii_lowercase());
-            groups.insert(origin(id.index()), vec![NodeProto { name: Some(called), ..node }]);
+            let is_alone = nodes.len() == 1;
+            let called = nodes.into_iter().enumerate().map(|(i, node)| {
+                let op = node.op_type().to_ascii_lowercase();
+                let own = if is_alone { op } else { format!("{i}_{op}") };
+                NodeProto { name: Some(format!("{root}{LOWERED}{name}/{own}")), ..node }
+            });
+            groups.insert(origin(id.index()), called.collect());
             names.insert(origin(id.index()), name);
         }
         for (old, nodes) in groups {

@@ -43,8 +43,6 @@ pub struct Start<'a> {
     pub raised: Option<Raised>,
     /// Nodes of it that are not those of its file.
     pub changed: Option<&'a BTreeSet<usize>>,
-    /// Whether convolutions may become products of tiles. A body would make tiles in every run, and keep them all.
-    pub tiles: bool,
 }
 
 /// Which initializers of a prepared model are trained: those that were.
@@ -119,7 +117,7 @@ pub fn prepare(
             let id = NodeId(u32::try_from(i).unwrap_or(u32::MAX));
             let old = origin(i);
             let site = Site::new(analysis, &path, id);
-            if !path.passes(id) || (rule::rule(&site).is_some() && !expand::is_faster(&site, start.tiles)) {
+            if !path.passes(id) || (rule::rule(&site).is_some() && !expand::elu::is_faster(&site)) {
                 next_origin.push(old);
                 continue;
             }
@@ -172,13 +170,15 @@ fn spelt_out(site: &Site, root: &str, label: &str) -> Result<crate::regularizer:
 }
 
 /// What stands for each node of the original that is not itself any more, under names that strip knows.
-pub fn stand_ins(prepared: &Prepared, root: &str, nodes: &[NodeProto]) -> BTreeMap<usize, Vec<NodeProto>> {
+pub fn stand_ins(prepared: &Prepared, root: &str, nodes: &[Vec<NodeProto>]) -> BTreeMap<usize, Vec<NodeProto>> {
     let mut groups: BTreeMap<usize, Vec<NodeProto>> = BTreeMap::new();
-    for (node, old) in nodes.iter().zip(&prepared.origin) {
+    for (nodes, old) in nodes.iter().zip(&prepared.origin) {
         let Some(name) = prepared.names.get(old) else { continue };
         let group = groups.entry(*old).or_default();
-        let called = format!("{root}{LOWERED}{name}/{}_{}", group.len(), node.op_type().to_ascii_lowercase());
-        group.push(NodeProto { name: Some(called), ..node.clone() });
+        for node in nodes {
+            let called = format!("{root}{LOWERED}{name}/{}_{}", group.len(), node.op_type().to_ascii_lowercase());
+            group.push(NodeProto { name: Some(called), ..node.clone() });
+        }
     }
     groups
 }

@@ -46,6 +46,8 @@ pub struct Goal {
     pub seeds: Vec<(ValueId, Cotangent)>,
     /// Whether the graph is a body that runs more than once.
     pub is_repeated: bool,
+    /// Whether convolutions may be written by tiles.
+    pub tiles: bool,
 }
 
 impl Reversed {
@@ -76,7 +78,7 @@ impl Reversed {
     /// Leaves out what neither a result nor anything that stays reads.
     pub fn without_unread(&mut self, results: &HashSet<&str>) {
         let mut read: HashSet<String> = results.iter().map(|name| (*name).to_owned()).collect();
-        read.extend(self.remade.values().flat_map(reads));
+        read.extend(self.remade.values().flatten().flat_map(reads));
         let mut gone = HashSet::new();
         let mut kept = Vec::with_capacity(self.nodes.len());
         for node in std::mem::take(&mut self.nodes).into_iter().rev() {
@@ -154,6 +156,7 @@ pub fn reverse(analysis: &Analysis, path: &Path, goal: Goal, root: &str) -> Resu
             reversed.add(builder.finish(&[], &[]));
             continue;
         }
+        let mut forward = Builder::new(opset, root, &label.replacen("grad/", "forward/", 1), Vec::new());
         let mut adjoint = Adjoint {
             site,
             b: &mut builder,
@@ -164,6 +167,9 @@ pub fn reverse(analysis: &Analysis, path: &Path, goal: Goal, root: &str) -> Resu
             wide: &mut reversed.wide,
             prefix: format!("{root}{label}/"),
             is_repeated: goal.is_repeated,
+            tiles: goal.tiles,
+            forward: &mut forward,
+            stand_in: None,
             given: Vec::new(),
             given_to_captures: Vec::new(),
         };
@@ -173,7 +179,12 @@ pub fn reverse(analysis: &Analysis, path: &Path, goal: Goal, root: &str) -> Resu
         } else {
             Ok(())
         };
-        let (given, given_to_captures) = (adjoint.given, adjoint.given_to_captures);
+        let Adjoint { given, given_to_captures, stand_in, .. } = adjoint;
+        if let Some(made) = stand_in {
+            let mut emission = forward.finish(&site.node.output, &made);
+            reversed.remade.insert(id, std::mem::take(&mut emission.nodes));
+            reversed.add(emission);
+        }
         match outcome {
             Ok(()) => {
                 for (slot, cotangent) in given {
@@ -298,10 +309,12 @@ fn refusal(site: &Site) -> Undifferentiable {
 }
 
 /// The forward nodes that change: those that others take the place of, and those that have to make more outputs.
-pub fn with_saved(analysis: &Analysis, saved: &Saved, remade: &Remade) -> Vec<(NodeId, NodeProto)> {
+pub fn with_saved(analysis: &Analysis, saved: &Saved, remade: &Remade) -> Vec<(NodeId, Vec<NodeProto>)> {
     let mut changed = remade.clone();
     for ((id, slot), name) in saved {
-        let node = changed.entry(*id).or_insert_with(|| analysis.graph.node(*id).clone());
+        let nodes = changed.entry(*id).or_insert_with(|| vec![analysis.graph.node(*id).clone()]);
+        // Several nodes take the place of one whose outputs are all there.
+        let [node] = &mut nodes[..] else { continue };
         if node.output.len() <= *slot {
             node.output.resize(slot + 1, String::new());
         }

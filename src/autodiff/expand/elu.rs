@@ -14,7 +14,8 @@ pub const RULES: &[Rule] = &[Rule { ops: &["Elu"], because: "its parts are faste
 /// Whether this form of Elu is better spelt out. Before operator set 12, Clip is not for all types.
 pub fn is_faster(site: &Site) -> bool {
     let is_full = |elem: i32| elem == Elem::F32.onnx() || elem == Elem::F64.onnx();
-    site.opset() >= 12 && site.float("alpha", 1.0) == 1.0 && site.input(0).is_some_and(|x| is_full(x.ty.elem))
+    let is_elu = site.node.op_type() == "Elu" && matches!(site.node.domain(), "" | "ai.onnx");
+    is_elu && site.opset() >= 12 && site.float("alpha", 1.0) == 1.0 && site.input(0).is_some_and(|x| is_full(x.ty.elem))
 }
 
 fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {

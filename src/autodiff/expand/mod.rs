@@ -4,13 +4,12 @@
 //! are known before the graph runs where it says so.
 
 mod attention;
-mod elu;
+pub mod elu;
 mod grid_sample;
 mod images;
 mod pieces;
 mod rotary;
 mod sequences;
-mod winograd;
 
 use crate::graph::types::{Dim, TensorType};
 use crate::lower::registry::Rule;
@@ -18,16 +17,8 @@ use crate::regularizer::emit::{Elem, Tensor};
 use crate::rewrite::builder::{Builder, Extent};
 use crate::rewrite::site::Site;
 
-const RULES: &[&[Rule]] = &[
-    attention::RULES,
-    elu::RULES,
-    grid_sample::RULES,
-    images::RULES,
-    pieces::RULES,
-    rotary::RULES,
-    sequences::RULES,
-    winograd::RULES,
-];
+const RULES: &[&[Rule]] =
+    &[attention::RULES, elu::RULES, grid_sample::RULES, images::RULES, pieces::RULES, rotary::RULES, sequences::RULES];
 
 /// Every rule, one after another.
 pub fn all() -> impl Iterator<Item = &'static Rule> {
@@ -40,17 +31,6 @@ pub fn rule(site: &Site) -> Option<&'static Rule> {
         return None;
     }
     all().find(|rule| rule.ops.contains(&site.node.op_type()) && (rule.applies)(site))
-}
-
-/// Whether a node that has a rule of its own is better spelt out; `tiles` says whether convolutions may be.
-pub fn is_faster(site: &Site, tiles: bool) -> bool {
-    let is_onnx = matches!(site.node.domain(), "" | "ai.onnx");
-    is_onnx
-        && match site.node.op_type() {
-            "Elu" => elu::is_faster(site),
-            "Conv" => tiles && winograd::is_faster(site),
-            _ => false,
-        }
 }
 
 /// An int64 tensor's type.

@@ -18,3 +18,4 @@ pub mod recurrent;
 pub mod reduction;
 pub mod softmax;
 pub mod unary;
+mod winograd;

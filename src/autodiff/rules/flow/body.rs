@@ -99,13 +99,14 @@ impl<'a> Body<'a> {
         let cotangent = |tensor: &Tensor| Cotangent { tensor: tensor.clone(), is_full: true };
         let seeds = to.iter().zip(request.seeds).filter(|(v, _)| path.needs_gradient(**v));
         let seeds = seeds.map(|(v, (_, tensor))| (*v, cotangent(tensor))).collect();
-        let goal = Goal { from, seeds, is_repeated: request.is_repeated };
+        let goal = Goal { from, seeds, is_repeated: request.is_repeated, tiles: false };
         let mut reversed = reverse(working, &path, goal, request.root)
             .map_err(|nodes| in_body(&DifferentiateError::Undifferentiable { nodes }))?;
 
         let mut forward = GraphProto { node: working.graph.nodes.to_vec(), ..self.graph.clone() };
-        for (id, node) in with_saved(working, &reversed.saved, &reversed.remade) {
-            forward.node[id.index()] = node;
+        // From the last one, so that places are still those of the nodes before.
+        for (id, nodes) in with_saved(working, &reversed.saved, &reversed.remade).into_iter().rev() {
+            forward.node.splice(id.index()..=id.index(), nodes);
         }
         if let Some(prepared) = &prepared {
             forward.initializer.extend(prepared.constants.iter().cloned());

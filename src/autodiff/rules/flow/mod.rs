@@ -102,7 +102,7 @@ fn remake(
         a.b.push(node, extra);
     } else {
         a.made.extend(extra.iter().map(|t| (t.name.clone(), t.ty.clone())));
-        a.remade.insert(a.site.id, node);
+        a.remade.insert(a.site.id, vec![node]);
     }
     Ok(())
 }

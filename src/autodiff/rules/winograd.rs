@@ -9,27 +9,25 @@
 //! 2. multiplied by the weights, U = (G⊗G)·w \[36, C, O\]: 36 products of matrices, in which all the work is;
 //! 3. put back, and multiplied by Aᵀ along both axes.
 //!
-//! Every part has a gradient: those of the products are V and U again, those of the transforms the transposed matrices. So ∂x and ∂w cost a
-//! quarter too.
+//! The way back takes the transposed matrices: of g the tiles are M = A·g·Aᵀ \[36, N·t·u, O\], ∂V = M·Uᵀ is put back by B, and
+//! ∂w = (G⊗G)ᵀ·Mᵀ·V. So ∂x and ∂w cost a quarter too. V and U, which are larger than x and w, are not kept for it but made again.
 //!
 //! The points are 0, ±2/3 and ±3/2. With 0, ±1 and ±2, the usual ones, float32 is off by five times as much in y and twice in ∂w; with these
 //! y is off by 1.4 times what it is by a plain product of matrices.
 
 use crate::autodiff::rules::product::gemm_of;
 use crate::graph::types::Dim;
-use crate::lower::registry::Rule;
-use crate::regularizer::emit::Elem;
-use crate::rewrite::builder::{Builder, Extent, Made};
-use crate::rewrite::site::{Known, Site, extent, size};
+use crate::regularizer::emit::{Elem, Tensor};
+use crate::rewrite::builder::{Builder, Extent};
+use crate::rewrite::site::{Site, extent, size};
 use crate::rewrite::window::Window;
-
-/// Rules of this module.
-pub const RULES: &[Rule] = &[Rule { ops: &["Conv"], because: "its parts are faster", applies: is_faster, rewrite }];
 
 /// Results along an axis of one tile, cells along an axis of the kernel, and values that a tile sees along an axis.
 const TILE: usize = 4;
 const CELLS: usize = 3;
 const SEEN: usize = TILE + CELLS - 1;
+const CELLS_2: i64 = (CELLS * CELLS) as i64;
+const SEEN_2: i64 = (SEEN * SEEN) as i64;
 
 /// The points; the last row and column of the matrices are the one at infinity.
 const POINTS: [f64; SEEN - 1] = [0.0, 2.0 / 3.0, -2.0 / 3.0, 1.5, -1.5];
@@ -43,8 +41,8 @@ const LARGE: f64 = 3e7;
 /// Samples, where the number is known only to the running graph.
 const SAMPLES: f64 = 16.0;
 
-/// A convolution that can be written so.
-struct Plan {
+/// A convolution that is faster so.
+pub struct Plan {
     window: Window,
     /// Input channels, output channels.
     channels: [i64; 2],
@@ -54,7 +52,13 @@ struct Plan {
 }
 
 impl Plan {
-    fn of(site: &Site) -> Option<Self> {
+    /// How to write a Conv, where tiles take less time.
+    pub fn of(site: &Site) -> Option<Self> {
+        let samples = site.required(0).ok().and_then(|x| size(&x, 0).ok());
+        Self::of_any(site).filter(|plan| plan.is_faster(samples.map_or(SAMPLES, |n| n.max(1) as f64)))
+    }
+
+    fn of_any(site: &Site) -> Option<Self> {
         let (x, w) = (site.required(0).ok()?, site.required(1).ok()?);
         let is_full = [Elem::F32.onnx(), Elem::F64.onnx()].contains(&x.ty.elem);
         let dims = w.ty.dims.as_ref()?.iter().map(Dim::known).collect::<Option<Vec<u64>>>()?;
@@ -101,8 +105,27 @@ impl Plan {
         whole / self.multiplications()
     }
 
-    /// Bᵀ for all tiles of an axis: \[6·tiles, length of x\].
-    fn seen(&self, axis: usize) -> Vec<f64> {
+    /// The axes of tiles, [N, 6, t, 6, u, channels].
+    fn apart(&self, like: &Tensor, channels: i64) -> Vec<Extent> {
+        let [t, u] = [self.tiles(0), self.tiles(1)];
+        std::iter::once((like, 0).into()).chain(fixed(&[SEEN as i64, t, SEEN as i64, u, channels])).collect()
+    }
+
+    /// \[36, N·t·u, channels\] by matrices along both axes: [N, rows, columns·channels].
+    fn untiled(&self, b: &mut Builder, products: &Tensor, like: &Tensor, [rows, columns]: [&Tensor; 2]) -> Tensor {
+        let channels = products.ty.dims.as_ref().and_then(|d| d.last()?.known()).map_or(-1, extent);
+        let wide = columns.ty.dims.as_ref().and_then(|d| d.first()?.known()).map_or(-1, extent);
+        let [t, u] = [self.tiles(0), self.tiles(1)];
+        let seen = SEEN as i64;
+        let apart =
+            b.reshape(products, &[seen.into(), seen.into(), (like, 0).into(), t.into(), u.into(), channels.into()]);
+        let back = b.transpose(&apart, &[2, 0, 3, 1, 4, 5]);
+        let made = left(b, columns, &back, &fixed(&[-1, seen * u, channels]));
+        left(b, rows, &made, &[(like, 0).into(), (seen * t).into(), (wide * channels).into()])
+    }
+
+    /// Bᵀ for all tiles of an axis, \[6·tiles, length of x\]: the number of rows, and the matrix.
+    fn seen(&self, axis: usize) -> (usize, Vec<f64>) {
         let (tiles, length) = (self.tiles(axis) as usize, self.from[axis]);
         let mut matrix = vec![0.0; SEEN * tiles * length as usize];
         for (i, row) in transposed_b().iter().enumerate() {
@@ -115,11 +138,12 @@ impl Plan {
                 }
             }
         }
-        matrix
+        (SEEN * tiles, matrix)
     }
 
-    /// Aᵀ for all tiles of an axis: \[length of y, 6·tiles\]. What the last tile makes behind the end is left out.
-    fn joined(&self, axis: usize) -> Vec<f64> {
+    /// Aᵀ for all tiles of an axis, \[length of y, 6·tiles\]: the number of rows, and the matrix. What the last tile makes behind the end is left
+    /// out.
+    fn joined(&self, axis: usize) -> (usize, Vec<f64>) {
         let (tiles, length) = (self.tiles(axis) as usize, self.to[axis] as usize);
         let mut matrix = vec![0.0; length * SEEN * tiles];
         for place in 0..length {
@@ -128,66 +152,127 @@ impl Plan {
                 matrix[place * SEEN * tiles + i * tiles + tile] = transposed_a(k, i);
             }
         }
-        matrix
+        (length, matrix)
     }
 }
 
-/// Whether it takes less time so.
-pub fn is_faster(site: &Site) -> bool {
-    Plan::of(site).is_some_and(|plan| {
-        let samples = site.required(0).ok().and_then(|x| size(&x, 0).ok());
-        plan.is_faster(samples.map_or(SAMPLES, |n| n.max(1) as f64))
-    })
-}
-
-fn rewrite(site: &Site, b: &mut Builder) -> Known<Vec<Made>> {
-    let plan = Plan::of(site).ok_or("it is no convolution of 3×3 cells that move by one place")?;
-    let (x, w) = (site.required(0)?, site.required(1)?);
-    let ([inputs, outputs], [high, wide]) = (plan.channels, plan.to);
-    let [t, u] = [plan.tiles(0), plan.tiles(1)];
-    let seen = SEEN as i64;
-    let matrix = |b: &mut Builder, rows: i64, columns: i64, values: &[f64]| {
-        b.matrix(&x, rows.unsigned_abs(), columns.unsigned_abs(), values)
-    };
-    let fixed = |extents: &[i64]| extents.iter().map(|n| Extent::Fixed(*n)).collect::<Vec<_>>();
-
-    // U [36, C, O]. A Gemm turns the weights by itself, on the way back too; a Transpose would be merged with others to a slower one.
-    let cells = b.reshape(&w, &fixed(&[outputs, inputs, (CELLS * CELLS) as i64]));
+/// y of x, w and a bias.
+pub fn forward(b: &mut Builder, plan: &Plan, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    let [inputs, outputs] = plan.channels;
+    // U [36, C, O]: a Gemm turns the cells by itself.
+    let cells = b.reshape(w, &fixed(&[outputs, inputs, CELLS_2]));
     let cells = b.transpose(&cells, &[1, 0, 2]);
-    let cells = b.reshape(&cells, &fixed(&[inputs * outputs, (CELLS * CELLS) as i64]));
-    let both = matrix(b, seen * seen, (CELLS * CELLS) as i64, &g_twice());
+    let cells = b.reshape(&cells, &fixed(&[inputs * outputs, CELLS_2]));
+    let both = g_twice(b, w);
     let weights = gemm_of(b, (&both, false), (&cells, true), 1.0);
-    let weights = b.reshape(&weights, &fixed(&[seen * seen, inputs, outputs]));
-
-    // V [36, N·t·u, C]. ONNX Runtime moves one axis of three several times faster than one of more.
-    let maps = b.reshape(&x, &[(&x, 0).into(), inputs.into(), (plan.from[0] * plan.from[1]).into()]);
-    let last = b.transpose(&maps, &[0, 2, 1]);
-    let rows = b.reshape(&last, &[(&x, 0).into(), plan.from[0].into(), (plan.from[1] * inputs).into()]);
-    let along = matrix(b, seen * t, plan.from[0], &plan.seen(0));
-    let rows = b.matmul(&along, &rows);
-    let columns = b.reshape(&rows, &fixed(&[-1, plan.from[1], inputs]));
-    let along = matrix(b, seen * u, plan.from[1], &plan.seen(1));
-    let columns = b.matmul(&along, &columns);
-    let apart = b.reshape(&columns, &[(&x, 0).into(), seen.into(), t.into(), seen.into(), u.into(), inputs.into()]);
-    let tiles = b.transpose(&apart, &[1, 3, 0, 2, 4, 5]);
-    let tiles = b.reshape(&tiles, &fixed(&[seen * seen, -1, inputs]));
+    let weights = b.reshape(&weights, &fixed(&[SEEN_2, inputs, outputs]));
+    let places = channels_last(b, x);
+    let [along_rows, along_columns] = [0, 1].map(|axis| plan.seen(axis)).map(|(n, m)| matrix(b, x, n, &m));
+    let rows = left(b, &along_rows, &places, &[(x, 0).into(), plan.from[0].into(), (plan.from[1] * inputs).into()]);
+    let columns = left(b, &along_columns, &rows, &fixed(&[-1, plan.from[1], inputs]));
+    let tiles = b.reshape(&columns, &plan.apart(x, inputs));
+    let tiles = tiles_first(b, &tiles, inputs);
 
     let products = b.matmul(&tiles, &weights);
 
-    let apart = b.reshape(&products, &[seen.into(), seen.into(), (&x, 0).into(), t.into(), u.into(), outputs.into()]);
-    let back = b.transpose(&apart, &[2, 0, 3, 1, 4, 5]);
-    let columns = b.reshape(&back, &fixed(&[-1, seen * u, outputs]));
-    let along = matrix(b, wide, seen * u, &plan.joined(1));
-    let columns = b.matmul(&along, &columns);
-    let rows = b.reshape(&columns, &[(&x, 0).into(), (seen * t).into(), (wide * outputs).into()]);
-    let along = matrix(b, high, seen * t, &plan.joined(0));
-    let rows = b.matmul(&along, &rows);
-    let mut places = b.reshape(&rows, &[(&x, 0).into(), (high * wide).into(), outputs.into()]);
-    if let Some(bias) = site.input(2) {
-        places = b.binary("Add", &places, &bias);
-    }
-    let maps = b.transpose(&places, &[0, 2, 1]);
-    Ok(vec![b.reshape(&maps, &[(&x, 0).into(), outputs.into(), high.into(), wide.into()]).into()])
+    let [along_rows, along_columns] = [0, 1].map(|axis| plan.joined(axis)).map(|(n, m)| matrix(b, x, n, &m));
+    let places = plan.untiled(b, &products, x, [&along_rows, &along_columns]);
+    let places = b.reshape(&places, &[(x, 0).into(), (plan.to[0] * plan.to[1]).into(), outputs.into()]);
+    let places = bias.map_or(places.clone(), |bias| b.binary("Add", &places, bias));
+    channels_first(b, &places, x, outputs, plan.to)
+}
+
+/// ∂x and ∂w, those that are wanted, of the cotangent g of y.
+pub fn back(
+    b: &mut Builder,
+    plan: &Plan,
+    g: &Tensor,
+    x: &Tensor,
+    w: &Tensor,
+    wanted: [bool; 2],
+) -> [Option<Tensor>; 2] {
+    let [inputs, outputs] = plan.channels;
+    let places = channels_last(b, g);
+    let [along_rows, along_columns] = [0, 1].map(|axis| turned(plan.joined(axis))).map(|(n, m)| matrix(b, g, n, &m));
+    let rows = left(b, &along_rows, &places, &[(g, 0).into(), plan.to[0].into(), (plan.to[1] * outputs).into()]);
+    let columns = left(b, &along_columns, &rows, &fixed(&[-1, plan.to[1], outputs]));
+    let tiles = b.reshape(&columns, &plan.apart(g, outputs));
+    let cotangents = tiles_first(b, &tiles, outputs);
+    let both = g_twice(b, w);
+    let dx = wanted[0].then(|| {
+        // Uᵀ [36, O, C], which needs no cells turned.
+        let cells = b.reshape(w, &fixed(&[outputs * inputs, CELLS_2]));
+        let weights = gemm_of(b, (&both, false), (&cells, true), 1.0);
+        let weights = b.reshape(&weights, &fixed(&[SEEN_2, outputs, inputs]));
+        let products = b.matmul(&cotangents, &weights);
+        let [along_rows, along_columns] = [0, 1].map(|axis| turned(plan.seen(axis))).map(|(n, m)| matrix(b, x, n, &m));
+        let places = plan.untiled(b, &products, x, [&along_rows, &along_columns]);
+        let places = b.reshape(&places, &[(x, 0).into(), (plan.from[0] * plan.from[1]).into(), inputs.into()]);
+        channels_first(b, &places, x, inputs, plan.from)
+    });
+    let dw = wanted[1].then(|| {
+        // V once more, along the other axis first: else ONNX Runtime would find that it is that of the way forward, and keep that one for so long.
+        let places = channels_last(b, x);
+        let [along_rows, along_columns] = [0, 1].map(|axis| plan.seen(axis)).map(|(n, m)| matrix(b, x, n, &m));
+        let columns = left(b, &along_columns, &places, &fixed(&[-1, plan.from[1], inputs]));
+        let row = SEEN as i64 * plan.tiles(1) * inputs;
+        let rows = left(b, &along_rows, &columns, &[(x, 0).into(), plan.from[0].into(), row.into()]);
+        let tiles = b.reshape(&rows, &plan.apart(x, inputs));
+        let tiles = tiles_first(b, &tiles, inputs);
+        let turned = b.transpose(&cotangents, &[0, 2, 1]);
+        let products = b.matmul(&turned, &tiles);
+        let products = b.reshape(&products, &fixed(&[SEEN_2, outputs * inputs]));
+        let cells = gemm_of(b, (&products, true), (&both, false), 1.0);
+        b.reshape(&cells, &fixed(&[outputs, inputs, CELLS as i64, CELLS as i64]))
+    });
+    [dx, dw]
+}
+
+/// A matrix of so many rows, of the type of `like`.
+fn matrix(b: &mut Builder, like: &Tensor, rows: usize, values: &[f64]) -> Tensor {
+    b.matrix(like, rows as u64, (values.len() / rows) as u64, values)
+}
+
+/// (G⊗G) \[36, 9\].
+fn g_twice(b: &mut Builder, like: &Tensor) -> Tensor {
+    let g = g();
+    let row = |i: usize, j: usize| (0..CELLS * CELLS).map(move |cell| g[i][cell / CELLS] * g[j][cell % CELLS]);
+    let values: Vec<f64> = (0..SEEN * SEEN).flat_map(|at| row(at / SEEN, at % SEEN)).collect();
+    matrix(b, like, SEEN * SEEN, &values)
+}
+
+/// A matrix with its rows and columns exchanged.
+fn turned((rows, values): (usize, Vec<f64>)) -> (usize, Vec<f64>) {
+    let columns = values.len() / rows;
+    (columns, (0..values.len()).map(|i| values[i % rows * columns + i / rows]).collect())
+}
+
+fn fixed(extents: &[i64]) -> Vec<Extent> {
+    extents.iter().map(|n| Extent::Fixed(*n)).collect()
+}
+
+/// A matrix times each of the matrices that a reshape to `extents` makes.
+fn left(b: &mut Builder, matrix: &Tensor, x: &Tensor, extents: &[Extent]) -> Tensor {
+    let x = b.reshape(x, extents);
+    b.matmul(matrix, &x)
+}
+
+/// [N, C, H, W] as [N, H·W, C]. ONNX Runtime moves one axis of three several times faster than one of more.
+fn channels_last(b: &mut Builder, x: &Tensor) -> Tensor {
+    let maps = b.reshape(x, &[(x, 0).into(), (x, 1).into(), Extent::Fixed(-1)]);
+    b.transpose(&maps, &[0, 2, 1])
+}
+
+/// The way back: [N, H·W, C] as [N, C, H, W].
+fn channels_first(b: &mut Builder, places: &Tensor, like: &Tensor, channels: i64, lengths: [i64; 2]) -> Tensor {
+    let maps = b.transpose(places, &[0, 2, 1]);
+    b.reshape(&maps, &[(like, 0).into(), channels.into(), lengths[0].into(), lengths[1].into()])
+}
+
+/// [N, 6, t, 6, u, C] as [36, N·t·u, C].
+fn tiles_first(b: &mut Builder, apart: &Tensor, channels: i64) -> Tensor {
+    let tiles = b.transpose(apart, &[1, 3, 0, 2, 4, 5]);
+    b.reshape(&tiles, &fixed(&[SEEN_2, -1, channels]))
 }
 
 /// Ascending coefficients of Π (x − p) over some points.
@@ -220,13 +305,6 @@ fn g() -> [[f64; CELLS]; SEEN] {
             [1.0 / scale, p / scale, p * p / scale]
         }
     })
-}
-
-/// G ⊗ G: \[36, 9\].
-fn g_twice() -> Vec<f64> {
-    let g = g();
-    let row = |i: usize, j: usize| (0..CELLS * CELLS).map(move |cell| g[i][cell / CELLS] * g[j][cell % CELLS]);
-    (0..SEEN * SEEN).flat_map(|at| row(at / SEEN, at % SEEN)).collect()
 }
 
 /// Aᵀ, row k: powers of the points; of the one at infinity the last row alone.

@@ -1,7 +1,8 @@
 //! A forward + loss graph → one step graph of standard operators: forward, backward and optimiser, which any ONNX Runtime runs.
 //!
 //! Reverse mode over the graph (`reverse.rs`); one [`Rule`] for each operator or family. The forward nodes stay what they are,
-//! but for outputs that a gradient reads and that were left out; the backward pass is put behind them. Parameters become inputs that have
+//! but for outputs that a gradient reads and that were left out, and for what is faster on the device in other nodes; the backward pass is put
+//! behind them. Parameters become inputs that have
 //! their initializers as defaults, so the file still holds the weights. Those of bodies are moved to the main graph first.
 //!
 //! | name | what it is |

@@ -84,20 +84,20 @@ def kinds(step: bytes) -> list[str]:
 
 
 CASES = [
-    Case("square", (5, 128, 16, 16), 96),
+    Case("square", (3, 128, 16, 16), 128),
     Case("open-batch", (5, 128, 8, 8), 96, is_open=True),
     Case("no-bias", (5, 128, 16, 12), 96, has_bias=False),
-    Case("lengths-that-are-no-tiles", (5, 128, 13, 9), 96, (0, 2, 1, 0)),
-    Case("wide-pads", (5, 128, 12, 15), 96, (3, 0, 2, 4)),
-    Case("same-upper", (5, 128, 12, 12), 96, attributes={"auto_pad": "SAME_UPPER"}),
-    Case("same-lower-open", (5, 128, 11, 12), 96, attributes={"auto_pad": "SAME_LOWER"}, is_open=True),
-    Case("valid", (5, 128, 10, 14), 96, (0, 0, 0, 0), {"auto_pad": "VALID"}),
-    Case("one-tile", (40, 96, 4, 4), 96),
+    Case("lengths-that-are-no-tiles", (7, 128, 13, 9), 128, (0, 2, 1, 0)),
+    Case("wide-pads", (3, 128, 12, 15), 128, (3, 0, 2, 4)),
+    Case("same-upper", (5, 128, 12, 12), 128, attributes={"auto_pad": "SAME_UPPER"}),
+    Case("same-lower-open", (4, 96, 11, 12), 128, attributes={"auto_pad": "SAME_LOWER"}, is_open=True),
+    Case("valid", (8, 128, 10, 14), 128, (0, 0, 0, 0), {"auto_pad": "VALID"}),
+    Case("one-tile", (48, 128, 4, 4), 128),
     Case("opset-9", (5, 128, 8, 8), 96, opset=9, is_open=True),
-    Case("opset-23", (5, 128, 8, 8), 96, opset=23),
-    Case("double", (5, 128, 9, 8), 96, dtype=np.float64),
-    Case("double-open", (5, 128, 8, 10), 96, is_open=True, dtype=np.float64),
-    Case("many-channels", (2, 256, 8, 8), 192),
+    Case("opset-23", (5, 128, 8, 8), 96, opset=23, is_open=True),
+    Case("double", (10, 128, 9, 8), 128, dtype=np.float64),
+    Case("double-open", (5, 96, 8, 10), 128, is_open=True, dtype=np.float64),
+    Case("many-channels", (8, 256, 8, 8), 192),
 ]
 
 
@@ -117,15 +117,16 @@ def test_tiles_are_the_convolution(session, case):
 @pytest.mark.parametrize(
     "case",
     [
-        Case("strides", (3, 128, 16, 16), 96, attributes={"pads": [1] * 4, "strides": [2, 1]}),
-        Case("dilations", (3, 128, 16, 16), 96, attributes={"pads": [2] * 4, "dilations": [2, 2]}),
-        Case("groups", (3, 128, 16, 16), 96, attributes={"pads": [1] * 4, "group": 2}, group=2),
-        Case("five-by-five", (3, 128, 16, 16), 96, attributes={"pads": [2] * 4}, kernel=(5, 5)),
-        Case("few-channels", (3, 4, 32, 32), 512),
-        Case("few-places", (64, 192, 2, 2), 192),
-        Case("little-to-do", (2, 64, 8, 8), 64),
+        Case("strides", (4, 128, 16, 16), 96, attributes={"pads": [1] * 4, "strides": [2, 1]}),
+        Case("dilations", (4, 128, 16, 16), 96, attributes={"pads": [2] * 4, "dilations": [2, 2]}),
+        Case("groups", (4, 128, 16, 16), 96, attributes={"pads": [1] * 4, "group": 2}, group=2),
+        Case("five-by-five", (4, 128, 16, 16), 96, attributes={"pads": [2] * 4}, kernel=(5, 5)),
+        Case("few-channels", (8, 4, 32, 32), 512),
+        Case("few-places", (100, 192, 2, 2), 192),
+        Case("weights-larger-than-all-tiles", (8, 512, 4, 4), 512),
+        Case("little-to-do", (4, 128, 8, 8), 128),
         Case("large-map", (2, 64, 96, 96), 64),
-        Case("half", (3, 128, 16, 16), 96, dtype=np.float16),
+        Case("half", (4, 128, 16, 16), 96, dtype=np.float16),
     ],
     ids=lambda case: case.name,
 )
@@ -155,9 +156,9 @@ def test_for_a_gpu_convolutions_stay_as_they_are(session):
 
 def test_a_convolution_in_a_body_stays_one():
     """Every run of the body would keep its tiles, and make those of the weights again."""
-    text = """<ir_version: 8, opset_import: ["" : 17]> g (float[3,128,16,16] x, bool c) => (float loss) {
-        y = If(c)<then_branch = t () => (float[3,128,16,16] a) { a = Conv<pads = [1, 1, 1, 1]>(x, w) },
-                  else_branch = e () => (float[3,128,16,16] b) { b = Mul(x, x) }>
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (float[4,128,16,16] x, bool c) => (float loss) {
+        y = If(c)<then_branch = t () => (float[4,128,16,16] a) { a = Conv<pads = [1, 1, 1, 1]>(x, w) },
+                  else_branch = e () => (float[4,128,16,16] b) { b = Mul(x, x) }>
         q = Mul(y, y) loss = ReduceMean<keepdims = 0>(q) }"""
     model = onnx.parser.parse_model(text)
     model.graph.initializer.append(numpy_helper.from_array(np.ones((128, 128, 3, 3), np.float32), "w"))

@@ -35,8 +35,11 @@ const POINTS: [f64; SEEN - 1] = [0.0, 2.0 / 3.0, -2.0 / 3.0, 1.5, -1.5];
 /// Of the multiplications of a Conv, what is left has to be less than this share: the transforms are passes over memory besides.
 const WORTH: f64 = 0.7;
 
-/// A Conv of fewer multiplications, over all samples, is done before the nodes that would take its place are under way.
-const LARGE: f64 = 3e7;
+/// A Conv of fewer multiplications, over all samples, is no large part of a step, and makes it no faster to speak of.
+const LARGE: f64 = 1e8;
+
+/// How many times as large as the tiles the weights may become, which are four times what they were and live in turn with them.
+const HEAVY: f64 = 8.0;
 
 /// Samples, where the number is known only to the running graph.
 const SAMPLES: f64 = 16.0;
@@ -87,9 +90,11 @@ impl Plan {
         [&self.channels, &self.to].into_iter().flatten().fold(cells, |product, n| product * *n as f64)
     }
 
-    /// Whether it takes less time by tiles.
+    /// Whether it takes less time by tiles, and little more memory.
     fn is_faster(&self, samples: f64) -> bool {
-        samples * self.multiplications() >= LARGE && self.share(samples) < WORTH
+        let tiles = samples * (self.tiles(0) * self.tiles(1)) as f64;
+        let is_light = self.channels.iter().all(|channels| *channels as f64 <= HEAVY * tiles);
+        samples * self.multiplications() >= LARGE && self.share(samples) < WORTH && is_light
     }
 
     /// Multiplications by tiles in the place of one of Conv's.
@@ -183,6 +188,9 @@ pub fn forward(b: &mut Builder, plan: &Plan, x: &Tensor, w: &Tensor, bias: Optio
 }
 
 /// ∂x and ∂w, those that are wanted, of the cotangent g of y.
+///
+/// ONNX Runtime runs what a node reads from the last one written to the first. So what x and w become stands before what g becomes: then it is
+/// made when g is there, and not before the way forward goes on.
 pub fn back(
     b: &mut Builder,
     plan: &Plan,
@@ -192,33 +200,39 @@ pub fn back(
     wanted: [bool; 2],
 ) -> [Option<Tensor>; 2] {
     let [inputs, outputs] = plan.channels;
+    let both = g_twice(b, w);
+    // Uᵀ [36, O, C], which needs no cells turned.
+    let weights = wanted[0].then(|| {
+        let cells = b.reshape(w, &fixed(&[outputs * inputs, CELLS_2]));
+        let weights = gemm_of(b, (&both, false), (&cells, true), 1.0);
+        b.reshape(&weights, &fixed(&[SEEN_2, outputs, inputs]))
+    });
+    // V once more, along the other axis first: else ONNX Runtime would find that it is that of the way forward, and keep that one for so long.
+    let tiles = wanted[1].then(|| {
+        let places = channels_last(b, x);
+        let [along_rows, along_columns] = [0, 1].map(|axis| plan.seen(axis)).map(|(n, m)| matrix(b, x, n, &m));
+        let columns = left(b, &along_columns, &places, &fixed(&[-1, plan.from[1], inputs]));
+        let row = SEEN as i64 * plan.tiles(1) * inputs;
+        let rows = left(b, &along_rows, &columns, &[(x, 0).into(), plan.from[0].into(), row.into()]);
+        let apart = b.reshape(&rows, &plan.apart(x, inputs));
+        tiles_first(b, &apart, inputs)
+    });
+
     let places = channels_last(b, g);
     let [along_rows, along_columns] = [0, 1].map(|axis| turned(plan.joined(axis))).map(|(n, m)| matrix(b, g, n, &m));
     let rows = left(b, &along_rows, &places, &[(g, 0).into(), plan.to[0].into(), (plan.to[1] * outputs).into()]);
     let columns = left(b, &along_columns, &rows, &fixed(&[-1, plan.to[1], outputs]));
-    let tiles = b.reshape(&columns, &plan.apart(g, outputs));
-    let cotangents = tiles_first(b, &tiles, outputs);
-    let both = g_twice(b, w);
-    let dx = wanted[0].then(|| {
-        // Uᵀ [36, O, C], which needs no cells turned.
-        let cells = b.reshape(w, &fixed(&[outputs * inputs, CELLS_2]));
-        let weights = gemm_of(b, (&both, false), (&cells, true), 1.0);
-        let weights = b.reshape(&weights, &fixed(&[SEEN_2, outputs, inputs]));
+    let apart = b.reshape(&columns, &plan.apart(g, outputs));
+    let cotangents = tiles_first(b, &apart, outputs);
+
+    let dx = weights.map(|weights| {
         let products = b.matmul(&cotangents, &weights);
         let [along_rows, along_columns] = [0, 1].map(|axis| turned(plan.seen(axis))).map(|(n, m)| matrix(b, x, n, &m));
         let places = plan.untiled(b, &products, x, [&along_rows, &along_columns]);
         let places = b.reshape(&places, &[(x, 0).into(), (plan.from[0] * plan.from[1]).into(), inputs.into()]);
         channels_first(b, &places, x, inputs, plan.from)
     });
-    let dw = wanted[1].then(|| {
-        // V once more, along the other axis first: else ONNX Runtime would find that it is that of the way forward, and keep that one for so long.
-        let places = channels_last(b, x);
-        let [along_rows, along_columns] = [0, 1].map(|axis| plan.seen(axis)).map(|(n, m)| matrix(b, x, n, &m));
-        let columns = left(b, &along_columns, &places, &fixed(&[-1, plan.from[1], inputs]));
-        let row = SEEN as i64 * plan.tiles(1) * inputs;
-        let rows = left(b, &along_rows, &columns, &[(x, 0).into(), plan.from[0].into(), row.into()]);
-        let tiles = b.reshape(&rows, &plan.apart(x, inputs));
-        let tiles = tiles_first(b, &tiles, inputs);
+    let dw = tiles.map(|tiles| {
         let turned = b.transpose(&cotangents, &[0, 2, 1]);
         let products = b.matmul(&turned, &tiles);
         let products = b.reshape(&products, &fixed(&[SEEN_2, outputs * inputs]));
@@ -339,13 +353,13 @@ mod tests {
             let window = Window { kernel: vec![3, 3], strides: vec![1, 1], dilations: vec![1, 1], pads: vec![1; 4] };
             Plan { window, channels: [channels; 2], from: [length; 2], to: [length; 2] }.is_faster(samples)
         };
-        for (channels, length) in [(32, 16), (64, 8), (192, 16), (256, 4), (64, 32), (128, 28)] {
+        for (channels, length) in [(64, 16), (128, 8), (192, 16), (512, 8), (64, 32), (128, 28)] {
             assert!(is_faster(channels, length, SAMPLES), "{channels} {length}");
         }
-        for (channels, length) in [(16, 32), (64, 56), (256, 2), (256, 1), (3, 8)] {
+        for (channels, length) in [(16, 32), (64, 56), (64, 8), (256, 4), (256, 2), (256, 1), (3, 8)] {
             assert!(!is_faster(channels, length, SAMPLES), "{channels} {length}");
         }
         // Weights are transformed once for all samples.
-        assert!(!is_faster(512, 4, 1.0) && is_faster(512, 4, 8.0));
+        assert!(!is_faster(512, 4, 4.0) && is_faster(512, 4, 64.0));
     }
 }

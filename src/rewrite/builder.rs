@@ -500,8 +500,8 @@ pub fn ends_in_one(x: &Tensor) -> Option<usize> {
 
 /// Tells constants apart by their content.
 fn fingerprint(values: &[f64]) -> String {
-    let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-    Sha256::digest(bytes).iter().take(6).map(|b| format!("{b:02x}")).collect()
+    let digest = values.iter().fold(Sha256::new(), |digest, value| digest.chain_update(value.to_le_bytes()));
+    digest.finalize().iter().take(6).map(|b| format!("{b:02x}")).collect()
 }
 
 /// The dims after Reshape.

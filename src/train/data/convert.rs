@@ -291,31 +291,35 @@ impl Conversion {
     }
 
     fn element_by_element<T: Number>(&self, array: &Array, bytes: &[u8], out: &mut Vec<T>) -> Result<(), String> {
-        let from = array.field.elem;
-        let width = element_size(from as i32).unwrap_or(1);
+        let width = element_size(array.field.elem as i32).unwrap_or(1);
         for place in 0..bytes.len() / width {
-            let start = self.source(place).saturating_mul(width);
-            let mut element = [0; 8];
-            let read = bytes.get(start..).and_then(|b| b.get(..width)).zip(element.get_mut(..width));
-            let (read, element) = read.ok_or("is cut off")?;
-            element.copy_from_slice(read);
-            if array.big_endian {
-                element.reverse();
-            }
-            let wide = with_type!(from, S => <S as Element>::from_le(element).map(Number::wide), else None)
-                .ok_or("is cut off")?;
-            let scaled = match &self.affine {
-                Some(affine) => Wide::Real(affine.apply(wide.real(), affine.channel(place))),
-                None => wide,
-            };
-            out.push(T::narrow(scaled).ok_or_else(|| {
-                let what = match scaled {
-                    Wide::Integer(i) => i.to_string(),
-                    Wide::Real(x) => x.to_string(),
-                };
-                format!("has the value {what}, which {} cannot hold", crate::graph::types::elem_name(T::TYPE as i32))
-            })?);
+            let scaled = self.scaled(array, bytes, place, width).ok_or("is cut off")?;
+            out.push(T::narrow(scaled).ok_or_else(|| cannot_hold(T::TYPE, scaled))?);
         }
         Ok(())
     }
+
+    /// What belongs to a place, as a number of whatever type.
+    fn scaled(&self, array: &Array, bytes: &[u8], place: usize, width: usize) -> Option<Wide> {
+        let start = self.source(place).saturating_mul(width);
+        let mut element = [0; 8];
+        let element = element.get_mut(..width)?;
+        element.copy_from_slice(bytes.get(start..)?.get(..width)?);
+        if array.big_endian {
+            element.reverse();
+        }
+        let wide = with_type!(array.field.elem, S => <S as Element>::from_le(element).map(Number::wide), else None)?;
+        Some(match &self.affine {
+            Some(affine) => Wide::Real(affine.apply(wide.real(), affine.channel(place))),
+            None => wide,
+        })
+    }
+}
+
+fn cannot_hold(elem: DataType, number: Wide) -> String {
+    let what = match number {
+        Wide::Integer(i) => i.to_string(),
+        Wide::Real(x) => x.to_string(),
+    };
+    format!("has the value {what}, which {} cannot hold", crate::graph::types::elem_name(elem as i32))
 }

@@ -179,12 +179,15 @@ impl Emitter {
             Elem::F64 => format!("{}const/{label}_double", self.root),
             Elem::F32 | Elem::I64 | Elem::I8 => format!("{}const/{label}", self.root),
         };
-        let raw: Vec<u8> = match elem {
-            Elem::F32 => values.iter().flat_map(|v| (*v as f32).to_le_bytes()).collect(),
-            Elem::F64 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-            Elem::I64 => values.iter().flat_map(|v| (*v as i64).to_le_bytes()).collect(),
-            Elem::I8 => values.iter().flat_map(|v| (*v as i8).to_le_bytes()).collect(),
-        };
+        let mut raw: Vec<u8> = Vec::with_capacity(values.len() * 8);
+        for value in values {
+            match elem {
+                Elem::F32 => raw.extend_from_slice(&(*value as f32).to_le_bytes()),
+                Elem::F64 => raw.extend_from_slice(&value.to_le_bytes()),
+                Elem::I64 => raw.extend_from_slice(&(*value as i64).to_le_bytes()),
+                Elem::I8 => raw.extend_from_slice(&(*value as i8).to_le_bytes()),
+            }
+        }
         self.out.constants.entry(name.clone()).or_insert_with(|| TensorProto {
             dims: dims.iter().map(|d| d.cast_signed()).collect(),
             data_type: Some(elem.onnx()),

@@ -86,28 +86,37 @@ impl Augment {
         }
         for ((row, from), to) in rows.iter().zip(values.chunks_exact(size)).zip(out.chunks_exact_mut(size)) {
             random.row(*row);
-            let (down, right) = match self.pad_crop {
-                0 => (0, 0),
-                pad => (random.below(2 * pad + 1), random.below(2 * pad + 1)),
-            };
-            let mirrored = self.flip && random.below(2) == 1;
-            for y in 0..image.height {
-                for x in 0..image.width {
-                    let column = if mirrored { image.width - 1 - x } else { x };
-                    // Where the pixel was in the padded image, less the border.
-                    let source = (y + down).checked_sub(self.pad_crop).zip((column + right).checked_sub(self.pad_crop));
-                    let source = source.filter(|(y, x)| *y < image.height && *x < image.width);
-                    for (channel, zero) in zeros.iter().enumerate() {
-                        let place = to.get_mut(image.place(channel, y, x))?;
-                        *place = match source {
-                            Some((y, x)) => *from.get(image.place(channel, y, x))?,
-                            None => *zero,
-                        };
-                    }
+            for (pixel, source) in self.sources(image, random).into_iter().enumerate() {
+                for (channel, zero) in zeros.iter().enumerate() {
+                    let place = to.get_mut(image.place(channel, pixel))?;
+                    *place = match source {
+                        Some(source) => *from.get(image.place(channel, source))?,
+                        None => *zero,
+                    };
                 }
             }
         }
         Some(out)
+    }
+
+    /// For each pixel of one image, which one comes there; `None` for one of the border.
+    fn sources(&self, image: &Image, random: &mut RowRandom) -> Vec<Option<usize>> {
+        let (down, right) = match self.pad_crop {
+            0 => (0, 0),
+            pad => (random.below(2 * pad + 1), random.below(2 * pad + 1)),
+        };
+        let mirrored = self.flip && random.below(2) == 1;
+        let mut sources = Vec::with_capacity(image.height * image.width);
+        for y in 0..image.height {
+            for x in 0..image.width {
+                let column = if mirrored { image.width - 1 - x } else { x };
+                // Where the pixel was in the padded image, less the border.
+                let source = (y + down).checked_sub(self.pad_crop).zip((column + right).checked_sub(self.pad_crop));
+                let source = source.filter(|(y, x)| *y < image.height && *x < image.width);
+                sources.push(source.map(|(y, x)| y * image.width + x));
+            }
+        }
+        sources
     }
 }
 
@@ -128,10 +137,10 @@ impl Image {
         }
     }
 
-    fn place(&self, channel: usize, y: usize, x: usize) -> usize {
+    fn place(&self, channel: usize, pixel: usize) -> usize {
         match self.last {
-            true => (y * self.width + x) * self.channels + channel,
-            false => (channel * self.height + y) * self.width + x,
+            true => pixel * self.channels + channel,
+            false => channel * self.height * self.width + pixel,
         }
     }
 }

@@ -181,12 +181,13 @@ impl Emitter {
         };
         let mut raw: Vec<u8> = Vec::with_capacity(values.len() * 8);
         for value in values {
-            match elem {
-                Elem::F32 => raw.extend_from_slice(&(*value as f32).to_le_bytes()),
-                Elem::F64 => raw.extend_from_slice(&value.to_le_bytes()),
-                Elem::I64 => raw.extend_from_slice(&(*value as i64).to_le_bytes()),
-                Elem::I8 => raw.extend_from_slice(&(*value as i8).to_le_bytes()),
-            }
+            let bits = match elem {
+                Elem::F32 => u64::from((*value as f32).to_bits()),
+                Elem::F64 => value.to_bits(),
+                Elem::I64 => (*value as i64).cast_unsigned(),
+                Elem::I8 => u64::from((*value as i8).cast_unsigned()),
+            };
+            raw.extend_from_slice(&bits.to_le_bytes()[..elem.bytes() as usize]);
         }
         self.out.constants.entry(name.clone()).or_insert_with(|| TensorProto {
             dims: dims.iter().map(|d| d.cast_signed()).collect(),

@@ -41,6 +41,12 @@ const LARGE: f64 = 1e8;
 /// How many times as large as the tiles the weights may become, which are four times what they were and live in turn with them.
 const HEAVY: f64 = 8.0;
 
+/// Along a longer axis the matrices of the transforms, which are as long and half again as wide, are no small constants any more.
+const LONGEST: i64 = 512;
+
+/// More channels has no real model, and numbers that are multiplied have to stay numbers.
+const MOST_CHANNELS: i64 = 1 << 20;
+
 /// Samples, where the number is known only to the running graph.
 const SAMPLES: f64 = 16.0;
 
@@ -76,7 +82,10 @@ impl Plan {
         }
         let from = [size(&x, 2).ok()?, size(&x, 3).ok()?].map(extent);
         let to = [0, 1].map(|i| from[i] + window.pads[i] + window.pads[2 + i] - window.reach(i));
-        to.iter().all(|n| *n > 0).then_some(Plan { window, channels: [inputs, outputs].map(extent), from, to })
+        let channels = [inputs, outputs].map(extent);
+        let is_possible = from.iter().chain(&to).all(|n| (1..=LONGEST).contains(n))
+            && channels.iter().all(|n| (1..=MOST_CHANNELS).contains(n));
+        is_possible.then_some(Plan { window, channels, from, to })
     }
 
     /// Tiles along an axis.
@@ -116,17 +125,22 @@ impl Plan {
         std::iter::once((like, 0).into()).chain(fixed(&[SEEN as i64, t, SEEN as i64, u, channels])).collect()
     }
 
-    /// \[36, N·t·u, channels\] by matrices along both axes: [N, rows, columns·channels].
-    fn untiled(&self, b: &mut Builder, products: &Tensor, like: &Tensor, [rows, columns]: [&Tensor; 2]) -> Tensor {
-        let channels = products.ty.dims.as_ref().and_then(|d| d.last()?.known()).map_or(-1, extent);
-        let wide = columns.ty.dims.as_ref().and_then(|d| d.first()?.known()).map_or(-1, extent);
+    /// \[36, N·t·u, channels\] by matrices along both axes, which make lengths of it: [N, lengths, channels], the last two joined.
+    fn untiled(
+        &self,
+        b: &mut Builder,
+        products: &Tensor,
+        like: &Tensor,
+        (channels, lengths): (i64, [i64; 2]),
+        [rows, columns]: [&Tensor; 2],
+    ) -> Tensor {
         let [t, u] = [self.tiles(0), self.tiles(1)];
         let seen = SEEN as i64;
-        let apart =
-            b.reshape(products, &[seen.into(), seen.into(), (like, 0).into(), t.into(), u.into(), channels.into()]);
+        let extents = [seen.into(), seen.into(), (like, 0).into(), t.into(), u.into(), channels.into()];
+        let apart = b.reshape(products, &extents);
         let back = b.transpose(&apart, &[2, 0, 3, 1, 4, 5]);
         let made = left(b, columns, &back, &fixed(&[-1, seen * u, channels]));
-        left(b, rows, &made, &[(like, 0).into(), (seen * t).into(), (wide * channels).into()])
+        left(b, rows, &made, &[(like, 0).into(), (seen * t).into(), (lengths[1] * channels).into()])
     }
 
     /// Bᵀ for all tiles of an axis, \[6·tiles, length of x\]: the number of rows, and the matrix.
@@ -181,7 +195,7 @@ pub fn forward(b: &mut Builder, plan: &Plan, x: &Tensor, w: &Tensor, bias: Optio
     let products = b.matmul(&tiles, &weights);
 
     let [along_rows, along_columns] = [0, 1].map(|axis| plan.joined(axis)).map(|(n, m)| matrix(b, x, n, &m));
-    let places = plan.untiled(b, &products, x, [&along_rows, &along_columns]);
+    let places = plan.untiled(b, &products, x, (outputs, plan.to), [&along_rows, &along_columns]);
     let places = b.reshape(&places, &[(x, 0).into(), (plan.to[0] * plan.to[1]).into(), outputs.into()]);
     let places = bias.map_or(places.clone(), |bias| b.binary("Add", &places, bias));
     channels_first(b, &places, x, outputs, plan.to)
@@ -228,7 +242,7 @@ pub fn back(
     let dx = weights.map(|weights| {
         let products = b.matmul(&cotangents, &weights);
         let [along_rows, along_columns] = [0, 1].map(|axis| turned(plan.seen(axis))).map(|(n, m)| matrix(b, x, n, &m));
-        let places = plan.untiled(b, &products, x, [&along_rows, &along_columns]);
+        let places = plan.untiled(b, &products, x, (inputs, plan.from), [&along_rows, &along_columns]);
         let places = b.reshape(&places, &[(x, 0).into(), (plan.from[0] * plan.from[1]).into(), inputs.into()]);
         channels_first(b, &places, x, inputs, plan.from)
     });

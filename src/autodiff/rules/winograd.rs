@@ -125,14 +125,34 @@ impl Plan {
         std::iter::once((like, 0).into()).chain(fixed(&[SEEN as i64, t, SEEN as i64, u, channels])).collect()
     }
 
-    /// \[36, N·t·u, channels\] by matrices along both axes, which make lengths of it: [N, lengths, channels], the last two joined.
+    /// Matrices along both axes.
+    fn matrices(&self, b: &mut Builder, like: &Tensor, of: fn(&Self, usize) -> (usize, Vec<f64>)) -> [Tensor; 2] {
+        [0, 1].map(|axis| of(self, axis)).map(|(rows, values)| matrix(b, like, rows, &values))
+    }
+
+    /// [N, channels, lengths] by matrices along both axes, which make tiles of it: \[36, N·t·u, channels\].
+    fn tiled(
+        &self,
+        b: &mut Builder,
+        x: &Tensor,
+        (channels, lengths): (i64, [i64; 2]),
+        [rows, columns]: &[Tensor; 2],
+    ) -> Tensor {
+        let places = channels_last(b, x);
+        let made = left(b, rows, &places, &[(x, 0).into(), lengths[0].into(), (lengths[1] * channels).into()]);
+        let made = left(b, columns, &made, &fixed(&[-1, lengths[1], channels]));
+        let apart = b.reshape(&made, &self.apart(x, channels));
+        tiles_first(b, &apart, channels)
+    }
+
+    /// The other way: \[36, N·t·u, channels\] by matrices along both axes as places, [N, lengths, channels].
     fn untiled(
         &self,
         b: &mut Builder,
         products: &Tensor,
         like: &Tensor,
         (channels, lengths): (i64, [i64; 2]),
-        [rows, columns]: [&Tensor; 2],
+        [rows, columns]: &[Tensor; 2],
     ) -> Tensor {
         let [t, u] = [self.tiles(0), self.tiles(1)];
         let seen = SEEN as i64;
@@ -140,7 +160,8 @@ impl Plan {
         let apart = b.reshape(products, &extents);
         let back = b.transpose(&apart, &[2, 0, 3, 1, 4, 5]);
         let made = left(b, columns, &back, &fixed(&[-1, seen * u, channels]));
-        left(b, rows, &made, &[(like, 0).into(), (seen * t).into(), (lengths[1] * channels).into()])
+        let places = left(b, rows, &made, &[(like, 0).into(), (seen * t).into(), (lengths[1] * channels).into()]);
+        b.reshape(&places, &[(like, 0).into(), (lengths[0] * lengths[1]).into(), channels.into()])
     }
 
     /// Bᵀ for all tiles of an axis, \[6·tiles, length of x\]: the number of rows, and the matrix.
@@ -185,18 +206,13 @@ pub fn forward(b: &mut Builder, plan: &Plan, x: &Tensor, w: &Tensor, bias: Optio
     let both = g_twice(b, w);
     let weights = gemm_of(b, (&both, false), (&cells, true), 1.0);
     let weights = b.reshape(&weights, &fixed(&[SEEN_2, inputs, outputs]));
-    let places = channels_last(b, x);
-    let [along_rows, along_columns] = [0, 1].map(|axis| plan.seen(axis)).map(|(n, m)| matrix(b, x, n, &m));
-    let rows = left(b, &along_rows, &places, &[(x, 0).into(), plan.from[0].into(), (plan.from[1] * inputs).into()]);
-    let columns = left(b, &along_columns, &rows, &fixed(&[-1, plan.from[1], inputs]));
-    let tiles = b.reshape(&columns, &plan.apart(x, inputs));
-    let tiles = tiles_first(b, &tiles, inputs);
+    let along = plan.matrices(b, x, Plan::seen);
+    let tiles = plan.tiled(b, x, (inputs, plan.from), &along);
 
     let products = b.matmul(&tiles, &weights);
 
-    let [along_rows, along_columns] = [0, 1].map(|axis| plan.joined(axis)).map(|(n, m)| matrix(b, x, n, &m));
-    let places = plan.untiled(b, &products, x, (outputs, plan.to), [&along_rows, &along_columns]);
-    let places = b.reshape(&places, &[(x, 0).into(), (plan.to[0] * plan.to[1]).into(), outputs.into()]);
+    let along = plan.matrices(b, x, Plan::joined);
+    let places = plan.untiled(b, &products, x, (outputs, plan.to), &along);
     let places = bias.map_or(places.clone(), |bias| b.binary("Add", &places, bias));
     channels_first(b, &places, x, outputs, plan.to)
 }
@@ -224,7 +240,7 @@ pub fn back(
     // V once more, along the other axis first: else ONNX Runtime would find that it is that of the way forward, and keep that one for so long.
     let tiles = wanted[1].then(|| {
         let places = channels_last(b, x);
-        let [along_rows, along_columns] = [0, 1].map(|axis| plan.seen(axis)).map(|(n, m)| matrix(b, x, n, &m));
+        let [along_rows, along_columns] = plan.matrices(b, x, Plan::seen);
         let columns = left(b, &along_columns, &places, &fixed(&[-1, plan.from[1], inputs]));
         let row = SEEN as i64 * plan.tiles(1) * inputs;
         let rows = left(b, &along_rows, &columns, &[(x, 0).into(), plan.from[0].into(), row.into()]);
@@ -232,18 +248,13 @@ pub fn back(
         tiles_first(b, &apart, inputs)
     });
 
-    let places = channels_last(b, g);
-    let [along_rows, along_columns] = [0, 1].map(|axis| turned(plan.joined(axis))).map(|(n, m)| matrix(b, g, n, &m));
-    let rows = left(b, &along_rows, &places, &[(g, 0).into(), plan.to[0].into(), (plan.to[1] * outputs).into()]);
-    let columns = left(b, &along_columns, &rows, &fixed(&[-1, plan.to[1], outputs]));
-    let apart = b.reshape(&columns, &plan.apart(g, outputs));
-    let cotangents = tiles_first(b, &apart, outputs);
+    let along = plan.matrices(b, g, |plan, axis| turned(plan.joined(axis)));
+    let cotangents = plan.tiled(b, g, (outputs, plan.to), &along);
 
     let dx = weights.map(|weights| {
         let products = b.matmul(&cotangents, &weights);
-        let [along_rows, along_columns] = [0, 1].map(|axis| turned(plan.seen(axis))).map(|(n, m)| matrix(b, x, n, &m));
-        let places = plan.untiled(b, &products, x, (inputs, plan.from), [&along_rows, &along_columns]);
-        let places = b.reshape(&places, &[(x, 0).into(), (plan.from[0] * plan.from[1]).into(), inputs.into()]);
+        let along = plan.matrices(b, x, |plan, axis| turned(plan.seen(axis)));
+        let places = plan.untiled(b, &products, x, (inputs, plan.from), &along);
         channels_first(b, &places, x, inputs, plan.from)
     });
     let dw = tiles.map(|tiles| {

@@ -70,7 +70,7 @@ fn graph_properties(context: &Context, pairs: &Pairs) -> Vec<Property> {
         for note in &side.view.annotations {
             let entries = note.quant_parameter_tensor_names.iter();
             let mut entries: Vec<String> = entries.map(|e| format!("{} = {}", e.key(), name(e.value()))).collect();
-            entries.sort();
+            entries.sort_unstable();
             list.push(("quantization", name(note.tensor_name()), entries.join(", ")));
         }
         list

@@ -113,7 +113,7 @@ pub fn value_info(pairs: &Pairs) -> ValuesDiff {
     }
     let free = b.view.value_info.iter().enumerate().filter(|(j, _)| is_free[*j]);
     found.added = free.map(|(j, v)| value_ref(j, v.name(), Some(v))).collect();
-    found.changed.sort_by_key(|c| c.b.position);
+    found.changed.sort_unstable_by_key(|c| c.b.position);
     found
 }
 

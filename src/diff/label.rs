@@ -134,7 +134,7 @@ pub fn tensor_content(tensor: &Tensor, bytes: &[u8]) -> u64 {
 fn stored_content(tensor: &Initializer, bytes: &[u8]) -> u64 {
     if !tensor.external.is_empty() {
         let mut place: Vec<_> = tensor.external.iter().filter(|(k, _)| k != "checksum").collect();
-        place.sort();
+        place.sort_unstable();
         return hash(place);
     }
     let mut h = 0;

@@ -170,9 +170,9 @@ fn functions(context: &Context, a: &[FunctionProto], b: &[FunctionProto]) -> Fun
         }
     }
     found.removed = of_a.into_keys().collect();
-    found.removed.sort();
-    found.added.sort();
-    found.changed.sort_by(|x, y| x.function.cmp(&y.function));
+    found.removed.sort_unstable();
+    found.added.sort_unstable();
+    found.changed.sort_unstable_by(|x, y| x.function.cmp(&y.function));
     found
 }
 

@@ -108,7 +108,7 @@ pub fn preload(found: &Found) {
         .flat_map(|package| entries(&package.join(if cfg!(windows) { "bin" } else { "lib" })))
         .filter(|file| is_needed(file))
         .collect();
-    left.sort();
+    left.sort_unstable();
     loop {
         let before = left.len();
         left.retain(|file| ort::util::preload_dylib(file).is_err());

@@ -328,7 +328,7 @@ fn reencoded(model: &Model, index: usize, elements: &[u8]) -> WeightsResult<Vec<
 
 /// The original with pieces of it replaced by as many bytes.
 fn rope(mut replaced: Vec<Patched>, length: usize) -> WeightsResult<Rope> {
-    replaced.sort_by_key(|(range, _, _)| (range.start, range.end));
+    replaced.sort_unstable_by_key(|(range, _, _)| (range.start, range.end));
     // Initializers with the same place are one tensor with two names.
     replaced.dedup_by(|later, earlier| later.0 == earlier.0 && later.1 == earlier.1);
     let mut pieces = Vec::with_capacity(2 * replaced.len() + 1);

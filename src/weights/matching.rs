@@ -137,7 +137,7 @@ pub fn match_up(
             found.unknown.push(a);
         }
     }
-    found.matched.sort_by_key(|m| m.initializer);
+    found.matched.sort_unstable_by_key(|m| m.initializer);
     let taken: HashSet<usize> = takers.into_keys().collect();
     let is_missing = |i: &usize| candidates.get(*i).is_some_and(|c| c.is_wanted) && !taken.contains(i);
     found.missing = (0..all.len()).filter(is_missing).collect();

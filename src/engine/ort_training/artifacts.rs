@@ -68,7 +68,7 @@ fn prefix_of(path: &Path) -> Option<String> {
 fn only_in(folder: &Path) -> EngineResult<PathBuf> {
     let entries = std::fs::read_dir(folder).map_err(|e| refuse(folder, e.to_string()))?;
     let mut found: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| prefix_of(p).is_some()).collect();
-    found.sort();
+    found.sort_unstable();
     match found.as_slice() {
         [only] => Ok(only.clone()),
         [] => Err(refuse(

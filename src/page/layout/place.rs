@@ -24,7 +24,7 @@ pub fn coordinates(graph: &Layered) -> Vec<f64> {
     align(graph, &mut four);
     let middle = |v: usize| {
         let mut at = [four[0][v], four[1][v], four[2][v], four[3][v]];
-        at.sort_by(f64::total_cmp);
+        at.sort_unstable_by(f64::total_cmp);
         f64::midpoint(at[1], at[2])
     };
     let mut xs: Vec<f64> = (0..graph.vertices.len()).map(middle).collect();

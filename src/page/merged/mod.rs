@@ -94,7 +94,7 @@ impl Merged {
                 None => removed.push((before, n)),
             }
         }
-        removed.sort_by_key(|(before, _)| *before);
+        removed.sort_unstable_by_key(|(before, _)| *before);
         (self.of_a, self.of_b) = (vec![0; a.graph.nodes.len()], vec![0; b.graph.nodes.len()]);
         let mut removed = removed.into_iter().peekable();
         for rank in 0..=order_b.len() {

@@ -88,7 +88,7 @@ impl Opened {
     fn folder(&mut self, path: &Path) -> DataResult<Vec<PathBuf>> {
         let entries = fs::read_dir(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         let mut files: Vec<PathBuf> = entries.map_err(|e| no_access(path, e))?.iter().map(|e| e.path()).collect();
-        files.sort();
+        files.sort_unstable();
         let name = |file: &PathBuf| file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let chosen = |test: &dyn Fn(&str) -> bool| -> Vec<PathBuf> {
             files.iter().filter(|f| test(&name(f))).cloned().collect()
